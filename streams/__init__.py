@@ -1,0 +1,1 @@
+"""Decisions: pure steps run by one loop."""

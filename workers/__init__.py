@@ -1,0 +1,1 @@
+"""Heavy hands: processes that hold models, providers and tools."""

@@ -1,0 +1,1 @@
+"""Providers: one file for each way to get a completion."""
