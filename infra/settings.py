@@ -6,17 +6,26 @@ stack on loopback. Nothing below ``__main__`` reads the environment: settings ar
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class StackSettings(BaseSettings):
     """Where the local stack keeps its files and which loopback ports it takes."""
 
-    model_config = SettingsConfigDict(env_prefix="STACK_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="STACK_", frozen=True, populate_by_name=True)
 
     home: Path = Path(".tessera")
+    # Shared by every clone on the machine: uv, JVM jars, Weaviate, the converted model.
+    cache: Path = Field(
+        default=Path("~/.cache/tessera").expanduser(), validation_alias="TESSERA_CACHE"
+    )
+    # What child processes inherit (PATH, locale, proxies), read here once.
+    inherited: Mapping[str, str] = Field(default_factory=lambda: dict(os.environ), repr=False)
     kafka_port: int = 19092
     kafka_controller_port: int = 19093
     registry_port: int = 18081
@@ -25,6 +34,12 @@ class StackSettings(BaseSettings):
     redis_port: int = 16379
     weaviate_port: int = 18080
     weaviate_grpc_port: int = 15051
+    # Weaviate also takes the port above each of these two.
+    weaviate_gossip_port: int = 17946
+    weaviate_raft_port: int = 18300
+    gateway_health_port: int = 19101
+    inference_health_port: int = 19102
+    recorder_health_port: int = 19103
 
 
 class KafkaSettings(BaseSettings):
@@ -61,3 +76,41 @@ class HealthSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = 0
     stall_ms: int = 60_000
+
+
+class GatewaySettings(BaseSettings):
+    """What the gateway admits."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True)
+
+    catalog: Path = Path("infra/catalog.toml")
+    max_request_bytes: int = 1024 * 1024
+    max_deadline_ms: int = 15 * 60 * 1000
+
+
+class InferenceSettings(BaseSettings):
+    """What one inference worker process serves.
+
+    Attributes:
+        provider: A name from ``workers.providers.PROVIDERS``, or ``package.module:function``.
+        pool: Last segment of the routed topic that it consumes.
+        model: Model folder, or the name of the model at an outside provider.
+        model_name: Name under which routes ask for the model.
+        max_in_flight: Requests worked on at once.
+        coalesce_ms: Token deltas that come within this time travel as one part.
+        engine: Arguments for the engine as JSON, under vLLM's names: ``{"dtype": "bfloat16"}``.
+        base_url: Where an outside provider answers.
+        api_key: Reference to its key: ``env:NAME`` or ``file:PATH``; empty for none.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="INFERENCE_", frozen=True)
+
+    provider: str = "vllm"
+    pool: str = "smollm2"
+    model: str = ""
+    model_name: str = "smollm2-135m-instruct"
+    max_in_flight: int = 64
+    coalesce_ms: int = 30
+    engine: dict[str, object] = {}
+    base_url: str = ""
+    api_key: str = ""

@@ -1,1 +1,74 @@
-"""Providers: one file for each way to get a completion."""
+"""Providers: one file for each way to get a completion.
+
+A provider is opened once per worker process and then answers many requests at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib import import_module
+from typing import Protocol
+
+from infra.settings import InferenceSettings
+from schemas.events import Completion, Delta, InferenceRequested, Refusal
+
+
+class ProviderRefused(Exception):
+    """There will be no completion; ``refusal`` says why in words for the caller."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.reason}: {refusal.message}")
+        self.refusal = refusal
+
+
+class Provider(Protocol):
+    """A way to get completions."""
+
+    def complete(
+        self, request: InferenceRequested, model: str
+    ) -> AsyncIterator[Delta | Completion]:
+        """Yields what the completion grows by, as it grows, and last the whole Completion.
+
+        Never blocks the event loop. The caller may stop iterating or cancel the task at any time;
+        the provider then frees everything that the request holds, at once.
+
+        Args:
+            request: The request; its deadline is the caller's affair.
+            model: The model as the provider names it.
+
+        Raises:
+            ProviderRefused: There will be no completion, whatever was yielded before.
+        """
+
+    async def close(self) -> None:
+        """Gives back what the provider holds; requests under way are cut."""
+
+
+Opener = Callable[[InferenceSettings], Awaitable[Provider]]
+
+# Dotted paths, so that a process loads only the provider it runs.
+PROVIDERS: dict[str, str] = {
+    "echo": "workers.providers.echo:open_echo",
+    "openai": "workers.providers.openai:open_openai",
+    "vllm": "workers.providers.vllm:open_vllm",
+}
+
+
+def opener(name: str) -> Opener:
+    """Returns the function that opens a provider.
+
+    Args:
+        name: A name of the table, or ``package.module:function`` for one of your own.
+
+    Raises:
+        LookupError: There is no such provider.
+    """
+    path = PROVIDERS.get(name, name)
+    module, colon, function = path.partition(":")
+    if not colon:
+        raise LookupError(
+            f"no provider named {name}: use one of {', '.join(sorted(PROVIDERS))}, "
+            "or package.module:function"
+        )
+    found: Opener = getattr(import_module(module), function)
+    return found

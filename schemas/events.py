@@ -1,0 +1,1148 @@
+"""The events of the bus. Generated from avsc/ by schemas.generate: edit the .avsc instead.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, ClassVar
+from uuid import UUID
+
+
+class FinishReason(StrEnum):
+    """OpenAI finish reasons."""
+
+    UNKNOWN = "UNKNOWN"
+    STOP = "STOP"
+    LENGTH = "LENGTH"
+    TOOL_CALLS = "TOOL_CALLS"
+    CONTENT_FILTER = "CONTENT_FILTER"
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    UNKNOWN = "UNKNOWN"
+    COMPLETED = "COMPLETED"
+    REFUSED = "REFUSED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class Reason(StrEnum):
+    """Kinds of refusal. UNKNOWN stands for kinds that a newer writer added."""
+
+    UNKNOWN = "UNKNOWN"
+    ENDPOINT_UNKNOWN = "ENDPOINT_UNKNOWN"
+    TENANT_UNKNOWN = "TENANT_UNKNOWN"
+    REPLY_ADDRESS_FORBIDDEN = "REPLY_ADDRESS_FORBIDDEN"
+    REQUEST_INVALID = "REQUEST_INVALID"
+    REQUEST_TOO_LARGE = "REQUEST_TOO_LARGE"
+    CONTEXT_EXCEEDED = "CONTEXT_EXCEEDED"
+    DEADLINE_EXPIRED = "DEADLINE_EXPIRED"
+    CANCELLED = "CANCELLED"
+    RATE_LIMITED = "RATE_LIMITED"
+    PROVIDER_TIMEOUT = "PROVIDER_TIMEOUT"
+    PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
+    PROVIDER_FAILED = "PROVIDER_FAILED"
+    STREAM_CUT = "STREAM_CUT"
+
+
+class Role(StrEnum):
+    """Who speaks."""
+
+    UNKNOWN = "UNKNOWN"
+    SYSTEM = "SYSTEM"
+    USER = "USER"
+    ASSISTANT = "ASSISTANT"
+    TOOL = "TOOL"
+
+
+class DeadLetterCause(StrEnum):
+    """Why a record was given up."""
+
+    UNKNOWN = "UNKNOWN"
+    UNREADABLE = "UNREADABLE"
+    SCHEMA_UNKNOWN = "SCHEMA_UNKNOWN"
+    STEP_FAILED = "STEP_FAILED"
+    WRONG_PARTITION = "WRONG_PARTITION"
+
+
+class Event:
+    """A record of the bus: immutable, and able to go to and from Avro."""
+
+    __slots__ = ()
+    SCHEMA: ClassVar[str]
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Any:
+        """Returns the event that fastavro read."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Alternative(Event):
+    """A token that could have been drawn.
+
+    Attributes:
+        token: The token as text.
+        logprob: Natural logarithm of its probability.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Alternative"
+
+    token: str
+    logprob: float
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "token": self.token,
+            "logprob": self.logprob,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Alternative:
+        """Returns the event that fastavro read."""
+        return cls(
+            token=record["token"],
+            logprob=record["logprob"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Route(Event):
+    """One way to serve an endpoint.
+
+    Attributes:
+        name: Name of the route inside its endpoint.
+        pool: Worker pool: the last segment of the routed topic.
+        model: Model as the provider names it.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Route"
+
+    name: str
+    pool: str
+    model: str
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "name": self.name,
+            "pool": self.pool,
+            "model": self.model,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Route:
+        """Returns the event that fastavro read."""
+        return cls(
+            name=record["name"],
+            pool=record["pool"],
+            model=record["model"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Refusal(Event):
+    """Why there is no completion, in words that the caller can act on.
+
+    Attributes:
+        reason: The kind of refusal; stable, for programs.
+        message: What was wrong and what to do about it; never carries the prompt or a secret.
+        field: Field of the request that is at fault.
+        retry_after_ms: When trying again makes sense.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Refusal"
+
+    reason: Reason
+    message: str
+    field: str | None = None
+    retry_after_ms: int | None = None
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "reason": self.reason,
+            "message": self.message,
+            "field": self.field,
+            "retry_after_ms": self.retry_after_ms,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Refusal:
+        """Returns the event that fastavro read."""
+        return cls(
+            reason=Reason(record["reason"]),
+            message=record["message"],
+            field=record["field"],
+            retry_after_ms=record["retry_after_ms"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Attempt(Event):
+    """One failed try of a route.
+
+    Attributes:
+        route: The route tried.
+        refusal: Why it failed.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Attempt"
+
+    route: Route
+    refusal: Refusal
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "route": self.route.to_avro(),
+            "refusal": self.refusal.to_avro(),
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Attempt:
+        """Returns the event that fastavro read."""
+        return cls(
+            route=Route.from_avro(record["route"]),
+            refusal=Refusal.from_avro(record["refusal"]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ToolCall(Event):
+    """A model asks for a function to be called.
+
+    Attributes:
+        id: Id that the tool's answer must carry.
+        name: Name of the function.
+        arguments: Arguments as JSON text.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.ToolCall"
+
+    id: str
+    name: str
+    arguments: str
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "arguments": self.arguments,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> ToolCall:
+        """Returns the event that fastavro read."""
+        return cls(
+            id=record["id"],
+            name=record["name"],
+            arguments=record["arguments"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Usage(Event):
+    """Token counts as the provider reports them.
+
+    Attributes:
+        prompt_tokens: Tokens read, cached ones included.
+        completion_tokens: Tokens produced, reasoning ones included.
+        cached_tokens: Prompt tokens served from the provider's cache.
+        reasoning_tokens: Completion tokens spent on hidden reasoning.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Usage"
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Usage:
+        """Returns the event that fastavro read."""
+        return cls(
+            prompt_tokens=record["prompt_tokens"],
+            completion_tokens=record["completion_tokens"],
+            cached_tokens=record["cached_tokens"],
+            reasoning_tokens=record["reasoning_tokens"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class TokenLogprob(Event):
+    """Log probability of one produced token.
+
+    Attributes:
+        token: The token as text.
+        logprob: Natural logarithm of its probability.
+        top: The likeliest alternatives, best first.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.TokenLogprob"
+
+    token: str
+    logprob: float
+    top: tuple[Alternative, ...] = ()
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "token": self.token,
+            "logprob": self.logprob,
+            "top": [item.to_avro() for item in self.top],
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> TokenLogprob:
+        """Returns the event that fastavro read."""
+        return cls(
+            token=record["token"],
+            logprob=record["logprob"],
+            top=tuple([Alternative.from_avro(item) for item in record["top"]]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Completion(Event):
+    """What a model answered, whole.
+
+    Attributes:
+        model: Model that answered, as the provider reports it.
+        content: The whole text.
+        tool_calls: Functions that the model asks for.
+        finish_reason: Why the model stopped.
+        usage: Tokens billed.
+        logprobs: One entry a token where the request asked for them.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Completion"
+
+    model: str
+    content: str = ''
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason
+    usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "model": self.model,
+            "content": self.content,
+            "tool_calls": [item.to_avro() for item in self.tool_calls],
+            "finish_reason": self.finish_reason,
+            "usage": self.usage.to_avro(),
+            "logprobs": [item.to_avro() for item in self.logprobs],
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Completion:
+        """Returns the event that fastavro read."""
+        return cls(
+            model=record["model"],
+            content=record["content"],
+            tool_calls=tuple([ToolCall.from_avro(item) for item in record["tool_calls"]]),
+            finish_reason=FinishReason(record["finish_reason"]),
+            usage=Usage.from_avro(record["usage"]),
+            logprobs=tuple([TokenLogprob.from_avro(item) for item in record["logprobs"]]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ToolCallDelta(Event):
+    """A piece of one tool call.
+
+    Attributes:
+        index: Which call of the completion it belongs to.
+        id: Id of the call; only in its first piece.
+        name: Name of the function; only in its first piece.
+        arguments: JSON text to append.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.ToolCallDelta"
+
+    index: int
+    id: str = ''
+    name: str = ''
+    arguments: str = ''
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "index": self.index,
+            "id": self.id,
+            "name": self.name,
+            "arguments": self.arguments,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> ToolCallDelta:
+        """Returns the event that fastavro read."""
+        return cls(
+            index=record["index"],
+            id=record["id"],
+            name=record["name"],
+            arguments=record["arguments"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Delta(Event):
+    """What a completion grew by since the part before.
+
+    Attributes:
+        content: Text to append.
+        tool_calls: Pieces of tool calls.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Delta"
+
+    content: str = ''
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "content": self.content,
+            "tool_calls": [item.to_avro() for item in self.tool_calls],
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Delta:
+        """Returns the event that fastavro read."""
+        return cls(
+            content=record["content"],
+            tool_calls=tuple([ToolCallDelta.from_avro(item) for item in record["tool_calls"]]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Message(Event):
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said.
+        name: Name of the speaker, where several share a role.
+        tool_calls: The calls that an assistant turn asked for.
+        tool_call_id: The call that a tool turn answers.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Message"
+
+    role: Role
+    content: str = ''
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "role": self.role,
+            "content": self.content,
+            "name": self.name,
+            "tool_calls": [item.to_avro() for item in self.tool_calls],
+            "tool_call_id": self.tool_call_id,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Message:
+        """Returns the event that fastavro read."""
+        return cls(
+            role=Role(record["role"]),
+            content=record["content"],
+            name=record["name"],
+            tool_calls=tuple([ToolCall.from_avro(item) for item in record["tool_calls"]]),
+            tool_call_id=record["tool_call_id"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Sampling(Event):
+    """Sampling parameters under their OpenAI names; null means the provider's default.
+
+    Attributes:
+        temperature: 0 is greedy; at most 2.
+        top_p: Nucleus mass, over 0 and at most 1.
+        top_k: Candidates kept; -1 or 0 keeps all.
+        max_tokens: Most tokens to produce.
+        stop: Texts that end the completion; they are not part of it.
+        seed: Makes drawing repeatable on the same provider and version.
+        frequency_penalty: From -2 to 2.
+        presence_penalty: From -2 to 2.
+        top_logprobs: Return log probabilities, with this many alternatives a token.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Sampling"
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_logprobs: int | None = None
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "max_tokens": self.max_tokens,
+            "stop": self.stop,
+            "seed": self.seed,
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
+            "top_logprobs": self.top_logprobs,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Sampling:
+        """Returns the event that fastavro read."""
+        return cls(
+            temperature=record["temperature"],
+            top_p=record["top_p"],
+            top_k=record["top_k"],
+            max_tokens=record["max_tokens"],
+            stop=tuple(record["stop"]),
+            seed=record["seed"],
+            frequency_penalty=record["frequency_penalty"],
+            presence_penalty=record["presence_penalty"],
+            top_logprobs=record["top_logprobs"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Tool(Event):
+    """A function offered to the model.
+
+    Attributes:
+        name: Name of the function.
+        description: What it is for, as the model reads it.
+        parameters: JSON Schema text of its arguments.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Tool"
+
+    name: str
+    description: str = ''
+    parameters: str
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Tool:
+        """Returns the event that fastavro read."""
+        return cls(
+            name=record["name"],
+            description=record["description"],
+            parameters=record["parameters"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceRequested(Event):
+    """A caller asked an endpoint for a completion.
+
+    Attributes:
+        request_id: Unique id chosen by the caller; a record sent twice with the same id is one
+            request.
+        tenant: Who pays. Also the record key.
+        principal: Who acts for the tenant; empty when the tenant itself does.
+        endpoint: What is asked: a three-level name such as main.default.smollm2.
+        messages: The conversation so far, oldest first (OpenAI chat form).
+        sampling: How tokens are drawn; null leaves the choice to the endpoint.
+        json_schema: JSON Schema text that the completion must satisfy.
+        tools: Functions that the model may ask for.
+        tool_choice: auto, none, required, or the name of one tool.
+        stream: Whether the caller wants parts before the terminal reply.
+        reply_to: Reply topic; it must be one that the catalog gives the tenant.
+        requested_at: When the caller asked.
+        deadline: After this instant nobody waits for the answer and every stage refuses the
+            work.
+        tags: The caller's own labels, for cost and search.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceRequested"
+
+    request_id: str
+    tenant: str
+    principal: str = ''
+    endpoint: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    json_schema: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = 'auto'
+    stream: bool = False
+    reply_to: str
+    requested_at: datetime
+    deadline: datetime
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "principal": self.principal,
+            "endpoint": self.endpoint,
+            "messages": [item.to_avro() for item in self.messages],
+            "sampling": self.sampling.to_avro(),
+            "json_schema": self.json_schema,
+            "tools": [item.to_avro() for item in self.tools],
+            "tool_choice": self.tool_choice,
+            "stream": self.stream,
+            "reply_to": self.reply_to,
+            "requested_at": self.requested_at,
+            "deadline": self.deadline,
+            "tags": self.tags,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceRequested:
+        """Returns the event that fastavro read."""
+        return cls(
+            request_id=record["request_id"],
+            tenant=record["tenant"],
+            principal=record["principal"],
+            endpoint=record["endpoint"],
+            messages=tuple([Message.from_avro(item) for item in record["messages"]]),
+            sampling=Sampling.from_avro(record["sampling"]),
+            json_schema=record["json_schema"],
+            tools=tuple([Tool.from_avro(item) for item in record["tools"]]),
+            tool_choice=record["tool_choice"],
+            stream=record["stream"],
+            reply_to=record["reply_to"],
+            requested_at=record["requested_at"],
+            deadline=record["deadline"],
+            tags=record["tags"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceRouted(Event):
+    """The gateway admitted a request and chose where it goes.
+
+    Attributes:
+        request: The request as admitted.
+        route: Where it goes now.
+        fallbacks: Routes still to be tried, best first; each failure shortens the list.
+        attempt: 0 for the first route tried, then 1 more for each fallback.
+        parts_to: Topic that parts go to straight from the worker; null sends them through
+            release.
+        tried: Earlier attempts and why each one failed.
+        routed_at: When the gateway chose the route.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceRouted"
+
+    request: InferenceRequested
+    route: Route
+    fallbacks: tuple[Route, ...] = ()
+    attempt: int = 0
+    parts_to: str | None = None
+    tried: tuple[Attempt, ...] = ()
+    routed_at: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request": self.request.to_avro(),
+            "route": self.route.to_avro(),
+            "fallbacks": [item.to_avro() for item in self.fallbacks],
+            "attempt": self.attempt,
+            "parts_to": self.parts_to,
+            "tried": [item.to_avro() for item in self.tried],
+            "routed_at": self.routed_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceRouted:
+        """Returns the event that fastavro read."""
+        return cls(
+            request=InferenceRequested.from_avro(record["request"]),
+            route=Route.from_avro(record["route"]),
+            fallbacks=tuple([Route.from_avro(item) for item in record["fallbacks"]]),
+            attempt=record["attempt"],
+            parts_to=record["parts_to"],
+            tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
+            routed_at=record["routed_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceCompleted(Event):
+    """A worker is done with a routed request: either completion or refusal is set.
+
+    Attributes:
+        routed: What the worker was asked, with the onward address and the routes left.
+        completion: The answer, when there is one.
+        refusal: Why there is none.
+        parts: Parts published for this attempt; over 0 the caller has seen text.
+        started_at: When the worker took the request up.
+        first_token_at: When the first token came.
+        completed_at: When the worker was done.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceCompleted"
+
+    routed: InferenceRouted
+    completion: Completion | None = None
+    refusal: Refusal | None = None
+    parts: int = 0
+    started_at: datetime
+    first_token_at: datetime | None = None
+    completed_at: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "routed": self.routed.to_avro(),
+            "completion": None if self.completion is None else self.completion.to_avro(),
+            "refusal": None if self.refusal is None else self.refusal.to_avro(),
+            "parts": self.parts,
+            "started_at": self.started_at,
+            "first_token_at": self.first_token_at,
+            "completed_at": self.completed_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceCompleted:
+        """Returns the event that fastavro read."""
+        return cls(
+            routed=InferenceRouted.from_avro(record["routed"]),
+            completion=None if record["completion"] is None else Completion.from_avro(record["completion"]),
+            refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
+            parts=record["parts"],
+            started_at=record["started_at"],
+            first_token_at=record["first_token_at"],
+            completed_at=record["completed_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferencePart(Event):
+    """A piece of a completion on its way through release, where the endpoint has an output
+    policy.
+
+    Attributes:
+        request_id: The request it answers. Also the record key.
+        tenant: Who pays.
+        reply_to: Where release sends it on.
+        attempt: Which try of a route produced it.
+        seq: Position in the attempt, from 0 without gaps.
+        delta: What is new.
+        deadline: The request's deadline.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferencePart"
+
+    request_id: str
+    tenant: str
+    reply_to: str
+    attempt: int = 0
+    seq: int
+    delta: Delta
+    deadline: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "reply_to": self.reply_to,
+            "attempt": self.attempt,
+            "seq": self.seq,
+            "delta": self.delta.to_avro(),
+            "deadline": self.deadline,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferencePart:
+        """Returns the event that fastavro read."""
+        return cls(
+            request_id=record["request_id"],
+            tenant=record["tenant"],
+            reply_to=record["reply_to"],
+            attempt=record["attempt"],
+            seq=record["seq"],
+            delta=Delta.from_avro(record["delta"]),
+            deadline=record["deadline"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceRecorded(Event):
+    """One row of the inference table: what became of one request.
+
+    Attributes:
+        request_id: The request. Also the record key, and unique in the table.
+        tenant: Who pays.
+        principal: Who acted.
+        endpoint: What was asked.
+        route: Route that gave the outcome; null where none was tried.
+        model: Model that gave the outcome.
+        outcome: How it ended.
+        reason: Kind of refusal, where there is no completion.
+        message: The refusal in words.
+        request: The request as JSON text (OpenAI chat form).
+        response: The completion as JSON text (OpenAI chat form).
+        finish_reason: Why the model stopped.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens produced.
+        cached_tokens: Prompt tokens served from a cache.
+        reasoning_tokens: Completion tokens spent on hidden reasoning.
+        attempts: Routes tried.
+        requested_at: When the caller asked; its date (UTC) is the table's partition.
+        first_token_ms: From the request to its first token.
+        elapsed_ms: From the request to its terminal reply.
+        tags: The caller's own labels.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceRecorded"
+
+    request_id: str
+    tenant: str
+    principal: str = ''
+    endpoint: str
+    route: str | None = None
+    model: str | None = None
+    outcome: Outcome
+    reason: str | None = None
+    message: str | None = None
+    request: str
+    response: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    attempts: int = 0
+    requested_at: datetime
+    first_token_ms: int | None = None
+    elapsed_ms: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "principal": self.principal,
+            "endpoint": self.endpoint,
+            "route": self.route,
+            "model": self.model,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "message": self.message,
+            "request": self.request,
+            "response": self.response,
+            "finish_reason": self.finish_reason,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "attempts": self.attempts,
+            "requested_at": self.requested_at,
+            "first_token_ms": self.first_token_ms,
+            "elapsed_ms": self.elapsed_ms,
+            "tags": self.tags,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceRecorded:
+        """Returns the event that fastavro read."""
+        return cls(
+            request_id=record["request_id"],
+            tenant=record["tenant"],
+            principal=record["principal"],
+            endpoint=record["endpoint"],
+            route=record["route"],
+            model=record["model"],
+            outcome=Outcome(record["outcome"]),
+            reason=record["reason"],
+            message=record["message"],
+            request=record["request"],
+            response=record["response"],
+            finish_reason=record["finish_reason"],
+            prompt_tokens=record["prompt_tokens"],
+            completion_tokens=record["completion_tokens"],
+            cached_tokens=record["cached_tokens"],
+            reasoning_tokens=record["reasoning_tokens"],
+            attempts=record["attempts"],
+            requested_at=record["requested_at"],
+            first_token_ms=record["first_token_ms"],
+            elapsed_ms=record["elapsed_ms"],
+            tags=record["tags"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceRefused(Event):
+    """The gateway refused a request before any route was tried.
+
+    Attributes:
+        request: The request; without messages and tools where it was refused for its size.
+        refusal: Why.
+        refused_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceRefused"
+
+    request: InferenceRequested
+    refusal: Refusal
+    refused_at: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request": self.request.to_avro(),
+            "refusal": self.refusal.to_avro(),
+            "refused_at": self.refused_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceRefused:
+        """Returns the event that fastavro read."""
+        return cls(
+            request=InferenceRequested.from_avro(record["request"]),
+            refusal=Refusal.from_avro(record["refusal"]),
+            refused_at=record["refused_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceReplied(Event):
+    """What the caller receives: exactly one of delta, completion and refusal is set. The last
+    two are terminal, and each request gets one terminal reply.
+
+    Attributes:
+        request_id: The request it answers. Also the record key.
+        attempt: Which try of a route it comes from; a higher one restarts at seq 0 and voids
+            the parts of lower ones.
+        seq: Position in the attempt, from 0 without gaps; of a terminal reply, the number of
+            parts before it.
+        delta: A part: what is new.
+        completion: Terminal: the whole answer.
+        refusal: Terminal: why there is no answer.
+        tried: Terminal: the routes that failed before.
+        replied_at: When it was sent.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceReplied"
+
+    request_id: str
+    attempt: int = 0
+    seq: int = 0
+    delta: Delta | None = None
+    completion: Completion | None = None
+    refusal: Refusal | None = None
+    tried: tuple[Attempt, ...] = ()
+    replied_at: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request_id": self.request_id,
+            "attempt": self.attempt,
+            "seq": self.seq,
+            "delta": None if self.delta is None else self.delta.to_avro(),
+            "completion": None if self.completion is None else self.completion.to_avro(),
+            "refusal": None if self.refusal is None else self.refusal.to_avro(),
+            "tried": [item.to_avro() for item in self.tried],
+            "replied_at": self.replied_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceReplied:
+        """Returns the event that fastavro read."""
+        return cls(
+            request_id=record["request_id"],
+            attempt=record["attempt"],
+            seq=record["seq"],
+            delta=None if record["delta"] is None else Delta.from_avro(record["delta"]),
+            completion=None if record["completion"] is None else Completion.from_avro(record["completion"]),
+            refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
+            tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
+            replied_at=record["replied_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Header(Event):
+    """One Kafka header.
+
+    Attributes:
+        key: Name.
+        value: Value; any bytes.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.ops.Header"
+
+    key: str
+    value: bytes | None = None
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "key": self.key,
+            "value": self.value,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Header:
+        """Returns the event that fastavro read."""
+        return cls(
+            key=record["key"],
+            value=record["value"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RecordDeadLettered(Event):
+    """A record could not be read or processed; here it is, byte for byte.
+
+    Attributes:
+        topic: Where the record lay.
+        partition: Its partition.
+        offset: Its offset.
+        key: Its key.
+        value: Its value.
+        headers: Its headers, in order.
+        processor: Consumer group that gave it up.
+        cause: What went wrong.
+        message: The error in words, without the record's content.
+        dead_lettered_at: When it was given up.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.ops.RecordDeadLettered"
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[Header, ...] = ()
+    processor: str
+    cause: DeadLetterCause
+    message: str
+    dead_lettered_at: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "key": self.key,
+            "value": self.value,
+            "headers": [item.to_avro() for item in self.headers],
+            "processor": self.processor,
+            "cause": self.cause,
+            "message": self.message,
+            "dead_lettered_at": self.dead_lettered_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> RecordDeadLettered:
+        """Returns the event that fastavro read."""
+        return cls(
+            topic=record["topic"],
+            partition=record["partition"],
+            offset=record["offset"],
+            key=record["key"],
+            value=record["value"],
+            headers=tuple([Header.from_avro(item) for item in record["headers"]]),
+            processor=record["processor"],
+            cause=DeadLetterCause(record["cause"]),
+            message=record["message"],
+            dead_lettered_at=record["dead_lettered_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RequestCancelled(Event):
+    """A caller no longer wants an answer. Broadcast; every worker remembers it until the
+    deadline.
+
+    Attributes:
+        request_id: The request. Also the record key.
+        tenant: Who asked for it; a cancellation by another tenant is ignored.
+        cancelled_at: When.
+        deadline: The request's deadline: until then it is remembered.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.ops.RequestCancelled"
+
+    request_id: str
+    tenant: str
+    cancelled_at: datetime
+    deadline: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "cancelled_at": self.cancelled_at,
+            "deadline": self.deadline,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> RequestCancelled:
+        """Returns the event that fastavro read."""
+        return cls(
+            request_id=record["request_id"],
+            tenant=record["tenant"],
+            cancelled_at=record["cancelled_at"],
+            deadline=record["deadline"],
+        )
+
+
+EVENTS: dict[str, type[Event]] = {
+    "tessera.inference.Completion": Completion,
+    "tessera.inference.Delta": Delta,
+    "tessera.inference.InferenceCompleted": InferenceCompleted,
+    "tessera.inference.InferencePart": InferencePart,
+    "tessera.inference.InferenceRecorded": InferenceRecorded,
+    "tessera.inference.InferenceRefused": InferenceRefused,
+    "tessera.inference.InferenceReplied": InferenceReplied,
+    "tessera.inference.InferenceRequested": InferenceRequested,
+    "tessera.inference.InferenceRouted": InferenceRouted,
+    "tessera.inference.Refusal": Refusal,
+    "tessera.ops.RecordDeadLettered": RecordDeadLettered,
+    "tessera.ops.RequestCancelled": RequestCancelled,
+}

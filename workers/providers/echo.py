@@ -1,0 +1,42 @@
+"""Answers with the caller's own last message, word by word.
+
+For measuring the bus and trying a client without a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from infra.settings import InferenceSettings
+from schemas.events import Completion, Delta, FinishReason, InferenceRequested, Usage
+
+
+class Echo:
+    """A provider that costs nothing; it yields to the event loop between words."""
+
+    async def complete(
+        self, request: InferenceRequested, model: str
+    ) -> AsyncIterator[Delta | Completion]:
+        """Yields the last message a word at a time, at most ``max_tokens`` words."""
+        asked = request.messages[-1].content.split(" ")
+        words = asked[: request.sampling.max_tokens]
+        spaced = [words[0], *(f" {word}" for word in words[1:])]
+        if request.stream:
+            for word in spaced:
+                yield Delta(content=word)
+                await asyncio.sleep(0)
+        yield Completion(
+            model=model,
+            content="".join(spaced),
+            finish_reason=FinishReason.STOP if len(words) == len(asked) else FinishReason.LENGTH,
+            usage=Usage(prompt_tokens=len(asked), completion_tokens=len(words)),
+        )
+
+    async def close(self) -> None:
+        """Holds nothing, so gives back nothing."""
+
+
+async def open_echo(settings: InferenceSettings) -> Echo:
+    """Opens the echo; no setting concerns it."""
+    return Echo()
