@@ -1,4 +1,4 @@
-"""The events of the bus. Generated from avsc/ by schemas.generate: edit the .avsc instead.
+"""The events of the bus, generated from avsc/ by schemas.generate: do not edit."""
 
 from __future__ import annotations
 

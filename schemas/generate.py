@@ -22,7 +22,7 @@ from schemas.avro import AVSC, Schema, SchemaInvalid, definitions, roots
 
 TARGET = Path(__file__).parent / "events.py"
 
-HEADER = '''"""The events of the bus. Generated from avsc/ by schemas.generate: edit the .avsc instead.
+HEADER = '''"""The events of the bus, generated from avsc/ by schemas.generate: do not edit."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ class _Field:
             return self.known[name]
         return schema
 
-    def _type(self, schema: Schema) -> str:  # noqa: PLR0911
+    def _type(self, schema: Schema) -> str:
         schema = self._resolve(schema)
         if isinstance(schema, list):
             return f"{self._type(_branch(schema, self.where))} | None"
