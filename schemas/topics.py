@@ -1,0 +1,150 @@
+"""Every topic of ours: its name, its event, its key, and how the broker keeps it.
+
+A topic's name is written here and nowhere else. A family has one last segment more for each member
+that the catalog knows (``inference.routed.v1.smollm2``); CDC topics stay as Debezium names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from schemas.events import (
+    Event,
+    InferenceCompleted,
+    InferencePart,
+    InferenceRecorded,
+    InferenceRefused,
+    InferenceReplied,
+    InferenceRequested,
+    InferenceRouted,
+    RecordDeadLettered,
+    RequestCancelled,
+)
+
+E = TypeVar("E", bound=Event)
+
+HOUR_MS = 60 * 60 * 1000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic(Generic[E]):
+    """A topic, or the family that its members are named after.
+
+    Attributes:
+        name: Name on the broker.
+        event: The one event that it carries.
+        key: Key of an event; records with one key keep their order.
+        partitions: How many the topic is made with.
+        retention_ms: How long records stay.
+        family: Whether only members exist on the broker, each with one last segment more.
+        placed: Whether a consumer keeps state by key, so that a record on another partition than
+            its key's must be moved before it counts.
+    """
+
+    name: str
+    event: type[E]
+    key: Callable[[E], str]
+    partitions: int = 6
+    retention_ms: int = 7 * DAY_MS
+    family: bool = False
+    placed: bool = False
+
+    @property
+    def subject(self) -> str:
+        """The registry subject of the topic's values (TopicNameStrategy)."""
+        return f"{self.name}-value"
+
+    def member(self, last: str) -> Topic[E]:
+        """Returns the member of a family with this last segment."""
+        return replace(self, name=f"{self.name}.{last}", family=False)
+
+    def at(self, address: str) -> Topic[E]:
+        """Returns the member of a family with this full name.
+
+        Raises:
+            ValueError: The address is none of the family's.
+        """
+        if not address.startswith(f"{self.name}."):
+            raise ValueError(f"{address} is no member of {self.name}")
+        return replace(self, name=address, family=False)
+
+
+class Outgoing(NamedTuple):
+    """An event on its way to a topic."""
+
+    topic: Topic[Any]
+    event: Event
+
+
+# The largest record: a request at the admission limit, told again inside what came of it.
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+
+DEAD_LETTERS = Topic(
+    name="ops.dead-letters.v1",
+    event=RecordDeadLettered,
+    key=lambda letter: f"{letter.topic}/{letter.partition}",
+    retention_ms=30 * DAY_MS,
+)
+INFERENCE_COMPLETED = Topic(
+    name="inference.completed.v1",
+    event=InferenceCompleted,
+    key=lambda completed: completed.routed.request.tenant,
+)
+INFERENCE_PARTS = Topic(
+    name="inference.parts.v1",
+    event=InferencePart,
+    key=lambda part: part.request_id,
+    retention_ms=HOUR_MS,
+)
+INFERENCE_RECORDED = Topic(
+    name="inference.recorded.v1",
+    event=InferenceRecorded,
+    key=lambda recorded: recorded.request_id,
+    retention_ms=30 * DAY_MS,
+)
+INFERENCE_REFUSED = Topic(
+    name="inference.refused.v1",
+    event=InferenceRefused,
+    key=lambda refused: refused.request.tenant,
+)
+INFERENCE_REQUESTED = Topic(
+    name="inference.requested.v1",
+    event=InferenceRequested,
+    key=lambda request: request.tenant,
+    placed=True,
+)
+INFERENCE_ROUTED = Topic(
+    name="inference.routed.v1",
+    event=InferenceRouted,
+    key=lambda routed: routed.request.request_id,
+    family=True,
+)
+REPLY = Topic(
+    name="reply.v1",
+    event=InferenceReplied,
+    key=lambda replied: replied.request_id,
+    retention_ms=DAY_MS,
+    family=True,
+)
+REQUEST_CANCELLED = Topic(
+    name="ops.control.v1",
+    event=RequestCancelled,
+    key=lambda cancelled: cancelled.request_id,
+    partitions=1,
+    retention_ms=DAY_MS,
+)
+
+TOPICS: tuple[Topic[Any], ...] = (
+    DEAD_LETTERS,
+    INFERENCE_COMPLETED,
+    INFERENCE_PARTS,
+    INFERENCE_RECORDED,
+    INFERENCE_REFUSED,
+    INFERENCE_REQUESTED,
+    INFERENCE_ROUTED,
+    REPLY,
+    REQUEST_CANCELLED,
+)
