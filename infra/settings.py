@@ -48,6 +48,8 @@ class KafkaSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KAFKA_", frozen=True)
 
     bootstrap_servers: str = "127.0.0.1:19092"
+    session_timeout_ms: int = 10_000
+    delivery_timeout_ms: int = 120_000
 
 
 class RegistrySettings(BaseSettings):
@@ -66,6 +68,16 @@ class LakeSettings(BaseSettings):
     root: Path = Path(".tessera/lake")
     flush_ms: int = 1000
     flush_rows: int = 5000
+
+
+class TelemetrySettings(BaseSettings):
+    """How much a process says, and where its spans go (an OTLP/HTTP URL; empty for nowhere)."""
+
+    model_config = SettingsConfigDict(env_prefix="TELEMETRY_", frozen=True)
+
+    log_level: str = "info"
+    library_log_level: str = "warning"
+    otlp_endpoint: str = ""
 
 
 class HealthSettings(BaseSettings):

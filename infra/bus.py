@@ -1,0 +1,308 @@
+"""The bus: records in, events out. Wraps confluent-kafka once for streams, workers and clients.
+
+Every producer of ours partitions by murmur2, as Java's and aiokafka's do, so that one key has one
+partition whoever writes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from infra.settings import KafkaSettings
+from infra.telemetry import Headers
+from schemas.codec import Codec
+from schemas.topics import MAX_RECORD_BYTES, Outgoing
+
+log = structlog.get_logger()
+
+POLL_S = 0.1
+TRANSFER_S = 30.0
+
+# Publishing waits while more than this is under way, so that memory stays bounded.
+MAX_UNSETTLED_RECORDS = 20_000
+MAX_UNSETTLED_BYTES = 128 * 1024 * 1024
+
+
+class PublishFailed(RuntimeError):
+    """The broker did not take an event within the delivery timeout, or never will."""
+
+
+class BusUnreachable(RuntimeError):
+    """No broker answers under the given address."""
+
+
+@dataclass(slots=True, frozen=True)
+class Record:
+    """A record as it lies on the log."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @classmethod
+    def of(cls, message: Message) -> Record:
+        """Returns the record in a message that carries no error."""
+        return cls(
+            message.topic(),  # type: ignore[arg-type]
+            message.partition(),  # type: ignore[arg-type]
+            message.offset(),  # type: ignore[arg-type]
+            message.key(),
+            message.value(),
+            tuple(message.headers() or ()),  # type: ignore[arg-type]
+        )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Events that are published together, and what is to be told when all have settled."""
+
+    records: int
+    size: int
+    done: Callable[[PublishFailed | None], None]
+    left: int
+    failed: PublishFailed | None = None
+
+
+class Publisher:
+    """Publishes events for one event loop; made inside the running loop.
+
+    Args:
+        kafka: Where the broker is.
+        codec: Encodes the events.
+        name: Client id.
+    """
+
+    def __init__(self, kafka: KafkaSettings, codec: Codec, name: str) -> None:
+        self._codec = codec
+        self._loop = asyncio.get_running_loop()
+        self._producer = Producer(
+            {
+                "bootstrap.servers": kafka.bootstrap_servers,
+                "client.id": name,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 2,
+                "message.max.bytes": MAX_RECORD_BYTES,
+                "queue.buffering.max.kbytes": 4 * MAX_UNSETTLED_BYTES // 1024,
+                "queue.buffering.max.messages": 4 * MAX_UNSETTLED_RECORDS,
+                "delivery.timeout.ms": kafka.delivery_timeout_ms,
+                "log_level": 0,
+            }
+        )
+        self._settled: deque[_Batch] = deque()
+        self._waking = False
+        self._records = self._bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="publisher", daemon=True)
+        self._thread.start()
+
+    def post(
+        self,
+        outgoing: Sequence[Outgoing],
+        headers: Headers,
+        done: Callable[[PublishFailed | None], None],
+    ) -> None:
+        """Hands events to the producer and returns.
+
+        ``done`` is called in the loop when all of them lie on the log, or with the reason why one
+        never will.
+
+        Raises:
+            SchemaUnregistered: An event is not registered.
+        """
+        values = [
+            (topic, topic.key(event).encode(), self._codec.encode(event))
+            for topic, event in outgoing
+        ]
+        size = sum(len(value) for _, _, value in values)
+        batch = _Batch(len(values), size, done, left=len(values))
+        self._hold(batch.records, size)
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                batch.failed = PublishFailed(f"{message.topic()}: {error.str()}")
+            batch.left -= 1
+            if not batch.left:
+                self._settle(batch)
+
+        if not values:
+            self._settle(batch)
+        for topic, key, value in values:
+            self._producer.produce(
+                topic.name, value, key, headers=list(headers), on_delivery=delivered
+            )
+
+    async def publish(self, outgoing: Iterable[Outgoing], headers: Headers = ()) -> None:
+        """Publishes events and returns when all of them lie on the log.
+
+        Raises:
+            PublishFailed: The broker did not take one of them.
+        """
+        await self.room()
+        settled: asyncio.Future[PublishFailed | None] = self._loop.create_future()
+
+        def done(failed: PublishFailed | None) -> None:
+            if not settled.done():
+                settled.set_result(failed)
+
+        self.post(list(outgoing), headers, done)
+        failed = await settled
+        if failed is not None:
+            raise failed
+
+    async def room(self) -> None:
+        """Returns when there is room for more events; the bound keeps memory flat."""
+        await self._room.wait()
+
+    async def close(self) -> None:
+        """Waits for what is under way, then ends."""
+        await asyncio.to_thread(self._producer.flush, TRANSFER_S)
+        self._closing.set()
+        await asyncio.to_thread(self._thread.join)
+        self._wake()
+
+    def _poll(self) -> None:
+        while not self._closing.is_set():
+            self._producer.poll(POLL_S)
+
+    def _settle(self, batch: _Batch) -> None:
+        """Notes a batch as settled; from any thread."""
+        self._settled.append(batch)
+        # One wake-up of the loop serves all that settles before it runs.
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        while self._settled:
+            batch = self._settled.popleft()
+            self._hold(-batch.records, -batch.size)
+            batch.done(batch.failed)
+
+    def _hold(self, records: int, size: int) -> None:
+        self._records += records
+        self._bytes += size
+        if self._records > MAX_UNSETTLED_RECORDS or self._bytes > MAX_UNSETTLED_BYTES:
+            self._room.clear()
+        else:
+            self._room.set()
+
+
+class Tail:
+    """Reads topics without a group, from a moment on, in a thread of its own.
+
+    For what every process must see by itself: replies, cancellations, the catalog. Made inside the
+    running loop; records reach ``deliver`` there, in the order of their partitions.
+
+    Args:
+        kafka: Where the broker is.
+        topics: Names of the topics.
+        since: The first instant of interest; None for what is yet to come.
+        deliver: Called in the loop with each lot of records.
+        name: Client id.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topics: Iterable[str],
+        since: datetime | None,
+        deliver: Callable[[list[Record]], None],
+        name: str,
+    ) -> None:
+        self._topics = list(topics)
+        self._since = since
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": kafka.bootstrap_servers,
+                "client.id": name,
+                "group.id": f"{name}-tail",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 100,
+                "log_level": 0,
+            }
+        )
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="tail", daemon=True)
+
+    async def start(self) -> None:
+        """Fixes where reading starts; what is produced after this returns is seen.
+
+        Raises:
+            BusUnreachable: No broker answers.
+            LookupError: A topic does not exist.
+        """
+        starts = await asyncio.to_thread(self._starts)
+        self._consumer.assign(starts)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Stops reading."""
+        self._closing.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._consumer.close)
+
+    def _starts(self) -> list[TopicPartition]:
+        wanted = [
+            TopicPartition(topic, partition)
+            for topic in self._topics
+            for partition in partitions(self._consumer, topic)
+        ]
+        if self._since is not None:
+            for each in wanted:
+                each.offset = int(self._since.timestamp() * 1000)
+            found: list[TopicPartition] = self._consumer.offsets_for_times(wanted, TRANSFER_S)
+            return found
+        for each in wanted:
+            each.offset = self._consumer.get_watermark_offsets(each, TRANSFER_S)[1]
+        return wanted
+
+    def _read(self) -> None:
+        while not self._closing.is_set():
+            messages = self._consumer.consume(500, POLL_S)
+            records = [Record.of(message) for message in messages if message.error() is None]
+            if records and not self._closing.is_set():
+                self._loop.call_soon_threadsafe(self._deliver, records)
+
+
+def partitions(client: Consumer | Producer, topic: str) -> list[int]:
+    """Returns the partitions of a topic.
+
+    Raises:
+        BusUnreachable: No broker answers.
+        LookupError: There is no such topic.
+    """
+    try:
+        found = client.list_topics(topic, timeout=TRANSFER_S).topics[topic]
+    except KafkaException as problem:
+        raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
+    if found.error is not None or not found.partitions:
+        raise LookupError(f"there is no topic {topic}: run provisioning first")
+    return sorted(found.partitions)

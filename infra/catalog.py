@@ -1,0 +1,118 @@
+"""What endpoints and tenants exist: a view for the gateway and for provisioning.
+
+Read from a TOML file. Everything is refused that the file does not name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.events import Route
+from schemas.topics import REPLY
+
+
+class CatalogInvalid(ValueError):
+    """The file says something that makes no catalog; the message names the place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What can be asked.
+
+    Attributes:
+        name: Three-level name.
+        routes: Where requests go: the first, then the fallbacks in their order.
+        output_policy: Whether parts must pass through release before the caller sees them.
+    """
+
+    name: str
+    routes: tuple[Route, ...]
+    output_policy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """Who pays, and the topics it may be answered on."""
+
+    name: str
+    reply_topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogView:
+    """The catalog at one moment."""
+
+    endpoints: Mapping[str, Endpoint]
+    tenants: Mapping[str, Tenant]
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The worker pools that routes name, in alphabetical order."""
+        routes = [route for endpoint in self.endpoints.values() for route in endpoint.routes]
+        return tuple(sorted({route.pool for route in routes}))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _RouteSpec(_Strict):
+    name: str
+    pool: str
+    model: str
+
+
+class _EndpointSpec(_Strict):
+    routes: list[_RouteSpec]
+    output_policy: bool = False
+
+
+class _TenantSpec(_Strict):
+    replies: list[str]
+
+
+class _FileSpec(_Strict):
+    endpoints: dict[str, _EndpointSpec]
+    tenants: dict[str, _TenantSpec]
+
+
+def load(path: Path) -> CatalogView:
+    """Reads the catalog file.
+
+    Raises:
+        CatalogInvalid: It is missing, is no TOML, or has a missing, wrong or unknown entry.
+    """
+    try:
+        spec = _FileSpec.model_validate(tomllib.loads(path.read_text()))
+    except OSError as problem:
+        raise CatalogInvalid(f"{path}: {problem.strerror}") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise CatalogInvalid(f"{path}: {problem}") from None
+    except ValidationError as problem:
+        places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors()]
+        raise CatalogInvalid(f"{path}: {'; '.join(places)}") from None
+    return CatalogView(
+        endpoints={
+            name: Endpoint(
+                name=name,
+                routes=tuple(
+                    Route(name=route.name, pool=route.pool, model=route.model)
+                    for route in endpoint.routes
+                ),
+                output_policy=endpoint.output_policy,
+            )
+            for name, endpoint in spec.endpoints.items()
+        },
+        tenants={
+            name: Tenant(
+                name=name,
+                reply_topics=tuple(REPLY.member(last).name for last in tenant.replies),
+            )
+            for name, tenant in spec.tenants.items()
+        },
+    )

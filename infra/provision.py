@@ -1,0 +1,134 @@
+"""Makes the broker and the registry as the contract says: topics, settings, schemas.
+
+    python -m infra.provision
+
+Running it again changes nothing. A schema that the registry's compatibility rule refuses is shown
+as a difference, and nothing after it is registered.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from infra.catalog import CatalogInvalid, CatalogView, load
+from infra.registry import Registry, RegistryUnreachable, SchemaRefused
+from infra.settings import GatewaySettings, KafkaSettings, RegistrySettings, TelemetrySettings
+from infra.telemetry import configure
+from schemas.topics import INFERENCE_ROUTED, MAX_RECORD_BYTES, REPLY, TOPICS, Topic
+
+log = structlog.get_logger()
+
+TRANSFER_S = 30
+
+
+class ProvisioningFailed(RuntimeError):
+    """The broker does not answer, or refuses a topic."""
+
+
+def provision(kafka: KafkaSettings, registry: RegistrySettings, view: CatalogView) -> None:
+    """Makes every topic and registers every schema.
+
+    Raises:
+        ProvisioningFailed: The broker does not answer or refuses; what is made already stays.
+        SchemaRefused: A schema is not compatible with what is registered.
+        RegistryUnreachable: The registry does not answer.
+    """
+    members = list(members_of(view))
+    make_topics(AdminClient({"bootstrap.servers": kafka.bootstrap_servers}), members)
+    client = Registry(registry)
+    # A family is registered under its own name too: that is where a process looks ids up.
+    for topic in {topic.name: topic for topic in (*TOPICS, *members)}.values():
+        client.register(topic)
+
+
+def members_of(view: CatalogView) -> Iterator[Topic[Any]]:
+    """Yields the topics that exist on the broker, given the tenants and pools of a catalog."""
+    yield from (topic for topic in TOPICS if not topic.family)
+    yield from (INFERENCE_ROUTED.member(pool) for pool in view.pools)
+    for tenant in view.tenants.values():
+        yield from (REPLY.at(address) for address in tenant.reply_topics)
+
+
+def make_topics(admin: AdminClient, topics: list[Topic[Any]]) -> None:
+    """Creates topics, adds partitions and sets what differs; never takes a partition away.
+
+    Raises:
+        ProvisioningFailed: The broker does not answer or refuses.
+    """
+    try:
+        known = admin.list_topics(timeout=TRANSFER_S).topics
+        missing = [topic for topic in topics if topic.name not in known]
+        present = [topic for topic in topics if topic.name in known]
+        grown = [
+            NewPartitions(topic.name, topic.partitions)
+            for topic in present
+            if len(known[topic.name].partitions) < topic.partitions
+        ]
+        if missing:
+            _wait(admin.create_topics([_new(topic) for topic in missing]))
+        if grown:
+            _wait(admin.create_partitions(grown))
+        if present:
+            _wait(admin.incremental_alter_configs([_altered(topic) for topic in present]))
+    except KafkaException as problem:
+        raise ProvisioningFailed(f"the broker: {problem.args[0].str()}") from None
+    log.info("topics provisioned", created=[topic.name for topic in missing], kept=len(present))
+
+
+def _new(topic: Topic[Any]) -> NewTopic:
+    return NewTopic(topic.name, topic.partitions, config=_settings(topic))
+
+
+def _altered(topic: Topic[Any]) -> ConfigResource:
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in _settings(topic).items()
+    ]
+    return ConfigResource(ResourceType.TOPIC, topic.name, incremental_configs=entries)
+
+
+def _settings(topic: Topic[Any]) -> dict[str, str]:
+    return {
+        "retention.ms": str(topic.retention_ms),
+        "max.message.bytes": str(MAX_RECORD_BYTES),
+    }
+
+
+def _wait(futures: Mapping[Any, Future[Any]]) -> None:
+    for future in futures.values():
+        try:
+            future.result(TRANSFER_S)
+        except KafkaException as problem:
+            # Another provisioning may run at the same time: then both are content.
+            if problem.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+
+def main() -> int:
+    """Provisions what the settings name; returns the exit code."""
+    configure("provision", TelemetrySettings())
+    try:
+        provision(KafkaSettings(), RegistrySettings(), load(GatewaySettings().catalog))
+    except (CatalogInvalid, ProvisioningFailed, RegistryUnreachable, SchemaRefused) as problem:
+        print(f"provisioning: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The schema registry: ids for our schemas, schemas for foreign ids.
+
+Only provisioning registers; a running process looks up. A process that meets an id it has not seen
+fetches the writer's schema off the event loop and keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import httpx
+import structlog
+from confluent_kafka.schema_registry import (
+    ConfigCompatibilityLevel,
+    Schema,
+    SchemaRegistryClient,
+    ServerConfig,
+)
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from infra.settings import RegistrySettings
+from schemas.avro import whole
+from schemas.codec import Codec, SchemaUnlearned
+from schemas.events import Event
+from schemas.topics import TOPICS, Topic
+
+E = TypeVar("E", bound=Event)
+
+log = structlog.get_logger()
+
+COMPATIBILITY = ConfigCompatibilityLevel.FULL_TRANSITIVE
+
+CONFLICT = 409
+NOT_FOUND = 404
+
+# How long an id that the registry does not know is refused without asking again.
+FORGET_S = 60.0
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 15.0
+
+
+class SchemaMissing(LookupError):
+    """The registry does not know a schema."""
+
+
+class SchemaRefused(RuntimeError):
+    """The registry refuses a schema that readers of the older versions could not follow."""
+
+
+class RegistryUnreachable(RuntimeError):
+    """The registry does not answer, or not sensibly."""
+
+
+class Registry:
+    """A client of the registry; every call blocks and may raise RegistryUnreachable."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self._url = settings.url
+        self._client = SchemaRegistryClient({"url": settings.url, "timeout": 10, "max.retries": 1})
+
+    def ids(self) -> dict[str, int]:
+        """Returns the registry's id of each event that a topic carries, by full name.
+
+        Raises:
+            SchemaMissing: One is not registered; provisioning has not run.
+        """
+        ids: dict[str, int] = {}
+        for topic in TOPICS:
+            name = topic.event.SCHEMA
+            with self._answering(f"{name} is not registered as it stands here: run provisioning"):
+                schema = schema_of(topic.event)
+                ids[name] = int(self._client.lookup_schema(topic.subject, schema).schema_id or 0)
+        return ids
+
+    def schema(self, schema_id: int) -> dict[str, object]:
+        """Returns the schema behind an id.
+
+        Raises:
+            SchemaMissing: There is none.
+        """
+        with self._answering(f"the registry knows no schema {schema_id}"):
+            text = self._client.get_schema(schema_id).schema_str
+        found: dict[str, object] = json.loads(text or "null")
+        return found
+
+    def register(self, topic: Topic[Any]) -> int:
+        """Registers the schema of a topic's values where it is new; returns its id.
+
+        Raises:
+            SchemaRefused: It is not compatible with a version registered before; the message shows
+                how the two differ.
+        """
+        schema = schema_of(topic.event)
+        with self._answering(f"the registry has no subject {topic.subject}"):
+            self._client.set_config(topic.subject, ServerConfig(compatibility=COMPATIBILITY))
+            try:
+                return self._client.register_schema(topic.subject, schema)
+            except SchemaRegistryError as problem:
+                if problem.http_status_code != CONFLICT:
+                    raise
+        raise SchemaRefused(
+            f"{topic.subject}: this schema is not {COMPATIBILITY.value} with the registered one\n"
+            + self._difference(topic.subject, schema)
+        )
+
+    def _difference(self, subject: str, schema: Schema) -> str:
+        with self._answering(f"the registry has no subject {subject}"):
+            latest = self._client.get_latest_version(subject).schema.schema_str
+        old, new = (
+            json.dumps(json.loads(text or "null"), indent=2).splitlines()
+            for text in (latest, schema.schema_str)
+        )
+        return "\n".join(difflib.unified_diff(old, new, "registered", "here", lineterm=""))
+
+    @contextmanager
+    def _answering(self, missing: str) -> Iterator[None]:
+        """Turns the client's errors into ours; ``missing`` is what a 404 means here."""
+        try:
+            yield
+        except SchemaRegistryError as problem:
+            if problem.http_status_code == NOT_FOUND:
+                raise SchemaMissing(missing) from None
+            raise RegistryUnreachable(
+                f"the schema registry at {self._url} answers {problem.http_status_code}: "
+                f"{problem.error_message}"
+            ) from None
+        except httpx.HTTPError as problem:
+            raise RegistryUnreachable(
+                f"the schema registry at {self._url} does not answer: {type(problem).__name__}"
+            ) from None
+
+
+def schema_of(event: type[Event]) -> Schema:
+    """Returns an event's schema as the registry takes it: whole, as Avro."""
+    return Schema(json.dumps(whole(event.SCHEMA)), "AVRO")
+
+
+class Reader:
+    """Decodes values, learning writers' schemas as they turn up."""
+
+    def __init__(self, codec: Codec, registry: Registry) -> None:
+        self._codec = codec
+        self._registry = registry
+        self._missing: dict[int, float] = {}
+
+    async def read(self, value: bytes | None, expected: type[E]) -> E:
+        """Returns the event in a value; waits for the registry as long as it does not answer.
+
+        Raises:
+            Unreadable: The value is not a framed ``expected``.
+            SchemaMissing: Its schema id is none of the registry's.
+        """
+        while True:
+            try:
+                return self._codec.decode(value, expected)
+            except SchemaUnlearned as unlearned:
+                await self._learn(unlearned.schema_id)
+
+    async def _learn(self, schema_id: int) -> None:
+        if time.monotonic() - self._missing.get(schema_id, -FORGET_S) < FORGET_S:
+            raise SchemaMissing(f"the registry knows no schema {schema_id}")
+        wait = FIRST_WAIT_S
+        while True:
+            try:
+                schema = await asyncio.to_thread(self._registry.schema, schema_id)
+            except SchemaMissing:
+                self._missing[schema_id] = time.monotonic()
+                raise
+            except RegistryUnreachable as problem:
+                log.warning("registry awaited", schema_id=schema_id, error=str(problem))
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+            else:
+                self._codec.learn(schema_id, schema)
+                return

@@ -1,0 +1,149 @@
+"""Logs, spans and metrics of a process: structlog JSON, OpenTelemetry, Prometheus.
+
+Nothing here ever carries a prompt, a completion or a credential: log events, not sentences, and
+say of an error only its kind and place (``described``).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from traceback import extract_tb
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import Counter, Gauge, Histogram
+
+from infra.settings import TelemetrySettings
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+TRACEPARENT = "traceparent"
+
+RECORDS = Counter("tessera_records", "Records taken up, by what became of them", ["what"])
+SECONDS = Histogram("tessera_record_seconds", "From taking a record up to its acknowledgement")
+IN_FLIGHT = Gauge("tessera_in_flight", "Records taken up and not yet acknowledged")
+LAG = Gauge("tessera_lag", "Records behind the end of the topic", ["topic", "partition"])
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def configure(process: str, settings: TelemetrySettings) -> None:
+    """Sets up the logs of this process and, where an exporter is named, its spans."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.log_level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    library = logging.StreamHandler()
+    library.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.contextvars.merge_contextvars,
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                # A library's traceback can carry a record's content: only its kind is kept.
+                _without_traceback,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ]
+        )
+    )
+    logging.basicConfig(level=settings.library_log_level.upper(), handlers=[library], force=True)
+    if settings.otlp_endpoint:
+        provider = TracerProvider(resource=Resource({"service.name": f"tessera-{process}"}))
+        provider.add_span_processor(
+            BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint))
+        )
+        trace.set_tracer_provider(provider)
+
+
+def _without_traceback(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    error = event.pop("exc_info", None)
+    if isinstance(error, tuple) and error[1] is not None:
+        event["error"] = described(error[1])
+    return event
+
+
+def described(error: BaseException) -> str:
+    """Returns an error's kind and place, without its text: that could quote a record."""
+    frames = extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"
+
+
+def new_traceparent() -> str:
+    """Returns a W3C ``traceparent`` for a request that starts a trace."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def trace_id(headers: Headers) -> str | None:
+    """Returns the W3C trace id in a record's headers: 32 hexadecimal digits."""
+    for name, value in headers:
+        if name == TRACEPARENT and value is not None:
+            parts = value.decode("ascii", "replace").split("-")
+            return parts[1] if len(parts) == 4 else None  # noqa: PLR2004
+    return None
+
+
+@contextmanager
+def consuming(name: str, topic: str, headers: Headers) -> Iterator[Headers]:
+    """Wraps the work on one record in a span that joins the trace in its headers.
+
+    Yields:
+        The headers for what comes of the record. Without an exporter no span is made and the
+        trace passes through unchanged.
+    """
+    passed = [header for header in headers if header[0] == TRACEPARENT]
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+        yield passed
+        return
+    carrier = {key: value.decode("ascii", "replace") for key, value in passed if value}
+    with trace.get_tracer("tessera").start_as_current_span(
+        f"process {topic}",
+        context=_propagator.extract(carrier),
+        kind=SpanKind.CONSUMER,
+        attributes={
+            "messaging.system": "kafka",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": topic,
+            "messaging.consumer.group.name": name,
+        },
+        record_exception=False,
+    ):
+        onward: dict[str, str] = {}
+        _propagator.inject(onward)
+        yield [(key, value.encode()) for key, value in onward.items()]
+
+
+def annotate(attributes: Mapping[str, str | int | float]) -> None:
+    """Adds ``gen_ai.*`` attributes to the span of the record under way."""
+    trace.get_current_span().set_attributes(attributes)
+
+
+def now() -> datetime:
+    """Returns this instant in UTC, to the millisecond: what Avro keeps."""
+    instant = datetime.now(UTC)
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
