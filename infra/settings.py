@@ -29,6 +29,7 @@ class StackSettings(BaseSettings):
     kafka_port: int = 19092
     kafka_controller_port: int = 19093
     registry_port: int = 18081
+    registry_management_port: int = 18082
     connect_port: int = 18083
     postgres_port: int = 15432
     redis_port: int = 16379

@@ -1,0 +1,32 @@
+"""``python3 -m infra COMMAND``: make the service environment if need be, then run the command.
+
+Only the standard library is known here; everything else is on the far side of ``execv``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 - this line is for the Python that is too old
+    raise SystemExit("tessera needs Python 3.11 or newer; this is " + sys.version.split()[0])
+
+from infra.bootstrap import Unready, ensure_environment
+
+
+def main() -> None:
+    """Replace this process by the command, running in the service environment."""
+    default = Path("~/.cache/tessera").expanduser()
+    cache = Path(os.environ.get("TESSERA_CACHE") or default)
+    try:
+        python = ensure_environment("service", cache)
+    except Unready as lack:
+        raise SystemExit(f"tessera: {lack}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("tessera: interrupted; run it again, it goes on where it was") from None
+    os.execv(python, [str(python), "-m", "infra.cli", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

