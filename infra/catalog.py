@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from schemas.events import Route
 from schemas.topics import REPLY
@@ -44,10 +44,24 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds that hold for every request.
+
+    Attributes:
+        max_request_bytes: UTF-8 bytes of messages, tools and schema together.
+        max_deadline_ms: How far ahead a deadline may lie.
+    """
+
+    max_request_bytes: int
+    max_deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogView:
     """The catalog at one moment."""
 
     endpoints: Mapping[str, Endpoint]
+    limits: Limits
     tenants: Mapping[str, Tenant]
 
     @property
@@ -76,8 +90,14 @@ class _TenantSpec(_Strict):
     replies: list[str]
 
 
+class _LimitsSpec(_Strict):
+    max_request_bytes: PositiveInt
+    max_deadline_ms: PositiveInt
+
+
 class _FileSpec(_Strict):
     endpoints: dict[str, _EndpointSpec]
+    limits: _LimitsSpec
     tenants: dict[str, _TenantSpec]
 
 
@@ -108,6 +128,10 @@ def load(path: Path) -> CatalogView:
             )
             for name, endpoint in spec.endpoints.items()
         },
+        limits=Limits(
+            max_request_bytes=spec.limits.max_request_bytes,
+            max_deadline_ms=spec.limits.max_deadline_ms,
+        ),
         tenants={
             name: Tenant(
                 name=name,

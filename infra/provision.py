@@ -29,7 +29,7 @@ from infra.catalog import CatalogInvalid, CatalogView, load
 from infra.registry import Registry, RegistryUnreachable, SchemaRefused
 from infra.settings import GatewaySettings, KafkaSettings, RegistrySettings, TelemetrySettings
 from infra.telemetry import configure
-from schemas.topics import INFERENCE_ROUTED, MAX_RECORD_BYTES, REPLY, TOPICS, Topic
+from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, Topic
 
 log = structlog.get_logger()
 
@@ -105,7 +105,7 @@ def _altered(topic: Topic[Any]) -> ConfigResource:
 def _settings(topic: Topic[Any]) -> dict[str, str]:
     return {
         "retention.ms": str(topic.retention_ms),
-        "max.message.bytes": str(MAX_RECORD_BYTES),
+        "max.message.bytes": str(topic.max_bytes),
     }
 
 

@@ -92,13 +92,11 @@ class HealthSettings(BaseSettings):
 
 
 class GatewaySettings(BaseSettings):
-    """What the gateway admits."""
+    """Where the gateway finds its catalog."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True)
 
     catalog: Path = Path("infra/catalog.toml")
-    max_request_bytes: int = 1024 * 1024
-    max_deadline_ms: int = 15 * 60 * 1000
 
 
 class InferenceSettings(BaseSettings):

@@ -763,6 +763,8 @@ class InferencePart(Event):
         tenant: Who pays.
         reply_to: Where release sends it on.
         attempt: Which try of a route produced it.
+        epoch: When the worker took the request up, in milliseconds since 1970; a later one,
+            after a crash, voids the parts of earlier ones.
         seq: Position in the attempt, from 0 without gaps.
         delta: What is new.
         deadline: The request's deadline.
@@ -774,6 +776,7 @@ class InferencePart(Event):
     tenant: str
     reply_to: str
     attempt: int = 0
+    epoch: int = 0
     seq: int
     delta: Delta
     deadline: datetime
@@ -785,6 +788,7 @@ class InferencePart(Event):
             "tenant": self.tenant,
             "reply_to": self.reply_to,
             "attempt": self.attempt,
+            "epoch": self.epoch,
             "seq": self.seq,
             "delta": self.delta.to_avro(),
             "deadline": self.deadline,
@@ -798,6 +802,7 @@ class InferencePart(Event):
             tenant=record["tenant"],
             reply_to=record["reply_to"],
             attempt=record["attempt"],
+            epoch=record["epoch"],
             seq=record["seq"],
             delta=Delta.from_avro(record["delta"]),
             deadline=record["deadline"],
@@ -953,6 +958,8 @@ class InferenceReplied(Event):
         request_id: The request it answers. Also the record key.
         attempt: Which try of a route it comes from; a higher one restarts at seq 0 and voids
             the parts of lower ones.
+        epoch: When the worker took the request up, in milliseconds since 1970; a later one,
+            after a crash, voids the parts of earlier ones.
         seq: Position in the attempt, from 0 without gaps; of a terminal reply, the number of
             parts before it.
         delta: A part: what is new.
@@ -966,6 +973,7 @@ class InferenceReplied(Event):
 
     request_id: str
     attempt: int = 0
+    epoch: int = 0
     seq: int = 0
     delta: Delta | None = None
     completion: Completion | None = None
@@ -978,6 +986,7 @@ class InferenceReplied(Event):
         return {
             "request_id": self.request_id,
             "attempt": self.attempt,
+            "epoch": self.epoch,
             "seq": self.seq,
             "delta": None if self.delta is None else self.delta.to_avro(),
             "completion": None if self.completion is None else self.completion.to_avro(),
@@ -992,6 +1001,7 @@ class InferenceReplied(Event):
         return cls(
             request_id=record["request_id"],
             attempt=record["attempt"],
+            epoch=record["epoch"],
             seq=record["seq"],
             delta=None if record["delta"] is None else Delta.from_avro(record["delta"]),
             completion=None if record["completion"] is None else Completion.from_avro(record["completion"]),

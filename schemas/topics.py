@@ -28,6 +28,9 @@ E = TypeVar("E", bound=Event)
 HOUR_MS = 60 * 60 * 1000
 DAY_MS = 24 * HOUR_MS
 
+# Requests are held to half of it, so that what tells of one (a refusal, a dead letter) fits too.
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+
 
 @dataclass(frozen=True, kw_only=True)
 class Topic(Generic[E]):
@@ -51,6 +54,7 @@ class Topic(Generic[E]):
     retention_ms: int = 7 * DAY_MS
     family: bool = False
     placed: bool = False
+    max_bytes: int = MAX_RECORD_BYTES
 
     @property
     def subject(self) -> str:
@@ -78,9 +82,6 @@ class Outgoing(NamedTuple):
     topic: Topic[Any]
     event: Event
 
-
-# The largest record: a request at the admission limit, told again inside what came of it.
-MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 DEAD_LETTERS = Topic(
     name="ops.dead-letters.v1",
@@ -115,6 +116,7 @@ INFERENCE_REQUESTED = Topic(
     event=InferenceRequested,
     key=lambda request: request.tenant,
     placed=True,
+    max_bytes=MAX_RECORD_BYTES // 2,
 )
 INFERENCE_ROUTED = Topic(
     name="inference.routed.v1",

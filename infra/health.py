@@ -1,0 +1,263 @@
+"""Health of a consumer, judged by what the broker says and not by what the process believes.
+
+``/live`` fails when an assigned partition has records waiting and its committed offset has not
+moved for the stall time: a restart may help. ``/ready`` fails when the broker does not answer or
+the process is no member of its group: work should not be expected of it. Idle partitions are
+healthy. ``/metrics`` is for Prometheus.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import structlog
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from infra.settings import HealthSettings, KafkaSettings
+from infra.telemetry import LAG
+
+log = structlog.get_logger()
+
+ASK_EVERY_S = 2.0
+TRANSFER_S = 5.0
+# How old the broker's last answer may be for the process to count as ready.
+STALE_S = 10.0
+
+
+@dataclass(slots=True, frozen=True)
+class Place:
+    """Where a group stands on one partition: offsets, and whether this process owns it."""
+
+    topic: str
+    partition: int
+    committed: int
+    end: int
+    mine: bool
+
+    @property
+    def lag(self) -> int:
+        """Records between the committed offset and the end."""
+        return max(0, self.end - self.committed)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What has been seen of a group so far, and since when each partition stands still."""
+
+    stall_s: float
+    since: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    places: list[Place] = field(default_factory=list)
+    member: bool = False
+    seen_at: float = float("-inf")
+
+    def observe(self, places: Iterable[Place], member: bool, now: float) -> None:
+        """Takes in what the broker says at a moment of a monotonic clock, in seconds."""
+        self.places, self.member, self.seen_at = list(places), member, now
+        # Only a partition that is ours, with records waiting, can stand still.
+        waiting = [place for place in self.places if place.mine and place.lag]
+        kept: dict[tuple[str, int], tuple[int, float]] = {}
+        for place in waiting:
+            key = (place.topic, place.partition)
+            before = self.since.get(key)
+            moved = before is None or before[0] != place.committed
+            kept[key] = (place.committed, now) if moved or before is None else before
+        self.since = kept
+
+    def stalled(self, now: float) -> list[tuple[str, int]]:
+        """Returns the partitions that have stood still for the stall time."""
+        return sorted(key for key, (_, since) in self.since.items() if now - since > self.stall_s)
+
+    def excuse(self, key: tuple[str, int], now: float) -> None:
+        """Starts the clock of a partition anew: nothing waits on it after all."""
+        self.since[key] = (self.since[key][0], now)
+
+
+class Health:
+    """Asks the broker about a group from a thread of its own and answers over HTTP.
+
+    Args:
+        settings: Where to listen, and the stall time.
+        kafka: Where the broker is.
+        group: The consumer group.
+        client_id: This process's own client id in it.
+        topics: What the group consumes.
+    """
+
+    def __init__(
+        self,
+        settings: HealthSettings,
+        kafka: KafkaSettings,
+        group: str,
+        client_id: str,
+        topics: Iterable[str],
+    ) -> None:
+        self._group = group
+        self._client_id = client_id
+        self._topics = list(topics)
+        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+        self._progress = Progress(settings.stall_ms / 1000)
+        self._kafka = kafka
+        self._stalled: list[str] = []
+        self._closing = threading.Event()
+        self._draining = False
+        self._server = ThreadingHTTPServer((settings.host, settings.port), self._responder())
+        self._threads = [
+            threading.Thread(target=self._watch, name="health-watch", daemon=True),
+            threading.Thread(target=self._server.serve_forever, name="health-http", daemon=True),
+        ]
+
+    @property
+    def port(self) -> int:
+        """The port that the endpoint listens on."""
+        return self._server.server_address[1]
+
+    def start(self) -> None:
+        """Starts watching and answering."""
+        for thread in self._threads:
+            thread.start()
+        log.info("health endpoint listening", port=self.port)
+
+    def drain(self) -> None:
+        """Says from now on that no work should be expected of this process."""
+        self._draining = True
+
+    def close(self) -> None:
+        """Stops watching and answering."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def live(self) -> tuple[bool, dict[str, object]]:
+        """Returns whether a restart is not called for, and what speaks for it."""
+        return not self._stalled, {"stalled": self._stalled}
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        """Returns whether work can be expected, and the facts."""
+        progress = self._progress
+        answers = time.monotonic() - progress.seen_at < STALE_S
+        return answers and progress.member and not self._draining, {
+            "broker_answers": answers,
+            "member": progress.member,
+            "draining": self._draining,
+            "lag": sum(place.lag for place in progress.places if place.mine),
+            "partitions": sum(place.mine for place in progress.places),
+        }
+
+    def _watch(self) -> None:
+        while not self._closing.wait(ASK_EVERY_S):
+            try:
+                places, member = self._ask()
+            except KafkaException as problem:
+                log.warning("broker does not answer", error=problem.args[0].name())
+                continue
+            self._progress.observe(places, member, time.monotonic())
+            self._judge()
+            for place in places:
+                LAG.labels(place.topic, place.partition).set(place.lag)
+
+    def _judge(self) -> None:
+        stalled = []
+        for key in self._progress.stalled(time.monotonic()):
+            if self._waits(*key):
+                stalled.append(f"{key[0]}/{key[1]}")
+            else:
+                self._progress.excuse(key, time.monotonic())
+        if stalled != self._stalled:
+            log.warning("stalled partitions", stalled=stalled)
+        self._stalled = stalled
+
+    def _waits(self, topic: str, partition: int) -> bool:
+        """Returns whether a record really waits: transaction markers count as lag, too."""
+        committed = self._progress.since[(topic, partition)][0]
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._kafka.bootstrap_servers,
+                "group.id": f"{self._client_id}-probe",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "log_level": 0,
+            }
+        )
+        try:
+            consumer.assign([TopicPartition(topic, partition, committed)])
+            found = consumer.consume(1, TRANSFER_S)
+            return any(message.error() is None for message in found)
+        finally:
+            consumer.close()
+
+    def _ask(self) -> tuple[list[Place], bool]:
+        topics = self._admin.list_topics(timeout=TRANSFER_S).topics
+        wanted = [
+            TopicPartition(topic, partition)
+            for topic in self._topics
+            if topic in topics
+            for partition in topics[topic].partitions
+        ]
+        group = self._admin.describe_consumer_groups([self._group], request_timeout=TRANSFER_S)
+        members = group[self._group].result(TRANSFER_S).members
+        mine = {
+            (owned.topic, owned.partition)
+            for member in members
+            if member.client_id == self._client_id
+            for owned in member.assignment.topic_partitions
+        }
+        asked = self._admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(self._group, wanted)], request_timeout=TRANSFER_S
+        )
+        committed = asked[self._group].result(TRANSFER_S).topic_partitions or []
+        ends = self._admin.list_offsets(
+            {each: OffsetSpec.latest() for each in wanted},  # type: ignore[no-untyped-call]
+           , request_timeout=TRANSFER_S
+        )
+        end = {
+            (each.topic, each.partition): at.result(TRANSFER_S).offset for each, at in ends.items()
+        }
+        places = [
+            Place(
+                topic=each.topic,
+                partition=each.partition,
+                # A group that has not committed yet starts at the beginning.
+                committed=max(each.offset, 0),
+                end=end[(each.topic, each.partition)],
+                mine=(each.topic, each.partition) in mine,
+            )
+            for each in committed
+        ]
+        return places, any(member.client_id == self._client_id for member in members)
+
+    def _responder(self) -> type[BaseHTTPRequestHandler]:
+        answers: dict[str, Callable[[], tuple[bool, dict[str, object]]]] = {
+            "/live": self.live,
+            "/ready": self.ready,
+        }
+
+        class Responder(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    self._send(200, CONTENT_TYPE_LATEST, generate_latest())
+                elif self.path in answers:
+                    good, facts = answers[self.path]()
+                    body = json.dumps({"ok": good, **facts}).encode()
+                    self._send(200 if good else 503, "application/json", body)
+                else:
+                    self._send(404, "text/plain", b"/live, /ready or /metrics\n")
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Says nothing: probes come every few seconds."""
+
+            def _send(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        return Responder
