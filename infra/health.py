@@ -215,7 +215,7 @@ class Health:
         committed = asked[self._group].result(TRANSFER_S).topic_partitions or []
         ends = self._admin.list_offsets(
             {each: OffsetSpec.latest() for each in wanted},  # type: ignore[no-untyped-call]
-           , request_timeout=TRANSFER_S
+            request_timeout=TRANSFER_S,
         )
         end = {
             (each.topic, each.partition): at.result(TRANSFER_S).offset for each, at in ends.items()
