@@ -1,0 +1,372 @@
+"""The lake: Delta tables of events, one row for each key, and SQL over them.
+
+What it knows: how an event becomes a row, how rows and the log positions that they came from go
+into one commit, and how a question is kept from doing anything but reading. What it does not know:
+Kafka, and when to flush.
+
+Each effect happens once. A commit carries the last offset of every partition in it as a Delta
+application transaction, so a redelivered record is skipped; a key that the table already holds is
+dropped, so a duplicate at another offset adds no row. Both are decided on one version of the table
+and the commit is refused unless it becomes the very next one (optimistic concurrency control,
+https://github.com/delta-io/delta/blob/master/PROTOCOL.md), which makes it safe beside others.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import CommitFailedError, DeltaError
+from pyarrow import fs
+
+from infra.columns import arrow_schema
+from schemas import topics
+from schemas.events import Event
+
+WEEK = timedelta(days=7)
+# Below this a data file is worth merging; above it compaction leaves it alone.
+FILE_BYTES = 128 * 1024 * 1024
+# Eight bytes each.
+REMEMBERED_KEYS = 16_000_000
+
+DATE = "date"
+LOG_COLUMNS = (
+    pa.field("log_topic", pa.string(), nullable=False),
+    pa.field("log_partition", pa.int32(), nullable=False),
+    pa.field("log_offset", pa.int64(), nullable=False),
+    pa.field("trace_id", pa.string()),
+    pa.field(DATE, pa.date32(), nullable=False),
+)
+
+WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+READ_ONLY: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "enable_external_access": False,
+    # Otherwise a name in SQL may be a variable of this process.
+    "python_enable_replacements": False,
+    # Otherwise a large sort writes to the working directory.
+    "temp_directory": "",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table of the lake.
+
+    Attributes:
+        topic: Where its rows come from.
+        key: Column that is unique in the table.
+        at: Instant column whose UTC date is the partition.
+    """
+
+    topic: topics.Topic[Any]
+    key: str
+    at: str
+
+
+TABLES: dict[str, TableSpec] = {
+    "inferences": TableSpec(topic=topics.INFERENCE_RECORDED, key="request_id", at="requested_at"),
+}
+
+
+class Row(NamedTuple):
+    """An event and where in the log it stood.
+
+    Attributes:
+        event: The event.
+        topic: Topic of its record.
+        partition: Partition of its record.
+        offset: Offset of its record.
+        trace_id: W3C trace id out of the record's ``traceparent`` header.
+    """
+
+    event: Event
+    topic: str
+    partition: int
+    offset: int
+    trace_id: str | None = None
+
+
+class LakeContended(RuntimeError):
+    """Other writers got in before every attempt to commit; nothing of the batch was stored."""
+
+
+class QueryInvalid(ValueError):
+    """A question that the lake does not answer; the message says why and what it does know."""
+
+
+class EventTable:
+    """A Delta table with one row for each key of an event.
+
+    Every call blocks on the disk. An instance serves one thread at a time; any number of them, in
+    any processes, may write to one table.
+
+    Args:
+        root: The lake.
+        name: Name of the table and of its folder.
+        event: What a row holds.
+        key: Column that is unique in the table.
+        at: Instant column whose UTC date is the partition.
+        group: Who writes: offsets are kept for each group, as a broker does.
+        attempts: How often a commit is tried while others get in before it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        event: type[Event],
+        key: str,
+        at: str,
+        *,
+        group: str,
+        attempts: int = 100,
+    ) -> None:
+        self.name = name
+        self._key = key
+        self._at = at
+        self._group = group
+        self._attempts = attempts
+        self._schema = pa.schema([*arrow_schema(event), *LOG_COLUMNS])
+        self._table = _open(root / name, self._schema, f"{key},{at},log_partition,log_offset")
+        self._keys = KeyMemory(key)
+
+    @classmethod
+    def of(cls, root: Path, name: str, *, group: str) -> EventTable:
+        """Returns a table that ``TABLES`` names."""
+        spec = TABLES[name]
+        return cls(root, name, spec.topic.event, spec.key, spec.at, group=group)
+
+    def offset(self, topic: str, partition: int) -> int | None:
+        """Returns the last offset of a partition that is accounted for, null before the first."""
+        self._table.update_incremental()
+        return self._offset(topic, partition)
+
+    def append(self, rows: Sequence[Row]) -> int:
+        """Stores what is new among rows, and their offsets, in one commit.
+
+        Rows of a partition come in the order of their offsets. A row is dropped where its offset
+        was accounted for, or where a row with its key and date is stored or stands before it.
+        Offsets advance even if every row is dropped.
+
+        Returns:
+            How many rows were stored.
+
+        Raises:
+            LakeContended: Other writers were faster at every attempt.
+        """
+        for _ in range(self._attempts):
+            self._table.update_incremental()
+            undelivered = self._undelivered(rows)
+            if not undelivered:
+                return 0
+            fresh = self._fresh(undelivered)
+            with suppress(CommitFailedError):
+                self._commit(fresh, undelivered)
+                return len(fresh)
+        raise LakeContended(f"{self.name}: {self._attempts} commits lost to other writers")
+
+    def compact(self, retention: timedelta = WEEK) -> None:
+        """Merges small files, writes a checkpoint, and deletes files unused for ``retention``.
+
+        Safe beside writers: an append that it overtakes is tried again, and where another
+        compaction was faster this one leaves the work to it. No reader may hold a version of the
+        table for longer than ``retention``.
+        """
+        hours = int(retention / timedelta(hours=1))
+        self._table.update_incremental()
+        with suppress(CommitFailedError):
+            self._table.optimize.compact(target_size=FILE_BYTES, writer_properties=WRITER)
+        self._table.create_checkpoint()
+        # Full: commits that lost to others leave files behind that no version ever named.
+        if self._table.vacuum(hours, enforce_retention_duration=False, full=True):
+            with suppress(CommitFailedError):
+                self._table.vacuum(
+                    hours, dry_run=False, enforce_retention_duration=False, full=True
+                )
+
+    def _offset(self, topic: str, partition: int) -> int | None:
+        return self._table.transaction_version(self._app(topic, partition))
+
+    def _app(self, topic: str, partition: int) -> str:
+        return f"{self._group}/{topic}/{partition}"
+
+    def _undelivered(self, rows: Sequence[Row]) -> list[Row]:
+        seen = {
+            source: self._offset(*source) for source in {(row.topic, row.partition) for row in rows}
+        }
+        return [
+            row
+            for row in rows
+            if (last := seen[row.topic, row.partition]) is None or row.offset > last
+        ]
+
+    def _fresh(self, rows: Sequence[Row]) -> list[Row]:
+        first: dict[tuple[date, str], Row] = {}
+        for row in rows:
+            first.setdefault((self._date(row), getattr(row.event, self._key)), row)
+        for day, group in groupby(sorted(first), key=lambda place: place[0]):
+            for key in self._stored(day, [key for _, key in group]):
+                del first[day, key]
+        return list(first.values())
+
+    def _stored(self, day: date, keys: list[str]) -> set[str]:
+        """Returns which of some sorted keys are in the table."""
+        files = self._table.file_uris(
+            file_pruning_predicate=[
+                (DATE, "=", day),
+                (self._key, ">=", keys[0]),
+                (self._key, "<=", keys[-1]),
+            ]
+        )
+        return self._keys.among(keys, files)
+
+    def _date(self, row: Row) -> date:
+        at: datetime = getattr(row.event, self._at)
+        return at.astimezone(UTC).date()
+
+    def _commit(self, fresh: Sequence[Row], accounted: Sequence[Row]) -> None:
+        last: dict[str, int] = {}
+        for row in accounted:
+            app = self._app(row.topic, row.partition)
+            last[app] = max(row.offset, last.get(app, row.offset))
+        write_deltalake(
+            self._table,
+            pa.Table.from_pylist([self._record(row) for row in fresh], self._schema),
+            mode="append",
+            schema_mode="merge",
+            writer_properties=WRITER,
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(*entry) for entry in last.items()],
+                # None: Delta's own retry knows of no duplicate keys and would add ours to theirs.
+                max_commit_retries=0,
+            ),
+        )
+
+    def _record(self, row: Row) -> dict[str, Any]:
+        return {
+            **row.event.to_avro(),
+            "log_topic": row.topic,
+            "log_partition": row.partition,
+            "log_offset": row.offset,
+            "trace_id": row.trace_id,
+            DATE: self._date(row),
+        }
+
+
+def _open(path: Path, schema: pa.Schema, stats: str) -> DeltaTable:
+    """Returns a table, made if it is new; only ``stats`` columns show their ends in the log."""
+    if not DeltaTable.is_deltatable(str(path)):
+        path.mkdir(parents=True, exist_ok=True)
+        # Another process may be making it: then theirs is as good.
+        with suppress(DeltaError):
+            DeltaTable.create(
+                path,
+                schema,
+                partition_by=[DATE],
+                configuration={"delta.dataSkippingStatsColumns": stats},
+            )
+    return DeltaTable(path)
+
+
+class KeyMemory:
+    """Remembers the keys in data files, as sorted hashes, so that most files are read once.
+
+    A data file never changes, so what is remembered of it stays right whoever writes. A hash that
+    is found is looked up in the file: the answer is exact.
+
+    Args:
+        column: Column of the keys.
+        capacity: Keys remembered; beyond it, the files that were used least recently go.
+    """
+
+    def __init__(self, column: str, capacity: int = REMEMBERED_KEYS) -> None:
+        self._column = column
+        self._capacity = capacity
+        self._files: OrderedDict[str, Any] = OrderedDict()
+        self._duckdb = duckdb.connect()
+
+    def among(self, keys: Sequence[str], files: Sequence[str]) -> set[str]:
+        """Returns which of some keys are in some files."""
+        wanted = pa.array(keys, pa.string())
+        hashes = self._hash(wanted)
+        found: set[str] = set()
+        for file in files:
+            hits = self._hits(hashes, file)
+            if pc.any(hits).as_py():
+                stored = self._read(file)
+                found.update(stored.filter(pc.is_in(stored, wanted.filter(hits))).to_pylist())
+        return found
+
+    def _hits(self, hashes: Any, file: str) -> Any:
+        known = self._hashes(file)
+        left = pc.search_sorted(known, hashes, side="left")
+        return pc.less(left, pc.search_sorted(known, hashes, side="right"))
+
+    def _hashes(self, file: str) -> Any:
+        if file in self._files:
+            self._files.move_to_end(file)
+            return self._files[file]
+        hashes = self._hash(self._read(file))
+        self._files[file] = known = hashes.take(pc.sort_indices(hashes))
+        while len(self._files) > 1 and sum(map(len, self._files.values())) > self._capacity:
+            self._files.popitem(last=False)
+        return known
+
+    def _hash(self, keys: Any) -> Any:
+        hashed = self._duckdb.from_arrow(pa.table({"key": keys})).project("hash(key) AS hash")
+        return hashed.to_arrow_table()["hash"].combine_chunks()
+
+    def _read(self, file: str) -> Any:
+        return pq.ParquetFile(file).read([self._column])[self._column]
+
+
+def query(root: Path, sql: str) -> pa.Table:
+    """Answers one SELECT over the tables of a lake; only the columns and files it needs are read.
+
+    Nothing else can run: DuckDB may touch no file, load no extension and change no setting.
+
+    Raises:
+        QueryInvalid: The SQL is wrong, names no table of the lake, or does not only read.
+    """
+    found = {path.parent.name: path.parent for path in sorted(root.glob("*/_delta_log"))}
+    if not found:
+        raise QueryInvalid(f"there is no table in {root} yet: one appears with its first event")
+    with duckdb.connect(config=READ_ONLY) as connection:
+        try:
+            connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
+            statements = connection.extract_statements(sql)
+            if [statement.type.name for statement in statements] not in (["SELECT"], ["EXPLAIN"]):
+                raise QueryInvalid("only one SELECT or EXPLAIN can be asked at a time")
+            for name, path in found.items():
+                connection.register(name, _dataset(path))
+            return connection.sql(sql).to_arrow_table()
+        except duckdb.CatalogException as problem:
+            known = ", ".join(found)
+            raise QueryInvalid(f"{problem}\n\nThe tables of the lake: {known}") from None
+        except duckdb.Error as problem:
+            raise QueryInvalid(str(problem)) from None
+
+
+def _dataset(path: Path) -> Any:
+    files = fs.SubTreeFileSystem(str(path.absolute()), fs.LocalFileSystem())
+    return DeltaTable(path).to_pyarrow_dataset(filesystem=files)
