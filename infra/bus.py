@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 
 POLL_S = 0.1
 TRANSFER_S = 30.0
+ASK_AGAIN_S = 60.0
 
 # Publishing waits while more than this is under way, so that memory stays bounded.
 MAX_UNSETTLED_RECORDS = 20_000
@@ -110,6 +112,7 @@ class Publisher:
         )
         self._settled: deque[_Batch] = deque()
         self._waking = False
+        self._partitions: dict[str, tuple[int, float]] = {}
         self._records = self._bytes = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -174,6 +177,19 @@ class Publisher:
     async def room(self) -> None:
         """Returns when there is room for more events; the bound keeps memory flat."""
         await self._room.wait()
+
+    async def partitions(self, topic: str) -> int:
+        """Returns how many partitions a topic has; asks the broker at most once a minute.
+
+        Raises:
+            BusUnreachable: No broker answers.
+            LookupError: There is no such topic.
+        """
+        count, asked_at = self._partitions.get(topic, (0, float("-inf")))
+        if time.monotonic() - asked_at > ASK_AGAIN_S:
+            count = len(await asyncio.to_thread(partitions, self._producer, topic))
+            self._partitions[topic] = (count, time.monotonic())
+        return count
 
     async def close(self) -> None:
         """Waits for what is under way, then ends."""

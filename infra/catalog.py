@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from schemas.events import Route
 from schemas.topics import REPLY
@@ -82,12 +82,12 @@ class _RouteSpec(_Strict):
 
 
 class _EndpointSpec(_Strict):
-    routes: list[_RouteSpec]
+    routes: list[_RouteSpec] = Field(min_length=1)
     output_policy: bool = False
 
 
 class _TenantSpec(_Strict):
-    replies: list[str]
+    replies: list[str] = Field(min_length=1)
 
 
 class _LimitsSpec(_Strict):

@@ -49,6 +49,7 @@ class KafkaSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KAFKA_", frozen=True)
 
     bootstrap_servers: str = "127.0.0.1:19092"
+    processing_guarantee: str = "at_least_once"
     session_timeout_ms: int = 10_000
     delivery_timeout_ms: int = 120_000
 

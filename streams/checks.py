@@ -1,0 +1,190 @@
+"""What a request must satisfy to be admitted: an ordered table of pure checks.
+
+Each looks at one thing and returns a refusal or nothing; the first refusal wins. A new rule is one
+function here and one line in ``CHECKS``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from infra.catalog import CatalogView
+from schemas.events import InferenceRequested, Reason, Refusal, Role
+from schemas.openai import TOOL_CHOICES
+
+Check = Callable[[InferenceRequested, CatalogView, datetime], Refusal | None]
+
+MAX_STOPS = 16
+MAX_LOGPROBS = 20
+
+# Inclusive bounds by OpenAI's names. Over them every provider refuses, so the gateway does at once.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "frequency_penalty": (-2, 2),
+    "max_tokens": (1, 2**31 - 1),
+    "presence_penalty": (-2, 2),
+    "temperature": (0, 2),
+    "top_k": (-1, 2**31 - 1),
+    "top_logprobs": (0, MAX_LOGPROBS),
+    "top_p": (1e-6, 1),
+}
+
+
+def first_refusal(request: InferenceRequested, view: CatalogView, now: datetime) -> Refusal | None:
+    """Returns what the first failing check says, or None when the request is admitted."""
+    for check in CHECKS:
+        if refusal := check(request, view, now):
+            return refusal
+    return None
+
+
+def tenant_known(request: InferenceRequested, view: CatalogView, now: datetime) -> Refusal | None:
+    """Somebody must pay."""
+    if request.tenant in view.tenants:
+        return None
+    return Refusal(
+        reason=Reason.TENANT_UNKNOWN,
+        message=f"there is no tenant {request.tenant!r}",
+        field="tenant",
+    )
+
+
+def reply_address_owned(
+    request: InferenceRequested, view: CatalogView, now: datetime
+) -> Refusal | None:
+    """The address must be the tenant's own: otherwise a caller could write into any topic."""
+    allowed = view.tenants[request.tenant].reply_topics
+    if request.reply_to in allowed:
+        return None
+    return Refusal(
+        reason=Reason.REPLY_ADDRESS_FORBIDDEN,
+        message=f"{request.reply_to!r} is no reply topic of {request.tenant}; "
+        f"use {' or '.join(allowed)}",
+        field="reply_to",
+    )
+
+
+def deadline_ahead(request: InferenceRequested, view: CatalogView, now: datetime) -> Refusal | None:
+    """Nobody waits for an answer after the deadline, and nobody may wait for ever."""
+    if request.deadline <= now:
+        late = (now - request.deadline) // timedelta(milliseconds=1)
+        return Refusal(
+            reason=Reason.DEADLINE_EXPIRED,
+            message=f"the deadline passed {late} ms before the gateway saw the request",
+            field="deadline",
+        )
+    longest = timedelta(milliseconds=view.limits.max_deadline_ms)
+    if request.deadline > now + longest:
+        return Refusal(
+            reason=Reason.REQUEST_INVALID,
+            message=f"the deadline lies more than {view.limits.max_deadline_ms} ms ahead",
+            field="deadline",
+        )
+    return None
+
+
+def endpoint_known(request: InferenceRequested, view: CatalogView, now: datetime) -> Refusal | None:
+    """Only what the catalog names can be asked."""
+    if request.endpoint in view.endpoints:
+        return None
+    return Refusal(
+        reason=Reason.ENDPOINT_UNKNOWN,
+        message=f"there is no endpoint {request.endpoint!r}",
+        field="endpoint",
+    )
+
+
+def size_allowed(request: InferenceRequested, view: CatalogView, now: datetime) -> Refusal | None:
+    """The texts of a request must fit the limit together."""
+    size = sum(len(text.encode()) for text in _texts(request))
+    if size <= view.limits.max_request_bytes:
+        return None
+    return Refusal(
+        reason=Reason.REQUEST_TOO_LARGE,
+        message=f"the request carries {size} bytes of text; "
+        f"at most {view.limits.max_request_bytes} are taken",
+        field="messages",
+    )
+
+
+def messages_sensible(
+    request: InferenceRequested, view: CatalogView, now: datetime
+) -> Refusal | None:
+    """There must be something to answer, and each turn must be somebody's."""
+    if not request.messages:
+        return _invalid("messages", "messages is empty; give at least one")
+    for index, message in enumerate(request.messages):
+        if message.role is Role.UNKNOWN:
+            return _invalid("messages", f"messages[{index}].role is not known here")
+        if message.role is Role.TOOL and message.tool_call_id is None:
+            return _invalid("messages", f"messages[{index}] answers a tool but names no call")
+    return None
+
+
+def sampling_sensible(
+    request: InferenceRequested, view: CatalogView, now: datetime
+) -> Refusal | None:
+    """Sampling parameters must lie within OpenAI's bounds."""
+    for field, (low, high) in BOUNDS.items():
+        value = getattr(request.sampling, field)
+        # Written so that NaN fails.
+        if value is not None and not low <= value <= high:
+            return _invalid(
+                f"sampling.{field}", f"{field} is {value}; it must lie from {low:g} to {high:g}"
+            )
+    stop = request.sampling.stop
+    if len(stop) > MAX_STOPS or "" in stop:
+        return _invalid("sampling.stop", f"stop takes up to {MAX_STOPS} texts, none of them empty")
+    return None
+
+
+def schemas_sensible(
+    request: InferenceRequested, view: CatalogView, now: datetime
+) -> Refusal | None:
+    """What is said to be JSON Schema must at least be a JSON object, and tools well named."""
+    if request.json_schema is not None and not _is_object(request.json_schema):
+        return _invalid("json_schema", "json_schema is not the text of a JSON object")
+    names = [tool.name for tool in request.tools]
+    if len(set(names)) < len(names) or "" in names:
+        return _invalid("tools", "each tool needs a name of its own")
+    for tool in request.tools:
+        if not _is_object(tool.parameters):
+            return _invalid("tools", f"the parameters of {tool.name} are no JSON object")
+    if request.tool_choice not in TOOL_CHOICES and request.tool_choice not in names:
+        return _invalid("tool_choice", "tool_choice must be auto, none, required, or a tool's name")
+    return None
+
+
+CHECKS: tuple[Check, ...] = (
+    tenant_known,
+    reply_address_owned,
+    deadline_ahead,
+    endpoint_known,
+    size_allowed,
+    messages_sensible,
+    sampling_sensible,
+    schemas_sensible,
+)
+
+
+def _invalid(field: str, message: str) -> Refusal:
+    return Refusal(reason=Reason.REQUEST_INVALID, message=message, field=field)
+
+
+def _texts(request: InferenceRequested) -> Iterator[str]:
+    for message in request.messages:
+        yield message.content
+        yield from (call.arguments for call in message.tool_calls)
+    for tool in request.tools:
+        yield tool.description
+        yield tool.parameters
+    yield request.json_schema or ""
+    yield from request.tags.values()
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -1,0 +1,134 @@
+"""Steps: decisions as pure functions, and the work of running them on what a processor takes up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Protocol
+
+import structlog
+from aiokafka.partitioner import murmur2
+
+from infra.bus import Publisher, PublishFailed, Record
+from infra.catalog import CatalogView
+from infra.deadletters import dead_letter
+from infra.registry import Registry
+from infra.settings import HealthSettings, KafkaSettings
+from infra.telemetry import RECORDS, Headers, consuming, described, now
+from schemas.codec import Codec
+from schemas.events import DeadLetterCause, Event
+from schemas.topics import Outgoing, Topic
+
+log = structlog.get_logger()
+
+# Set on a record that was put where its key belongs, so that it is moved at most once.
+MOVED = "tessera-moved"
+
+Step = Callable[[Any, CatalogView, datetime], Iterable[Outgoing]]
+
+
+@dataclass(slots=True, frozen=True)
+class Taken:
+    """A record that the processor has taken up; ``settle`` it when its effects are durable."""
+
+    record: Record
+    event: Event
+    headers: Headers
+    settle: Callable[[], None]
+
+
+class Work(Protocol):
+    """What a processor does with the records of one topic."""
+
+    async def take(self, taken: Taken) -> None:
+        """Takes a record up; it may return before the record is settled.
+
+        Records come in the order of their partition. Waiting here holds the topic back.
+        """
+
+    async def close(self) -> None:
+        """Settles what is taken up, as far as it can be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """What a process has at hand."""
+
+    kafka: KafkaSettings
+    health: HealthSettings
+    registry: Registry
+    codec: Codec
+    view: CatalogView
+    publisher: Publisher
+
+
+class Steps:
+    """Work that decides: runs a step and publishes what it says."""
+
+    def __init__(
+        self,
+        name: str,
+        topic: Topic[Any],
+        step: Step,
+        runtime: Runtime,
+        fail: Callable[[Exception], None],
+    ) -> None:
+        self._name = name
+        self._topic = topic
+        self._step = step
+        self._runtime = runtime
+        self._fail = fail
+
+    async def take(self, taken: Taken) -> None:
+        """Publishes what the step says of the event; settles when that lies on the log."""
+        await self._runtime.publisher.room()
+        if await self._misplaced(taken):
+            RECORDS.labels("moved").inc()
+            self._post(taken, [Outgoing(self._topic, taken.event)], [*taken.headers, (MOVED, b"1")])
+            return
+        with consuming(self._name, taken.record.topic, taken.headers) as headers:
+            self._post(taken, self._decide(taken), headers)
+
+    async def close(self) -> None:
+        """Holds nothing back, so has nothing to settle."""
+
+    def _decide(self, taken: Taken) -> list[Outgoing]:
+        instant = now()
+        for last in (False, True):
+            try:
+                outgoing = list(self._step(taken.event, self._runtime.view, instant))
+            # Whatever a step raises, the record must leave as an event: Faust would acknowledge it.
+            except Exception as error:  # noqa: BLE001
+                if last:
+                    RECORDS.labels("dead").inc()
+                    log.warning("step failed", error=described(error), topic=taken.record.topic)
+                    cause = DeadLetterCause.STEP_FAILED
+                    return [dead_letter(taken.record, self._name, cause, described(error), instant)]
+            else:
+                RECORDS.labels("decided").inc()
+                return outgoing
+        raise AssertionError("unreachable")
+
+    async def _misplaced(self, taken: Taken) -> bool:
+        if not self._topic.placed or any(key == MOVED for key, _ in taken.headers):
+            return False
+        key = self._topic.key(taken.event).encode()
+        home = _home(key, await self._runtime.publisher.partitions(self._topic.name))
+        return taken.record.key != key or taken.record.partition != home
+
+    def _post(self, taken: Taken, outgoing: list[Outgoing], headers: Headers) -> None:
+        def done(failed: PublishFailed | None) -> None:
+            if failed is None:
+                taken.settle()
+            else:
+                self._fail(failed)
+
+        self._runtime.publisher.post(outgoing, headers, done)
+
+
+@lru_cache(maxsize=65536)
+def _home(key: bytes, partitions: int) -> int:
+    """Returns the partition that Kafka's default partitioner gives a key."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
