@@ -1,0 +1,291 @@
+"""What providers share that speak OpenAI's chat form: the body sent, the stream and errors read.
+
+Knows the form, the events and which refusal fits which complaint; knows no network, no clock and
+no library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from schemas.events import (
+    Alternative,
+    Completion,
+    Delta,
+    FinishReason,
+    InferenceRequested,
+    Reason,
+    Refusal,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from schemas.openai import FINISH_REASONS, listing, mapping, number, request_to_openai, text
+from workers.providers import ProviderRefused
+
+# Which field of the request a parameter of the form comes from.
+FIELDS: dict[str, str] = {
+    "frequency_penalty": "sampling.frequency_penalty",
+    "input_text": "messages",
+    "input_tokens": "messages",
+    "logprobs": "sampling.top_logprobs",
+    "max_completion_tokens": "sampling.max_tokens",
+    "max_tokens": "sampling.max_tokens",
+    "messages": "messages",
+    "model": "endpoint",
+    "presence_penalty": "sampling.presence_penalty",
+    "response_format": "json_schema",
+    "seed": "sampling.seed",
+    "stop": "sampling.stop",
+    "structured_outputs": "json_schema",
+    "temperature": "sampling.temperature",
+    "tool_choice": "tool_choice",
+    "tools": "tools",
+    "top_k": "sampling.top_k",
+    "top_logprobs": "sampling.top_logprobs",
+    "top_p": "sampling.top_p",
+}
+CONTEXT = re.compile(r"maximum context length|context_length_exceeded|exceeds.*context", re.I)
+GRAMMAR = re.compile(r"schema|grammar|structural|xgrammar", re.I)
+VALUE = re.compile(r" \(parameter=.*\)$")
+INVALID = frozenset({400, 422})
+STATUSES: dict[int, tuple[Reason, str, str | None]] = {
+    401: (Reason.PROVIDER_FAILED, "the provider does not accept the platform's key", None),
+    403: (Reason.PROVIDER_FAILED, "the provider does not accept the platform's key", None),
+    404: (Reason.REQUEST_INVALID, "the provider has no such model", "endpoint"),
+    408: (Reason.PROVIDER_TIMEOUT, "the provider did not answer in time", None),
+    413: (Reason.REQUEST_TOO_LARGE, "the provider takes no request this large", "messages"),
+    429: (Reason.RATE_LIMITED, "the provider takes no more requests for now", None),
+    504: (Reason.PROVIDER_TIMEOUT, "the provider did not answer in time", None),
+}
+SERVER_ERRORS = 500
+QUOTED_CHARACTERS = 300
+ECHO_CHARACTERS = 16
+
+
+def streaming_body(request: InferenceRequested, model: str) -> dict[str, object]:
+    """Returns the body that asks for a stream which ends with the usage."""
+    stream = {"stream": True, "stream_options": {"include_usage": True}}
+    return {**request_to_openai(request, model), **stream}
+
+
+@dataclass(slots=True)
+class Transcript:
+    """A completion as far as its stream has come.
+
+    Attributes:
+        model: The model as asked, then as the provider reports it.
+        begun: Whether the provider has said anything yet.
+    """
+
+    model: str
+    begun: bool = False
+    _content: list[str] = field(default_factory=list)
+    _calls: dict[int, ToolCall] = field(default_factory=dict)
+    _logprobs: list[TokenLogprob] = field(default_factory=list)
+    _finish_reason: FinishReason | None = None
+    _usage: Usage = field(default_factory=Usage)
+
+    def take(self, chunk: object) -> Delta | None:
+        """Adds one chunk of the stream and returns what it brings, or None where that is nothing.
+
+        Raises:
+            FormInvalid: The chunk is not in the form.
+        """
+        form = mapping(chunk, "chunk")
+        self.begun = True
+        self.model = text(form.get("model"), "model") or self.model
+        if form.get("usage") is not None:
+            self._usage = _usage(mapping(form["usage"], "usage"))
+        for choice in listing(form.get("choices"), "choices"):
+            # One choice was asked for: a second one would be another completion.
+            return self._take_choice(mapping(choice, "choices[0]"))
+        return None
+
+    def completion(self) -> Completion:
+        """Returns the whole completion.
+
+        Raises:
+            ProviderRefused: The stream ended before the completion did.
+        """
+        if self._finish_reason is None:
+            raise ProviderRefused(stream_cut())
+        return Completion(
+            model=self.model,
+            content="".join(self._content),
+            tool_calls=tuple(call for _, call in sorted(self._calls.items())),
+            finish_reason=self._finish_reason,
+            usage=self._usage,
+            logprobs=tuple(self._logprobs),
+        )
+
+    def _take_choice(self, choice: Mapping[str, object]) -> Delta | None:
+        if reason := text(choice.get("finish_reason"), "finish_reason"):
+            self._finish_reason = FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
+        if choice.get("logprobs") is not None:
+            self._logprobs.extend(_logprobs(mapping(choice["logprobs"], "logprobs")))
+        form = mapping(choice.get("delta") or {}, "delta")
+        # A model that declines says so in a field of its own; to the caller it is what was said.
+        content = text(form.get("content"), "content") + text(form.get("refusal"), "refusal")
+        pieces = listing(form.get("tool_calls"), "tool_calls")
+        calls = tuple(self._take_call(piece, place) for place, piece in enumerate(pieces))
+        if not content and not calls:
+            return None
+        self._content.append(content)
+        return Delta(content=content, tool_calls=calls)
+
+    def _take_call(self, piece: object, place: int) -> ToolCallDelta:
+        form = mapping(piece, "tool_calls[]")
+        function = mapping(form.get("function") or {}, "function")
+        index = place if form.get("index") is None else int(number(form["index"], "index"))
+        known = self._calls.get(index, ToolCall(id="", name="", arguments=""))
+        # Some servers say id and name in every piece; only the first one counts.
+        new = ToolCallDelta(
+            index=index,
+            id="" if known.id else text(form.get("id"), "id"),
+            name="" if known.name else text(function.get("name"), "name"),
+            arguments=text(function.get("arguments"), "arguments"),
+        )
+        self._calls[index] = ToolCall(
+            id=known.id + new.id,
+            name=known.name + new.name,
+            arguments=known.arguments + new.arguments,
+        )
+        return new
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Complaint:
+    """What an OpenAI-compatible server says when it gives no completion.
+
+    Attributes:
+        status: HTTP status.
+        message: Its words; they may quote the prompt.
+        param: The parameter of the form at fault.
+        code: Its machine-readable kind, such as ``context_length_exceeded``.
+    """
+
+    status: int
+    message: str = ""
+    param: str = ""
+    code: str = ""
+
+
+def refusal(
+    complaint: Complaint, request: InferenceRequested, retry_after_ms: int | None = None
+) -> Refusal:
+    """Returns what the caller is told about a server's complaint, without the server's secrets."""
+    if complaint.status in INVALID:
+        return _invalid(complaint, request)
+    reason, message, at_fault = STATUSES.get(complaint.status) or _unlisted(complaint.status)
+    return Refusal(reason=reason, message=message, field=at_fault, retry_after_ms=retry_after_ms)
+
+
+def stream_cut() -> Refusal:
+    """Returns the refusal for a stream that ended before the completion did."""
+    message = "the provider's stream ended before the completion did"
+    return Refusal(reason=Reason.STREAM_CUT, message=message)
+
+
+def quotable(message: str, request: InferenceRequested) -> str:
+    """Returns a server's words cut to 300 characters, or nothing where they quote the request."""
+    # vLLM appends the value at fault, whatever it is.
+    said = VALUE.sub("", " ".join(message.split()))[:QUOTED_CHARACTERS]
+    return "" if _echoes(said, request) else said
+
+
+def _unlisted(status: int) -> tuple[Reason, str, str | None]:
+    message = f"the provider answered with status {status}"
+    if status >= SERVER_ERRORS:
+        return Reason.PROVIDER_UNAVAILABLE, message, None
+    return Reason.PROVIDER_FAILED, message, None
+
+
+def _invalid(complaint: Complaint, request: InferenceRequested) -> Refusal:
+    said = quotable(complaint.message, request)
+    if CONTEXT.search(f"{complaint.code} {complaint.message}"):
+        return Refusal(
+            reason=Reason.CONTEXT_EXCEEDED,
+            message=said or "the conversation is longer than the model's context",
+            field="messages",
+        )
+    at_fault = _field(complaint, request)
+    message = f"the provider refuses the request{f' for its {at_fault}' if at_fault else ''}"
+    return Refusal(
+        reason=Reason.REQUEST_INVALID,
+        # Without a parameter at fault the words may be about anything, the prompt included.
+        message=f"{message}: {said}" if said and at_fault else message,
+        field=at_fault,
+    )
+
+
+def _field(complaint: Complaint, request: InferenceRequested) -> str | None:
+    param = re.split(r"[.\[]", complaint.param)[0]
+    if param in FIELDS:
+        return FIELDS[param]
+    # Not every server fills in the parameter; most then begin with its name.
+    for name in sorted(FIELDS, key=len, reverse=True):
+        if re.match(rf"\W*{name}\b", complaint.message):
+            return FIELDS[name]
+    if GRAMMAR.search(complaint.message):
+        if request.json_schema is not None:
+            return "json_schema"
+        if request.tools:
+            return "tools"
+    return None
+
+
+def _echoes(said: str, request: InferenceRequested) -> bool:
+    given = "\n".join(" ".join(passage.split()) for passage in _passages(request))
+    windows = range(max(1, len(said) - ECHO_CHARACTERS + 1))
+    if len(said) >= ECHO_CHARACTERS and any(
+        said[start : start + ECHO_CHARACTERS] in given for start in windows
+    ):
+        return True
+    short = (passage for passage in given.split("\n") if len(passage) < ECHO_CHARACTERS)
+    return any(passage in said for passage in short if passage)
+
+
+def _passages(request: InferenceRequested) -> Iterator[str]:
+    for message in request.messages:
+        yield message.content
+        for call in message.tool_calls:
+            yield call.arguments
+    for tool in request.tools:
+        yield tool.description
+        yield tool.parameters
+    if request.json_schema is not None:
+        yield request.json_schema
+    yield from request.sampling.stop
+
+
+def _usage(form: Mapping[str, object]) -> Usage:
+    prompt = mapping(form.get("prompt_tokens_details") or {}, "prompt_tokens_details")
+    completion = mapping(form.get("completion_tokens_details") or {}, "completion_tokens_details")
+    return Usage(
+        prompt_tokens=_tokens(form, "prompt_tokens"),
+        completion_tokens=_tokens(form, "completion_tokens"),
+        cached_tokens=_tokens(prompt, "cached_tokens"),
+        reasoning_tokens=_tokens(completion, "reasoning_tokens"),
+    )
+
+
+def _tokens(form: Mapping[str, object], name: str) -> int:
+    return int(number(form.get(name), name))
+
+
+def _logprobs(form: Mapping[str, object]) -> Iterator[TokenLogprob]:
+    for entry in listing(form.get("content"), "logprobs.content"):
+        drawn = _alternative(entry)
+        others = listing(mapping(entry, "logprobs.content[]").get("top_logprobs"), "top_logprobs")
+        top = tuple(_alternative(other) for other in others)
+        yield TokenLogprob(token=drawn.token, logprob=drawn.logprob, top=top)
+
+
+def _alternative(entry: object) -> Alternative:
+    form = mapping(entry, "logprobs[]")
+    token, logprob = form.get("token"), form.get("logprob")
+    return Alternative(token=text(token, "token"), logprob=float(number(logprob, "logprob")))

@@ -1,0 +1,116 @@
+"""What a provider checks before it asks a model and after the model has answered.
+
+A schema given as text must be a JSON Schema, and what it was given for must satisfy it. Engines
+promise the second; it is checked all the same, because a caller builds on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema
+import referencing
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.protocols import Validator
+from referencing.exceptions import Unresolvable
+
+from schemas.events import (
+    Completion,
+    FinishReason,
+    InferenceRequested,
+    Reason,
+    Refusal,
+    Role,
+    ToolCall,
+)
+from schemas.openai import TOOL_CHOICES
+from workers.providers import ProviderRefused
+
+# jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
+OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
+
+
+def require_answerable(request: InferenceRequested) -> None:
+    """Makes sure that a request can be put to a model at all.
+
+    Raises:
+        ProviderRefused: It cannot; the refusal names the field.
+    """
+    if not request.messages or any(turn.role is Role.UNKNOWN for turn in request.messages):
+        raise _invalid("messages", "every conversation has turns, each with a known role")
+    if request.json_schema is not None:
+        _validator(request.json_schema, "json_schema")
+    for tool in request.tools:
+        _validator(tool.parameters, "tools")
+    names = {tool.name for tool in request.tools}
+    if request.tool_choice not in TOOL_CHOICES | names:
+        raise _invalid("tool_choice", "it is auto, none, required or the name of a tool offered")
+    if request.tool_choice == "required" and not names:
+        raise _invalid("tool_choice", "a tool is required and none is offered")
+
+
+def require_kept(completion: Completion, request: InferenceRequested) -> None:
+    """Makes sure that a completion keeps to the schemas of its request.
+
+    A completion that was cut at max_tokens is left alone: its finish reason says so.
+
+    Raises:
+        ProviderRefused: It does not; the refusal says where, without the text.
+    """
+    if completion.finish_reason not in {FinishReason.STOP, FinishReason.TOOL_CALLS}:
+        return
+    for call in completion.tool_calls:
+        _check(call.arguments, _parameters(call, request), f"the arguments of {call.name}")
+    if request.json_schema is not None and not completion.tool_calls:
+        _check(completion.content, request.json_schema, "the completion")
+
+
+def _parameters(call: ToolCall, request: InferenceRequested) -> str:
+    for tool in request.tools:
+        if tool.name == call.name:
+            return tool.parameters
+    raise _broken("the model called a tool that it was not offered")
+
+
+def _check(document: str, schema: str, what: str) -> None:
+    try:
+        value = json.loads(document)
+    except (ValueError, RecursionError):
+        raise _broken(f"{what}: no JSON") from None
+    # A pattern can keep Python's re busy for years; the engine has already kept to it.
+    if '"pattern' in schema:
+        return
+    try:
+        error = next(iter(_validator(schema, "json_schema").iter_errors(value)), None)
+    except (Unresolvable, RecursionError):
+        return
+    if isinstance(error, ValidationError):
+        raise _broken(f"{what}: {error.json_path} breaks the schema's {error.validator}")
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str, field: str) -> Validator:
+    try:
+        form = json.loads(schema)
+        if not isinstance(form, dict):
+            raise _invalid(field, "a JSON Schema is an object")
+        kind = jsonschema.validators.validator_for(form, default=jsonschema.Draft202012Validator)
+        kind.check_schema(form)
+    except (ValueError, RecursionError):
+        raise _invalid(field, "a JSON Schema is given as JSON text") from None
+    except SchemaError as error:
+        where = f"{error.json_path} breaks {error.validator}"
+        raise _invalid(field, f"this is no JSON Schema: {where}") from None
+    validator: Validator = kind(form, registry=OFFLINE)
+    return validator
+
+
+def _invalid(field: str, message: str) -> ProviderRefused:
+    return ProviderRefused(Refusal(reason=Reason.REQUEST_INVALID, message=message, field=field))
+
+
+def _broken(message: str) -> ProviderRefused:
+    return ProviderRefused(Refusal(reason=Reason.PROVIDER_FAILED, message=message))
