@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import maven
+from infra import maven, models
 from infra.bootstrap import Unready, ensure_uv, exclusive
 from infra.progress import Step, step
 from infra.settings import StackSettings
@@ -96,17 +96,10 @@ def _jars(name: str) -> Make:
 
 
 def _unpacked(name: str) -> Make:
-    """An archive, unpacked; the one folder that it may hold at its top is left out."""
-
     def make(target: Path, settings: StackSettings, running: Step) -> None:
         [archive] = maven.fetch(name, target.parent / "m2", lambda _: None)
         with tarfile.open(archive) as tar:
             tar.extractall(target, filter="data")
-        inside = list(target.iterdir())
-        if len(inside) == 1 and inside[0].is_dir():
-            only = inside[0].rename(target.parent / "only")
-            target.rmdir()
-            only.rename(target)
 
     return make
 
@@ -114,9 +107,12 @@ def _unpacked(name: str) -> Make:
 def _converter(target: Path, settings: StackSettings, running: Step) -> None:
     site = target.parent / "site"
     _unwrap(CONVERTER_PACKAGE, site, settings)
+    # Connect takes each folder inside its plugin path for one plugin.
+    plugin = target / "avro-converter"
+    plugin.mkdir()
     for jar in sorted(site.rglob("*.jar")):
         if jar.name.startswith(CONVERTER_JARS):
-            jar.rename(target / jar.name)
+            jar.rename(plugin / jar.name)
 
 
 def _weaviate(target: Path, settings: StackSettings, running: Step) -> None:
@@ -130,6 +126,13 @@ def _weaviate(target: Path, settings: StackSettings, running: Step) -> None:
     }
     command = [_go(settings), "install", "-ldflags", "-s -w", GO_MODULE]
     _quiet(command, {**settings.inherited, **environment})
+
+
+def _model(name: str) -> Make:
+    def make(target: Path, settings: StackSettings, running: Step) -> None:
+        models.convert(name, target, settings, running)
+
+    return make
 
 
 def _go(settings: StackSettings) -> str:
@@ -168,6 +171,9 @@ ARTIFACTS: dict[str, Artifact] = {
     "kafka": Artifact(version=maven.KAFKA, what="Apache Kafka", make=_jars("kafka")),
     "registry": Artifact(
         version=maven.REGISTRY, what="Apicurio Registry", make=_unpacked("registry")
+    ),
+    "smollm2-135m-instruct": Artifact(
+        version="0.1.2", what="SmolLM2-135M-Instruct", make=_model("smollm2-135m-instruct")
     ),
     "weaviate": Artifact(version=WEAVIATE, what="Weaviate (built from source)", make=_weaviate),
 }

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jgo.maven import MavenContext, PythonResolver
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
 
 LOCK = Path(__file__).parent / "environments" / "jvm.txt"
 TIMEOUT_S = 60
@@ -88,11 +90,21 @@ def fetch(folder: str, repository: Path, arrived: Callable[[str], None]) -> list
         return list(pool.map(one, pinned(folder)))
 
 
+def _context(repository: Path) -> MavenContext:
+    # Only a first start downloads, so only that pays for the import.
+    from jgo.maven import MavenContext, PythonResolver
+
+    return MavenContext(repo_cache=repository, resolver=PythonResolver(), timeout=TIMEOUT_S)
+
+
 def _download(coordinate: str, repository: Path) -> Path:
     group, name, version, classifier, packaging = coordinate.split(":")
-    context = MavenContext(repo_cache=repository, resolver=PythonResolver(), timeout=TIMEOUT_S)
     return Path(
-        context.project(group, name).at_version(version).artifact(classifier, packaging).resolve()
+        _context(repository)
+        .project(group, name)
+        .at_version(version)
+        .artifact(classifier, packaging)
+        .resolve()
     )
 
 
@@ -104,7 +116,7 @@ def _digest(path: Path) -> str:
 def _resolve(roots: list[str], repository: Path) -> list[str]:
     if not roots:
         return []
-    context = MavenContext(repo_cache=repository, resolver=PythonResolver(), timeout=TIMEOUT_S)
+    context = _context(repository)
     inputs, rest = context.resolver.resolve([context.create_dependency(root) for root in roots])
     return [
         f"{d.groupId}:{d.artifactId}:{d.version}:{d.classifier}:{d.type}"

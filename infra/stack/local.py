@@ -18,7 +18,9 @@ from pathlib import Path
 from infra import artifacts
 from infra.bootstrap import ROOT, ensure_environment
 from infra.settings import StackSettings
-from infra.stack import control, state
+from infra.stack import control, postgres, state
+from infra.stack.processes import bus
+from infra.stack.secret import secret_path
 from infra.stack.service import LOOPBACK, run_folder
 from infra.stack.services import build, closure
 from infra.stack.state import GOOD, Status
@@ -168,12 +170,19 @@ class LocalStack:
         )
 
     def environment(self) -> Mapping[str, str]:
-        """Where everything is, as the variables that the settings classes read."""
+        """Where everything is, as the variables that settings classes read; secrets as references."""
         s = self.settings
         return {
-            "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{s.kafka_port}",
-            "LAKE_ROOT": str(s.home / "lake"),
-            "REGISTRY_URL": f"http://{LOOPBACK}:{s.registry_port}/apis/ccompat/v7",
+            **bus(s),
+            "CONNECT_URL": f"http://{LOOPBACK}:{s.connect_port}",
+            "POSTGRES_HOST": LOOPBACK,
+            "POSTGRES_PASSWORD": f"file:{secret_path('postgres', s)}",
+            "POSTGRES_PORT": str(s.postgres_port),
+            "POSTGRES_USER": postgres.USER,
+            "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",
+            "WEAVIATE_API_KEY": f"file:{secret_path('weaviate', s)}",
+            "WEAVIATE_GRPC_PORT": str(s.weaviate_grpc_port),
+            "WEAVIATE_URL": f"http://{LOOPBACK}:{s.weaviate_port}",
         }
 
     def _ensure_supervisor(self, *, detach: bool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from infra.settings import StackSettings
@@ -78,6 +79,18 @@ class Service:
     start_s: float = 120.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 15.0
+
+
+def package_folder(name: str) -> Path:
+    """Where a package that carries a program lies; it is found without being imported.
+
+    Raises:
+        ModuleNotFoundError: the environment lacks the package.
+    """
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"the service environment lacks {name}; run: python3 -m infra up")
+    return Path(spec.origin).parent
 
 
 def data_folder(name: str, settings: StackSettings) -> Path:

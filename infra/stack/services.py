@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from infra.settings import StackSettings
-from infra.stack import kafka, registry
+from infra.stack import connect, kafka, postgres, processes, redis, registry, weaviate
 from infra.stack.service import Service
 
 SERVICES: dict[str, Callable[[StackSettings], Service]] = {
+    "connect": connect.service,
+    "gateway": processes.gateway,
+    "inference": processes.inference,
     "kafka": kafka.service,
+    "postgres": postgres.service,
+    "provision": processes.provision,
+    "recorder": processes.recorder,
+    "redis": redis.service,
     "registry": registry.service,
+    "weaviate": weaviate.service,
 }
+# What is not ours: the ground that the processes stand on.
+FOUNDATION = ("connect", "kafka", "postgres", "redis", "registry", "weaviate")
 
 
 def build(settings: StackSettings) -> dict[str, Service]:

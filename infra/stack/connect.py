@@ -1,0 +1,71 @@
+"""Kafka Connect with Debezium for PostgreSQL and the Avro converter: changes of tables as events.
+
+One distributed worker: it keeps connectors, offsets and their state in Kafka, so that a connector
+goes on by itself after a restart (a standalone worker forgets those that came over REST).
+"""
+
+from __future__ import annotations
+
+from infra import artifacts
+from infra.settings import StackSettings
+from infra.stack.jvm import LOGGING, java, properties, write
+from infra.stack.service import LOOPBACK, Service, data_folder, http_ok
+
+HEAP_MIB = 512
+
+
+def service(settings: StackSettings) -> Service:
+    """Connect with its REST interface on ``connect_port``."""
+    folder = data_folder("connect", settings)
+    config, logging = folder / "worker.properties", folder / "log4j2.properties"
+
+    def prepare() -> None:
+        write(config, properties(_configuration(settings)))
+        write(logging, LOGGING)
+
+    return Service(
+        name="connect",
+        command=java(
+            HEAP_MIB,
+            f"-Dlog4j2.configurationFile={logging}",
+            "-cp",
+            f"{artifacts.folder('kafka', settings.cache)}/*",
+            "org.apache.kafka.connect.cli.ConnectDistributed",
+            str(config),
+        ),
+        port=settings.connect_port,
+        prepare=prepare,
+        ready=http_ok(settings.connect_port, "/connectors"),
+        depends_on=("kafka", "registry"),
+        artifacts=("converter", "debezium", "kafka"),
+        start_s=180.0,
+    )
+
+
+def _configuration(settings: StackSettings) -> dict[str, str | int]:
+    registry = f"http://{LOOPBACK}:{settings.registry_port}/apis/ccompat/v7"
+    plugins = [artifacts.folder(name, settings.cache) for name in ("converter", "debezium")]
+    topics = {
+        f"{kind}.storage.{key}": value
+        for kind in ("config", "offset", "status")
+        for key, value in (("topic", f"connect-{kind}"), ("replication.factor", 1))
+    }
+    converters = {
+        f"{side}.converter{key}": value
+        for side in ("key", "value")
+        for key, value in (
+            ("", "io.confluent.connect.avro.AvroConverter"),
+            (".schema.registry.url", registry),
+        )
+    }
+    return {
+        "bootstrap.servers": f"{LOOPBACK}:{settings.kafka_port}",
+        "group.id": "connect",
+        "listeners": f"http://{LOOPBACK}:{settings.connect_port}",
+        "offset.flush.interval.ms": 1000,
+        "offset.storage.partitions": 1,
+        "status.storage.partitions": 1,
+        "plugin.path": ",".join(map(str, plugins)),
+        **topics,
+        **converters,
+    }

