@@ -32,6 +32,7 @@ from schemas.topics import MAX_RECORD_BYTES, Outgoing
 log = structlog.get_logger()
 
 POLL_S = 0.1
+BATCH = 500
 TRANSFER_S = 30.0
 ASK_AGAIN_S = 60.0
 
@@ -302,10 +303,35 @@ class Tail:
 
     def _read(self) -> None:
         while not self._closing.is_set():
-            messages = self._consumer.consume(500, POLL_S)
-            records = [Record.of(message) for message in messages if message.error() is None]
+            records = fetch(self._consumer, BATCH, POLL_S)
             if records and not self._closing.is_set():
                 self._loop.call_soon_threadsafe(self._deliver, records)
+
+
+def fetch(consumer: Consumer, most: int, timeout: float) -> list[Record]:
+    """Returns the records that are there, waiting only for the first.
+
+    Args:
+        consumer: An assigned consumer.
+        most: How many to return at most.
+        timeout: Seconds to wait for the first.
+
+    Raises:
+        KafkaException: The consumer cannot go on. What passes by itself is only logged.
+    """
+    first = consumer.poll(timeout)
+    if first is None:
+        return []
+    records = []
+    for message in (first, *(consumer.consume(most - 1, 0) if most > 1 else [])):
+        error = message.error()
+        if error is None:
+            records.append(Record.of(message))
+        elif error.fatal():
+            raise KafkaException(error)
+        else:
+            log.warning("broker trouble", error=error.name())
+    return records
 
 
 def partitions(client: Consumer | Producer, topic: str) -> list[int]:

@@ -44,13 +44,24 @@ class StackSettings(BaseSettings):
 
 
 class KafkaSettings(BaseSettings):
-    """How to reach the broker."""
+    """How to reach the broker and how to be a member of a group.
+
+    Attributes:
+        bootstrap_servers: Addresses, with commas between them.
+        processing_guarantee: Of stream processors; only at_least_once is taken.
+        group_protocol: Of workers: ``consumer`` (KIP-848), or ``classic`` for brokers before 4.0.
+        session_timeout_ms: When a silent member of a classic group counts as gone.
+        max_poll_interval_ms: How long a member may go without polling.
+        delivery_timeout_ms: When a publication counts as failed.
+    """
 
     model_config = SettingsConfigDict(env_prefix="KAFKA_", frozen=True)
 
     bootstrap_servers: str = "127.0.0.1:19092"
     processing_guarantee: str = "at_least_once"
+    group_protocol: str = "consumer"
     session_timeout_ms: int = 10_000
+    max_poll_interval_ms: int = 300_000
     delivery_timeout_ms: int = 120_000
 
 
@@ -109,6 +120,7 @@ class InferenceSettings(BaseSettings):
         model: Model folder, or the name of the model at an outside provider.
         model_name: Name under which routes ask for the model.
         max_in_flight: Requests worked on at once.
+        drain_ms: How long requests under way may go on after SIGTERM.
         coalesce_ms: Token deltas that come within this time travel as one part.
         engine: Arguments for the engine as JSON, under vLLM's names: ``{"dtype": "bfloat16"}``.
         base_url: Where an outside provider answers.
@@ -122,6 +134,7 @@ class InferenceSettings(BaseSettings):
     model: str = ""
     model_name: str = "smollm2-135m-instruct"
     max_in_flight: int = 64
+    drain_ms: int = 20_000
     coalesce_ms: int = 30
     engine: dict[str, object] = {}
     base_url: str = ""

@@ -21,6 +21,10 @@ class ProviderRefused(Exception):
         self.refusal = refusal
 
 
+class ProviderBroken(RuntimeError):
+    """The provider cannot answer anybody any more: the process must end and be started anew."""
+
+
 class Provider(Protocol):
     """A way to get completions."""
 
@@ -38,6 +42,7 @@ class Provider(Protocol):
 
         Raises:
             ProviderRefused: There will be no completion, whatever was yielded before.
+            ProviderBroken: The provider is dead (its engine ended).
         """
 
     async def close(self) -> None:

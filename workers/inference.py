@@ -1,0 +1,179 @@
+"""Inference: a routed request becomes parts on the way and one completed event at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from infra.settings import InferenceSettings
+from infra.telemetry import annotate, now
+from schemas.events import (
+    Completion,
+    Delta,
+    InferenceCompleted,
+    InferencePart,
+    InferenceReplied,
+    InferenceRouted,
+    Refusal,
+)
+from schemas.topics import INFERENCE_COMPLETED, INFERENCE_PARTS, REPLY, Outgoing
+from workers.providers import Provider, ProviderBroken, ProviderRefused
+from workers.worker import Emit, Subject, WorkerBroken
+
+
+class Inference:
+    """The work of an inference worker: asks the provider."""
+
+    def __init__(self, provider: Provider, settings: InferenceSettings) -> None:
+        self._provider = provider
+        self._coalesce_s = settings.coalesce_ms / 1000
+
+    def begin(self, event: InferenceRouted, now: datetime) -> Answering:
+        """Returns a fresh try at answering a routed request."""
+        return Answering(event, now, self._provider, self._coalesce_s)
+
+    async def close(self) -> None:
+        """Closes the provider."""
+        await self._provider.close()
+
+
+class Answering:
+    """One try at answering one request."""
+
+    def __init__(
+        self, routed: InferenceRouted, now: datetime, provider: Provider, coalesce_s: float
+    ) -> None:
+        request = routed.request
+        self.subject = Subject(request.request_id, request.tenant, request.deadline)
+        self._routed = routed
+        self._provider = provider
+        self._coalesce_s = coalesce_s
+        self._started_at = now
+        self._first_token_at: datetime | None = None
+        self._parts = 0
+
+    async def perform(self, emit: Emit) -> Iterable[Outgoing]:
+        """Streams parts where the caller wants them; concludes with what the provider says."""
+        request = self._routed.request
+        parts = Coalescer(self._coalesce_s, lambda delta: emit(self._part(delta)))
+        try:
+            async for piece in self._provider.complete(request, self._routed.route.model):
+                self._first_token_at = self._first_token_at or now()
+                if isinstance(piece, Completion):
+                    parts.flush()
+                    return [self._completed(completion=piece)]
+                if request.stream:
+                    parts.add(piece)
+        except ProviderRefused as refused:
+            parts.flush()
+            return [self._completed(refusal=refused.refusal)]
+        except ProviderBroken as broken:
+            raise WorkerBroken(str(broken)) from broken
+        finally:
+            parts.close()
+        raise RuntimeError("the provider ended without a completion")
+
+    def give_up(self, refusal: Refusal) -> Iterable[Outgoing]:
+        """Concludes with a refusal."""
+        return [self._completed(refusal=refusal)]
+
+    def _part(self, delta: Delta) -> Outgoing:
+        routed, seq = self._routed, self._parts
+        self._parts += 1
+        if routed.parts_to is None:
+            part = InferencePart(
+                request_id=routed.request.request_id,
+                tenant=routed.request.tenant,
+                reply_to=routed.request.reply_to,
+                attempt=routed.attempt,
+                epoch=self._epoch,
+                seq=seq,
+                delta=delta,
+                deadline=routed.request.deadline,
+            )
+            return Outgoing(INFERENCE_PARTS, part)
+        replied = InferenceReplied(
+            request_id=routed.request.request_id,
+            attempt=routed.attempt,
+            epoch=self._epoch,
+            seq=seq,
+            delta=delta,
+            replied_at=now(),
+        )
+        return Outgoing(REPLY.at(routed.parts_to), replied)
+
+    @property
+    def _epoch(self) -> int:
+        return int(self._started_at.timestamp() * 1000)
+
+    def _completed(
+        self, completion: Completion | None = None, refusal: Refusal | None = None
+    ) -> Outgoing:
+        annotate(
+            {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._routed.route.model}
+        )
+        if completion:
+            annotate(
+                {
+                    "gen_ai.response.model": completion.model,
+                    "gen_ai.usage.input_tokens": completion.usage.prompt_tokens,
+                    "gen_ai.usage.output_tokens": completion.usage.completion_tokens,
+                }
+            )
+        completed = InferenceCompleted(
+            routed=self._routed,
+            completion=completion,
+            refusal=refusal,
+            parts=self._parts,
+            started_at=self._started_at,
+            first_token_at=self._first_token_at,
+            completed_at=now(),
+        )
+        return Outgoing(INFERENCE_COMPLETED, completed)
+
+
+class Coalescer:
+    """Joins deltas that come close together, so that a record carries more than one token.
+
+    The first delta goes at once; what comes within the window after a part goes together at the
+    window's end, also when nothing more comes.
+
+    Args:
+        window_s: Seconds.
+        send: Takes each joined delta.
+    """
+
+    def __init__(self, window_s: float, send: Callable[[Delta], None]) -> None:
+        self._window_s = window_s
+        self._send = send
+        self._waiting: list[Delta] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, delta: Delta) -> None:
+        """Takes a delta in."""
+        self._waiting.append(delta)
+        if self._timer is None:
+            self._tick()
+
+    def flush(self) -> None:
+        """Sends what waits, now."""
+        if self._waiting:
+            joined = Delta(
+                content="".join(delta.content for delta in self._waiting),
+                tool_calls=tuple(call for delta in self._waiting for call in delta.tool_calls),
+            )
+            self._waiting.clear()
+            self._send(joined)
+
+    def close(self) -> None:
+        """Stops the clock; what still waits is forgotten."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        if self._waiting:
+            self.flush()
+            self._timer = asyncio.get_running_loop().call_later(self._window_s, self._tick)
+        else:
+            self._timer = None
