@@ -91,8 +91,8 @@ def fetch(folder: str, repository: Path, arrived: Callable[[str], None]) -> list
 
 
 def _context(repository: Path) -> MavenContext:
-    # Only a first start downloads, so only that pays for the import.
-    from jgo.maven import MavenContext, PythonResolver
+    # A quarter of a second that only a first start has to pay.
+    from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
 
     return MavenContext(repo_cache=repository, resolver=PythonResolver(), timeout=TIMEOUT_S)
 

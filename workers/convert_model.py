@@ -11,6 +11,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
 
 def convert(package: str, target: Path) -> None:
     """Write config, tokenizer and float32 weights to ``target``.
@@ -18,9 +21,6 @@ def convert(package: str, target: Path) -> None:
     Raises:
         FileNotFoundError: the package is not installed or carries no GGUF file.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
     gguf = _gguf(package)
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**source)

@@ -92,10 +92,22 @@ class LocalStack:
             control.ask(self._run, "shutdown")
         except control.NotRunning:
             return
-        _until(lambda: not self.running(), timeout, lambda: "the stack did not stop")
+        until(lambda: not self.running(), timeout, lambda: "the stack did not stop")
         if self._supervisor is not None:
             self._supervisor.communicate(timeout=timeout)
             self._supervisor = None
+
+    def attend(self) -> None:
+        """Wait until a stack that ends with this process has ended."""
+        if self._supervisor is not None:
+            self._supervisor.wait()
+
+    def data_folders(self) -> list[Path]:
+        """Everything that ``reset`` deletes."""
+        elsewhere = postgres.places(self.settings)[1]
+        home = self.settings.home
+        outside = [] if elsewhere.is_relative_to(home) else [elsewhere]
+        return [home / "data", home / "lake", *outside]
 
     def running(self) -> bool:
         """Whether a supervisor is there."""
@@ -141,7 +153,7 @@ class LocalStack:
                     raise StackFailed(self.diagnosis([name]))
             return all(name in found and found[name].state in GOOD for name in names)
 
-        _until(ready, timeout, lambda: self.diagnosis(names))
+        until(ready, timeout, lambda: self.diagnosis(names))
 
     def diagnosis(self, names: Iterable[str]) -> str:
         """Which of the services are not ready, why, and the ends of their logs."""
@@ -170,7 +182,7 @@ class LocalStack:
         )
 
     def environment(self) -> Mapping[str, str]:
-        """Where everything is, as the variables that settings classes read; secrets as references."""
+        """Where everything is, as variables for settings; a secret is a reference to its file."""
         s = self.settings
         return {
             **bus(s),
@@ -200,7 +212,7 @@ class LocalStack:
                 stderr=out,
                 start_new_session=True,
             )
-        _until(self._listening_or_over, 60.0, lambda: self.diagnosis([]))
+        until(self._listening_or_over, 60.0, lambda: self.diagnosis([]))
 
     def _listening_or_over(self) -> bool:
         assert self._supervisor is not None
@@ -210,7 +222,12 @@ class LocalStack:
         return self.running()
 
 
-def _until(condition: Callable[[], bool], timeout: float, failure: Callable[[], str]) -> None:
+def until(condition: Callable[[], bool], timeout: float, failure: Callable[[], str]) -> None:
+    """Wait for a condition.
+
+    Raises:
+        StackFailed: it did not come true within ``timeout`` seconds.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:

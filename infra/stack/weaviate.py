@@ -1,7 +1,7 @@
 """Weaviate: the vector index, one node.
 
-Its gRPC and cluster data ports listen on every interface whatever it is told, so the one lets nobody
-in without the API key and the other asks for a password.
+Its gRPC and cluster data ports listen on every interface whatever it is told, so the one lets
+nobody in without the API key and the other asks for a password.
 """
 
 from __future__ import annotations

@@ -1,0 +1,279 @@
+"""``tessera``: the command line over the local stack.
+
+Knows the commands and what to say. What a command of a process needs (streams, workers) is run as
+that process, with the stack's variables: this module imports none of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from infra.bootstrap import ROOT, Unready, ensure_environment
+from infra.settings import StackSettings
+from infra.stack.control import NotRunning, Refused
+from infra.stack.local import LocalStack, StackFailed, until
+from infra.stack.services import SERVICES, closure
+from infra.stack.state import GOOD
+
+# What is asked of another package: run as its own process.
+DELEGATES: dict[str, tuple[str, ...]] = {
+    "ask": ("-m", "streams", "ask"),
+}
+EXPECTED = (NotRunning, Refused, StackFailed, Unready)
+QUESTION = "In one sentence: what is an event log?"
+VISIBLE_S = 15.0
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+class PlainErrors(typer.Typer):
+    """Shows what can be expected to go wrong as one message instead of a traceback."""
+
+    def __call__(self, *words: object, **options: object) -> object:
+        """Run the command line; exit 1 with the message of an expected failure."""
+        try:
+            return super().__call__(*words, **options)
+        except EXPECTED as failure:
+            typer.secho(f"tessera: {failure}", err=True, fg="red")
+            raise SystemExit(1) from None
+
+
+app = PlainErrors(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Run Tessera on this machine: real Kafka, registry, CDC, PostgreSQL, Weaviate and Redis, "
+    "with our processes on top; loopback only.",
+    epilog="[bold]Examples[/]\n\n"
+    "tessera demo                     one question through the whole pipeline\n\n"
+    "tessera up --detach              start everything, keep it running\n\n"
+    "tessera up --only kafka,registry start two services and what they need\n\n"
+    'tessera ask "What is Kafka?"     ask the model\n\n'
+    'tessera sql "select * from inferences"',
+)
+
+
+def _stack() -> LocalStack:
+    return LocalStack(StackSettings())
+
+
+def _running() -> LocalStack:
+    stack = _stack()
+    if not stack.running():
+        raise NotRunning("the stack is not running; run: tessera up")
+    return stack
+
+
+def _names(only: str | None) -> list[str]:
+    names = [name.strip() for name in only.split(",")] if only else list(SERVICES)
+    if unknown := sorted(set(names) - set(SERVICES)):
+        known = ", ".join(SERVICES)
+        raise Refused(f"no service is called {', '.join(unknown)}; there are: {known}")
+    return names
+
+
+def _bring_up(stack: LocalStack, names: list[str], *, detach: bool) -> None:
+    from infra import screen  # noqa: PLC0415 - pyarrow is only loaded where rows are shown
+
+    stack.up(names, detach=detach, wait=False)
+    screen.watch_until_ready(stack, closure(names, stack.services))
+
+
+@app.command()
+def up(
+    only: Annotated[str | None, typer.Option(help="Services, by commas; all if left out.")] = None,
+    detach: Annotated[bool, typer.Option(help="Return when ready and keep it running.")] = False,
+) -> None:
+    """Start the stack; Ctrl-C stops it unless --detach.
+
+    Example: tessera up --only kafka,registry --detach
+    """
+    stack = _stack()
+    was_up = stack.running()
+    names = _names(only)
+    try:
+        _bring_up(stack, names, detach=detach)
+        if was_up or detach:
+            typer.echo(f"ready; logs and data are in {stack.settings.home}. Stop it: tessera down")
+            return
+        typer.echo(f"ready; logs and data are in {stack.settings.home}. Ctrl-C stops everything.")
+        stack.attend()
+    except KeyboardInterrupt:
+        if was_up:
+            typer.echo("left running; stop it: tessera down", err=True)
+            return
+        typer.echo("stopping", err=True)
+        stack.down()
+
+
+@app.command()
+def down() -> None:
+    """Stop everything that runs; data stays."""
+    stack = _stack()
+    was_up = stack.running()
+    stack.down()
+    typer.echo("stopped" if was_up else "nothing was running")
+
+
+@app.command()
+def status() -> None:
+    """Show every service; exit code 1 if any is down."""
+    from infra import screen  # noqa: PLC0415
+
+    found = _running().status()
+    screen.out.print(screen.services(found))
+    if any(one.state not in GOOD for one in found.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="A service, or supervisor.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
+    lines: Annotated[int, typer.Option("-n", help="Lines from the end.")] = 50,
+) -> None:
+    """Show what a service has said.
+
+    Example: tessera logs kafka -f
+    """
+    path = _stack().log_path(name)
+    if not path.exists():
+        known = ", ".join([*SERVICES, "supervisor"])
+        raise Refused(f"{name} has no log at {path}; there may be: {known}")
+    tail = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)]
+    raise typer.Exit(_run(tail))
+
+
+@app.command()
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete all data of the stack: log, tables, indexes. Environments and downloads stay."""
+    stack = _stack()
+    if stack.running():
+        raise Refused("the stack is running; run: tessera down")
+    folders = [folder for folder in stack.data_folders() if folder.exists()]
+    listed = ", ".join(map(str, folders)) or "nothing"
+    if not yes:
+        typer.confirm(f"This deletes {listed}. Go on?", abort=True)
+    for folder in folders:
+        shutil.rmtree(folder)
+    typer.echo(f"deleted {listed}")
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over the tables of the lake.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Ask the tables in SQL; works while the stack is down, too.
+
+    Example: tessera sql "select tenant, sum(completion_tokens) from inferences group by 1"
+    """
+    from infra import lake, screen  # noqa: PLC0415 - takes a second to load
+
+    try:
+        answer = lake.query(_stack().settings.home / "lake", query)
+    except lake.QueryInvalid as failure:
+        raise Refused(str(failure)) from None
+    if as_json:
+        typer.echo(screen.as_json(answer))
+    else:
+        screen.out.print(screen.rows(answer))
+
+
+@app.command()
+def demo(
+    question: Annotated[str, typer.Argument(help="What to ask the model.")] = QUESTION,
+    keep: Annotated[bool, typer.Option(help="Leave the stack running afterwards.")] = False,
+) -> None:
+    """Ask one question through the whole pipeline and show the row it leaves.
+
+    A first run downloads about 8 GB and takes some minutes; it can be interrupted and goes on.
+    """
+    stack = _stack()
+    was_up = stack.running()
+    try:
+        _bring_up(stack, list(SERVICES), detach=keep)
+        began = datetime.now(UTC)
+        typer.secho(f"\nquestion: {question}", bold=True)
+        if code := _delegate("ask", ["--stream", question], stack):
+            raise StackFailed(f"the question was not answered (exit code {code}); see the logs")
+        _show_row(stack, began)
+        end = "It keeps running; stop it: tessera down" if was_up or keep else "Keep it: --keep"
+        typer.echo(
+            f"\nThe tables are in {stack.settings.home / 'lake'}. Next: tessera up --detach; "
+            f'tessera ask "..."; tessera sql "select * from inferences". {end}'
+        )
+    finally:
+        if not was_up and not keep:
+            typer.echo("stopping", err=True)
+            stack.down()
+
+
+def _show_row(stack: LocalStack, since: datetime) -> None:
+    from infra import lake, screen  # noqa: PLC0415
+
+    root = stack.settings.home / "lake"
+    newest = (
+        f"select * from inferences where requested_at >= timestamp '{since:%Y-%m-%d %H:%M:%S}' "
+        "order by requested_at desc limit 1"
+    )
+    found: list[dict[str, object]] = []
+
+    def visible() -> bool:
+        try:
+            found[:] = lake.query(root, newest).to_pylist()
+        except lake.QueryInvalid:  # The table appears with its first event.
+            return False
+        return bool(found)
+
+    until(visible, VISIBLE_S, lambda: f"no row of the request appeared in {root}")
+    typer.secho("\nits row in the table inferences:", bold=True)
+    screen.out.print(screen.record(found[0]))
+
+
+@app.command(context_settings=PASS_ON)
+def test(ctx: typer.Context) -> None:
+    """Run the tests on real services; further words go to pytest.
+
+    Example: tessera test tests/unit -k bootstrap
+    """
+    stack = _stack()
+    ensure_environment("worker", stack.settings.cache)
+    stack.prepare(SERVICES)
+    raise typer.Exit(_run([sys.executable, "-m", "pytest", *ctx.args], stack))
+
+
+@app.command(context_settings=PASS_ON)
+def ask(ctx: typer.Context) -> None:
+    """Ask the model and print its answer; `tessera ask --help` lists the options.
+
+    Example: tessera ask --stream "What is Kafka?"
+    """
+    raise typer.Exit(_delegate("ask", ctx.args, _running()))
+
+
+def _delegate(name: str, words: list[str], stack: LocalStack) -> int:
+    return _run([sys.executable, *DELEGATES[name], *words], stack)
+
+
+def _run(command: list[str], stack: LocalStack | None = None) -> int:
+    """Run a command in the foreground from the repository's root; returns its exit code."""
+    extra = stack.environment() if stack else {}
+    inherited = StackSettings().inherited
+    try:
+        done = subprocess.run(command, check=False, cwd=ROOT, env={**inherited, **extra})
+    except KeyboardInterrupt:
+        return 130
+    return done.returncode
+
+
+if __name__ == "__main__":
+    app()
