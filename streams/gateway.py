@@ -40,7 +40,7 @@ from schemas.topics import (
     Topic,
 )
 from streams.checks import first_refusal
-from streams.steps import Step
+from streams.steps import Fail, Runtime, Step, Work, steps
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -181,6 +181,11 @@ STEPS: Mapping[Topic[Any], Step] = {
     INFERENCE_REFUSED: record_refusal,
     INFERENCE_REQUESTED: admit,
 }
+
+
+def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
+    """Returns the work of the gateway."""
+    return steps(STEPS, runtime, fail)
 
 
 def _waited_for(routed: InferenceRouted, now: datetime) -> bool:

@@ -29,7 +29,7 @@ from infra.telemetry import IN_FLIGHT, RECORDS, SECONDS, described, now
 from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause
 from schemas.topics import Topic
-from streams.steps import Runtime, Taken, Work
+from streams.steps import Fail, Runtime, Taken, Work
 
 log = structlog.get_logger()
 
@@ -44,22 +44,20 @@ class Processor:
     """A consumer group member that takes up records of several topics.
 
     Args:
-        name: The processor's name: its group, its process, its log field.
         runtime: What the process has at hand.
         works: Makes the work of each topic.
     """
 
     def __init__(
         self,
-        name: str,
         runtime: Runtime,
-        works: Callable[[Callable[[Exception], None]], Mapping[Topic[Any], Work]],
+        works: Callable[[Runtime, Fail], Mapping[Topic[Any], Work]],
     ) -> None:
-        self._name = name
+        self._name = name = runtime.name
         self._runtime = runtime
         self._reader = Reader(runtime.codec, runtime.registry)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._works = works(self.fail)
+        self._works = works(runtime, self.fail)
         self._client_id = f"{name}-{os.uname().nodename}-{os.getpid()}"
         self._prefixes: dict[tuple[str, int], tuple[int, Prefix[Any]]] = {}
         self._app = _app(name, self._client_id, runtime.kafka)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -15,7 +15,7 @@ from infra.bus import Publisher, PublishFailed, Record
 from infra.catalog import CatalogView
 from infra.deadletters import dead_letter
 from infra.registry import Registry
-from infra.settings import HealthSettings, KafkaSettings
+from infra.settings import HealthSettings, KafkaSettings, LakeSettings
 from infra.telemetry import RECORDS, Headers, consuming, described, now
 from schemas.codec import Codec
 from schemas.events import DeadLetterCause, Event
@@ -52,12 +52,18 @@ class Work(Protocol):
         """Settles what is taken up, as far as it can be."""
 
 
+# Ends the process with what went wrong.
+Fail = Callable[[BaseException], None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What a process has at hand."""
+    """What a process has at hand; ``name`` is its group, its process and its log field."""
 
+    name: str
     kafka: KafkaSettings
     health: HealthSettings
+    lake: LakeSettings
     registry: Registry
     codec: Codec
     view: CatalogView
@@ -67,15 +73,7 @@ class Runtime:
 class Steps:
     """Work that decides: runs a step and publishes what it says."""
 
-    def __init__(
-        self,
-        name: str,
-        topic: Topic[Any],
-        step: Step,
-        runtime: Runtime,
-        fail: Callable[[Exception], None],
-    ) -> None:
-        self._name = name
+    def __init__(self, topic: Topic[Any], step: Step, runtime: Runtime, fail: Fail) -> None:
         self._topic = topic
         self._step = step
         self._runtime = runtime
@@ -88,7 +86,7 @@ class Steps:
             RECORDS.labels("moved").inc()
             self._post(taken, [Outgoing(self._topic, taken.event)], [*taken.headers, (MOVED, b"1")])
             return
-        with consuming(self._name, taken.record.topic, taken.headers) as headers:
+        with consuming(self._runtime.name, taken.record.topic, taken.headers) as headers:
             self._post(taken, self._decide(taken), headers)
 
     async def close(self) -> None:
@@ -105,7 +103,11 @@ class Steps:
                     RECORDS.labels("dead").inc()
                     log.warning("step failed", error=described(error), topic=taken.record.topic)
                     cause = DeadLetterCause.STEP_FAILED
-                    return [dead_letter(taken.record, self._name, cause, described(error), instant)]
+                    return [
+                        dead_letter(
+                            taken.record, self._runtime.name, cause, described(error), instant
+                        )
+                    ]
             else:
                 RECORDS.labels("decided").inc()
                 return outgoing
@@ -126,6 +128,13 @@ class Steps:
                 self._fail(failed)
 
         self._runtime.publisher.post(outgoing, headers, done)
+
+
+def steps(
+    table: Mapping[Topic[Any], Step], runtime: Runtime, fail: Fail
+) -> Mapping[Topic[Any], Work]:
+    """Returns the work of a processor that decides, given the step of each topic."""
+    return {topic: Steps(topic, step, runtime, fail) for topic, step in table.items()}
 
 
 @lru_cache(maxsize=65536)

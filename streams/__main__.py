@@ -1,0 +1,108 @@
+"""Starts a stream processor, or asks a question.
+
+    python -m streams gateway             admits requests and releases answers
+    python -m streams recorder            writes the inference table
+    python -m streams package.module:open_it --name NAME       one of your own
+    python -m streams ask "..."           see --help
+
+Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from importlib import import_module
+
+import structlog
+import uvloop
+
+from infra.bus import BusUnreachable, Publisher
+from infra.catalog import CatalogInvalid, load
+from infra.registry import Registry, RegistryUnreachable, SchemaMissing
+from infra.settings import (
+    GatewaySettings,
+    HealthSettings,
+    KafkaSettings,
+    LakeSettings,
+    RegistrySettings,
+    TelemetrySettings,
+)
+from infra.telemetry import configure
+from schemas.codec import Codec
+from streams import ask
+from streams.processor import Processor, SettingRefused
+from streams.steps import Runtime
+
+log = structlog.get_logger()
+
+# Dotted paths, so that a process loads only the processor it runs.
+PROCESSORS: dict[str, str] = {
+    "gateway": "streams.gateway:open_gateway",
+    "recorder": "streams.sinks:open_recorder",
+}
+
+UNFIT = (BusUnreachable, CatalogInvalid, RegistryUnreachable, SchemaMissing, SettingRefused)
+
+
+async def work(name: str, path: str) -> None:
+    """Runs a processor until it is told to stop."""
+    module, _, function = path.partition(":")
+    kafka = KafkaSettings()
+    registry = Registry(RegistrySettings())
+    codec = Codec(await asyncio.to_thread(registry.ids))
+    runtime = Runtime(
+        name=name,
+        kafka=kafka,
+        health=HealthSettings(),
+        lake=LakeSettings(),
+        registry=registry,
+        codec=codec,
+        view=load(GatewaySettings().catalog),
+        publisher=Publisher(kafka, codec, f"{name}-publisher"),
+    )
+    await Processor(runtime, getattr(import_module(module), function)).run()
+    await runtime.publisher.close()
+
+
+def main() -> int:
+    """Runs what the command line names; returns the exit code."""
+    if sys.argv[1:2] == ["ask"]:
+        return ask.main(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m streams",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("processor", help="a name from above, or package.module:function")
+    parser.add_argument("--name", help="group and process name; needed for one of your own")
+    arguments = parser.parse_args()
+    path = PROCESSORS.get(arguments.processor, arguments.processor)
+    if ":" not in path:
+        parser.error(
+            f"no processor {path}: use {', '.join(PROCESSORS)}, or package.module:function"
+        )
+    name = arguments.name or arguments.processor
+    if ":" in name:
+        parser.error("give a processor of your own a --name")
+    configure(name, TelemetrySettings())
+    try:
+        uvloop.run(work(name, path))
+    except UNFIT as problem:
+        print(f"{name}: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        code = main()
+    except Exception as error:  # noqa: BLE001 - the last stop: what ended the work is logged already.
+        log.error("process ends", reason=type(error).__name__)
+        code = 70
+    # Faust's consumer thread outlives a failed broker; nothing is left that it could still do.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

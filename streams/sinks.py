@@ -1,0 +1,108 @@
+"""Sinks: events of a topic become rows of a table.
+
+Rows are gathered for a moment and stored together with their log positions in one commit; only then
+are the records settled. A record that comes again adds no row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from infra.lake import TABLES, EventTable, Row
+from infra.settings import LakeSettings
+from infra.telemetry import RECORDS, trace_id
+from schemas.topics import Topic
+from streams.steps import Fail, Runtime, Taken, Work
+
+log = structlog.get_logger()
+
+COMPACT_EVERY = 200
+
+
+class Sink:
+    """Work that stores: gathers rows and commits them with their offsets.
+
+    Args:
+        table: Where the rows go.
+        settings: How long and how many rows are gathered.
+        fail: Told what ended the work.
+    """
+
+    def __init__(self, table: EventTable, settings: LakeSettings, fail: Fail) -> None:
+        self._table = table
+        self._settings = settings
+        self._fail = fail
+        self._gathered: list[Taken] = []
+        self._some = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closing = False
+        self._commits = 0
+        self._storing = asyncio.create_task(self._store_all())
+
+    async def take(self, taken: Taken) -> None:
+        """Gathers a row; waits while as many are gathered as one commit may carry."""
+        await self._room.wait()
+        self._gathered.append(taken)
+        self._some.set()
+        if len(self._gathered) >= self._settings.flush_rows:
+            self._room.clear()
+
+    async def close(self) -> None:
+        """Stores what is gathered."""
+        self._closing = True
+        self._some.set()
+        await self._storing
+
+    async def _store_all(self) -> None:
+        try:
+            while not self._closing or self._gathered:
+                await self._some.wait()
+                if not self._closing and self._room.is_set():
+                    await asyncio.sleep(self._settings.flush_ms / 1000)
+                await self._store()
+        # Whatever the disk says ends the process: the records are delivered again.
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    async def _store(self) -> None:
+        # After a rebalance records may come again before their first coming is stored.
+        batch = sorted(
+            self._gathered, key=lambda taken: (taken.record.partition, taken.record.offset)
+        )
+        self._gathered = []
+        self._some.clear()
+        self._room.set()
+        rows = [
+            Row(
+                taken.event,
+                taken.record.topic,
+                taken.record.partition,
+                taken.record.offset,
+                trace_id(taken.headers),
+            )
+            for taken in batch
+        ]
+        stored = await asyncio.to_thread(self._table.append, rows)
+        RECORDS.labels("stored").inc(stored)
+        RECORDS.labels("known").inc(len(rows) - stored)
+        for taken in batch:
+            taken.settle()
+        self._commits += 1
+        if self._commits % COMPACT_EVERY == 0:
+            await asyncio.to_thread(self._table.compact)
+            log.info("table compacted", table=self._table.name)
+
+
+def open_recorder(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
+    """Returns a sink for each table of the lake."""
+    return {
+        spec.topic: Sink(
+            EventTable.of(runtime.lake.root, name, group=runtime.name), runtime.lake, fail
+        )
+        for name, spec in TABLES.items()
+    }

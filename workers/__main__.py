@@ -1,0 +1,110 @@
+"""Starts a worker.
+
+    python -m workers inference                              with what the environment says
+    python -m workers inference --model PATH                 another model folder
+    python -m workers inference --engine dtype=bfloat16 --engine tensor_parallel_size=2
+    python -m workers inference --provider openai --pool outside
+
+Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+
+import structlog
+
+from infra.bus import BusUnreachable, Publisher
+from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
+from infra.settings import (
+    HealthSettings,
+    InferenceSettings,
+    KafkaSettings,
+    RegistrySettings,
+    TelemetrySettings,
+)
+from infra.telemetry import configure
+from schemas.codec import Codec
+from schemas.topics import INFERENCE_ROUTED
+from workers.inference import Inference
+from workers.providers import opener
+from workers.worker import Worker
+
+log = structlog.get_logger()
+
+UNFIT = (BusUnreachable, LookupError, RegistryUnreachable, SchemaMissing)
+
+
+async def inference(settings: InferenceSettings) -> None:
+    """Runs an inference worker until it is told to stop."""
+    kafka = KafkaSettings()
+    registry = Registry(RegistrySettings())
+    codec = Codec(await asyncio.to_thread(registry.ids))
+    name = f"inference-{settings.pool}"
+    publisher = Publisher(kafka, codec, f"{name}-publisher")
+    log.info("provider opens", provider=settings.provider, pool=settings.pool)
+    provider = await opener(settings.provider)(settings)
+    await Worker(
+        name=name,
+        topic=INFERENCE_ROUTED.member(settings.pool),
+        work=Inference(provider, settings),
+        most=settings.max_in_flight,
+        drain_s=settings.drain_ms / 1000,
+        kafka=kafka,
+        health=HealthSettings(),
+        publisher=publisher,
+        reader=Reader(codec, registry),
+    ).run()
+    await publisher.close()
+
+
+def main() -> int:
+    """Runs what the command line names; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("worker", choices=["inference"])
+    parser.add_argument("--provider", help="echo, openai, vllm, or package.module:function")
+    parser.add_argument("--pool", help="worker pool: last segment of the routed topic")
+    parser.add_argument("--model", help="model folder, or name at an outside provider")
+    parser.add_argument(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="argument for the engine, under vLLM's name; may be repeated",
+    )
+    arguments = parser.parse_args()
+    given = {name: getattr(arguments, name) for name in ("provider", "pool", "model")}
+    settings = InferenceSettings()
+    settings = settings.model_copy(
+        update={
+            **{name: value for name, value in given.items() if value is not None},
+            "engine": {**settings.engine, **dict(map(_engine, arguments.engine))},
+        }
+    )
+    configure(f"inference-{settings.pool}", TelemetrySettings())
+    try:
+        asyncio.run(inference(settings))
+    except UNFIT as problem:
+        print(f"inference: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _engine(argument: str) -> tuple[str, object]:
+    """Reads NAME=VALUE; a value that is JSON is what it says, any other is text."""
+    name, _, value = argument.partition("=")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
