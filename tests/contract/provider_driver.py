@@ -103,6 +103,8 @@ async def main() -> None:
         driver.say(ready=await serve_http(provider))
         async for line in lines:
             driver.obey(json.loads(line))
+        for task in driver.tasks.values():
+            task.cancel()
     await provider.close()
 
 

@@ -30,11 +30,12 @@ from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from infra.settings import InferenceSettings
 from schemas.events import Completion, Delta, InferenceRequested, Refusal
 from schemas.openai import mapping, text
-from workers.providers import ProviderRefused
+from workers.providers import ProviderBroken, ProviderRefused
 from workers.providers.chat import Complaint, Transcript, refusal, streaming_body
 from workers.providers.checks import require_answerable, require_kept
 
@@ -53,8 +54,8 @@ CPU: dict[str, object] = {
     "max_model_len": 1024,
     "max_num_seqs": 32,
 }
-# What a request can do wrong on its way into the engine. Errors that are none of these, a dead
-# engine above all, must end the process.
+DEAD = "vLLM's engine has ended"
+# How the serving layer says that a request is at fault. Anything else is a surprise.
 REFUSED = (GracefulHTTPError, OverflowError, ValueError, VLLMClientError)
 
 
@@ -78,7 +79,7 @@ class VLLM:
 
         Raises:
             ProviderRefused: The request cannot be served.
-            EngineDeadError: The engine is gone; only a new process helps.
+            ProviderBroken: The engine is gone; only a new process helps.
         """
         require_answerable(request)
         transcript = Transcript(model)
@@ -104,15 +105,17 @@ class VLLM:
             answer = await self._chat.create_chat_completion(asked)
         except REFUSED as error:
             raise ProviderRefused(_refused(error, request)) from None
+        except EngineDeadError as error:
+            raise ProviderBroken(DEAD) from error
         if isinstance(answer, ErrorResponse):
             raise self._failure(answer.error.model_dump(), request)
         return cast(AsyncGenerator[str, None], answer)
 
-    def _failure(self, error: Mapping[str, object], request: InferenceRequested) -> BaseException:
+    def _failure(self, error: Mapping[str, object], request: InferenceRequested) -> Exception:
         """Returns what to raise for an error that the serving layer reports as a value."""
         if self.engine.errored:
             # The serving layer has turned the engine's death into one more error text.
-            return cast(BaseException, self.engine.dead_error)
+            return ProviderBroken(DEAD)
         return ProviderRefused(refusal(_complaint(error), request))
 
 
@@ -141,11 +144,16 @@ def _arguments(settings: InferenceSettings) -> Namespace:
         "served_model_name": [settings.model_name],
     }
     for name, value in chosen.items():
-        kind = type(getattr(arguments, name))
-        nested = is_dataclass(kind) and isinstance(value, dict)
-        setattr(arguments, name, kind(**value) if nested else value)
+        setattr(arguments, name, _converted(value, getattr(arguments, name)))
     validate_parsed_serve_args(arguments)
     return arguments
+
+
+def _converted(value: object, default: object) -> object:
+    """Returns an argument as vLLM keeps it: a group of arguments is a dataclass there."""
+    if is_dataclass(default) and not isinstance(default, type) and isinstance(value, dict):
+        return type(default)(**value)
+    return value
 
 
 def _body(request: InferenceRequested, model: str) -> dict[str, object]:

@@ -1,0 +1,181 @@
+"""What the provider suite runs against; one vLLM engine a session serves all that need one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+import pytest_asyncio
+
+from infra import artifacts
+from infra.bootstrap import ROOT, python_of
+from infra.settings import InferenceSettings, StackSettings
+from infra.stack.processes import MODEL, VLLM
+from schemas.events import Completion, Delta, InferenceRequested, Refusal
+from tests.contract.asking import Subject
+from tests.contract.scripted_server import ScriptedServer, scripted_server
+from workers.providers import ProviderBroken, ProviderRefused, opener
+
+# Streams live on the loop that reads the driver, so everything here does.
+on_the_session_loop = pytest_asyncio.fixture(loop_scope="session")
+# Without it the first request for log probabilities waits 24 s for a compiler.
+NO_COMPILER = {"TORCHDYNAMO_DISABLE": "1"}
+
+
+class DrivenVLLM:
+    """The vLLM provider in a process of the worker environment.
+
+    Attributes:
+        base_url: Where vLLM's own OpenAI server answers, on the same engine.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._lines: dict[str, asyncio.Queue[dict[str, Any] | None]] = defaultdict(asyncio.Queue)
+        self._keys = (str(number) for number in count())
+        self.base_url = ""
+
+    async def listen(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            said = json.loads(line)
+            self._lines[said.get("id", "ready")].put_nowait(said)
+        for queue in self._lines.values():
+            queue.put_nowait(None)
+
+    async def ready(self) -> None:
+        self.base_url = (await self._hear("ready"))["ready"]
+
+    async def complete(
+        self, request: InferenceRequested, model: str
+    ) -> AsyncIterator[Delta | Completion]:
+        key = self._say("complete", model=model, request=request.to_avro())
+        ended = False
+        try:
+            while not ended:
+                said = await self._hear(key)
+                ended = "delta" not in said
+                if "refusal" in said:
+                    raise ProviderRefused(Refusal.from_avro(said["refusal"]))
+                if "completion" in said:
+                    yield Completion.from_avro(said["completion"])
+                else:
+                    yield Delta.from_avro(said["delta"])
+        finally:
+            if not ended:
+                self._say("cancel", key)
+
+    async def drain(self) -> float:
+        """Returns how long the engine went on, in seconds, once it has nothing left to do."""
+        return float((await self._hear(self._say("drain")))["drained_s"])
+
+    async def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+
+    def _say(self, op: str, key: str = "", **more: object) -> str:
+        assert self._process.stdin is not None
+        key = key or next(self._keys)
+        line = json.dumps({"op": op, "id": key, **more}, default=datetime.isoformat)
+        self._process.stdin.write(f"{line}\n".encode())
+        return key
+
+    async def _hear(self, key: str) -> dict[str, Any]:
+        said = await self._lines[key].get()
+        if said is None:
+            raise ProviderBroken("the driver has ended")
+        return said
+
+
+@asynccontextmanager
+async def driven_vllm() -> AsyncIterator[DrivenVLLM]:
+    model = await asyncio.to_thread(artifacts.ensure, MODEL, StackSettings())
+    process = await asyncio.create_subprocess_exec(
+        str(python_of("worker")),
+        "-m",
+        "tests.contract.provider_driver",
+        str(model),
+        cwd=ROOT,
+        env={**os.environ, **VLLM, **NO_COMPILER},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        limit=2**24,
+    )
+    driven = DrivenVLLM(process)
+    listening = asyncio.create_task(driven.listen())
+    try:
+        await driven.ready()
+        yield driven
+        await driven.close()
+    finally:
+        # The engine's children outlive their parent for seconds.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        await listening
+
+
+async def at_once() -> None:
+    """For what never has anything left to do."""
+
+
+@asynccontextmanager
+async def opened(
+    model: str, idle: Callable[[], Awaitable[object]], settings: InferenceSettings
+) -> AsyncIterator[Subject]:
+    provider = await opener(settings.provider)(settings)
+    yield Subject(provider, model, idle)
+    await provider.close()
+
+
+@on_the_session_loop
+async def scripted() -> AsyncIterator[ScriptedServer]:
+    """A server that speaks OpenAI's protocol, and misbehaves as the model's name says."""
+    async with scripted_server() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def vllm() -> AsyncIterator[DrivenVLLM]:
+    """The one engine of the session; starting it takes a minute on a quiet machine."""
+    async with driven_vllm() as driven:
+        yield driven
+
+
+@on_the_session_loop
+async def echo() -> AsyncIterator[Subject]:
+    """The echo provider."""
+    async with opened("echo", at_once, InferenceSettings(provider="echo")) as subject:
+        yield subject
+
+
+@on_the_session_loop
+async def openai(scripted: ScriptedServer) -> AsyncIterator[Subject]:
+    """The outside provider before the scripted server."""
+    settings = InferenceSettings(provider="openai", base_url=scripted.base_url)
+    async with opened("echo", scripted.idle, settings) as subject:
+        yield subject
+
+
+@on_the_session_loop
+async def openai_before_vllm(vllm: DrivenVLLM) -> AsyncIterator[Subject]:
+    """The outside provider before vLLM's own server."""
+    settings = InferenceSettings(provider="openai", base_url=vllm.base_url)
+    async with opened(MODEL, vllm.drain, settings) as subject:
+        yield subject
+
+
+@on_the_session_loop
+async def vllm_in_process(vllm: DrivenVLLM) -> Subject:
+    """The vLLM provider."""
+    return Subject(vllm, MODEL, vllm.drain)

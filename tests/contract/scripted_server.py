@@ -1,0 +1,185 @@
+"""An HTTP server that streams chat completions as OpenAI does, or misbehaves as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+Script = Callable[["ScriptedServer", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+HEADERS = {"Content-Type": "text/event-stream"}
+SECRET_WORDS = "the sea is full of salt and secrets"
+
+
+class ScriptedServer:
+    """Answers every request by the script named in its model.
+
+    Attributes:
+        seen: Headers and body of each request, in order.
+        open: Streams under way.
+    """
+
+    def __init__(self) -> None:
+        self.base_url = ""
+        self.seen: list[tuple[dict[str, str], dict[str, Any]]] = []
+        self.open = 0
+        self._closed = asyncio.Condition()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.seen.append((dict(request.headers), body))
+        self.open += 1
+        try:
+            return await SCRIPTS[body["model"]](self, request, body)
+        finally:
+            self.open -= 1
+            async with self._closed:
+                self._closed.notify_all()
+
+    async def idle(self) -> None:
+        async with self._closed:
+            await self._closed.wait_for(lambda: not self.open)
+
+
+@asynccontextmanager
+async def scripted_server() -> AsyncIterator[ScriptedServer]:
+    server = ScriptedServer()
+    application = web.Application(client_max_size=2**24)
+    application.router.add_post("/v1/chat/completions", server.answer)
+    # A client that goes away must be noticed while the server is writing to it.
+    runner = web.AppRunner(application, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    server.base_url = f"http://{host}:{port}/v1"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+def chunk(content: str = "", **more: object) -> dict[str, object]:
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": None, **more}
+    return {"id": "1", "object": "chat.completion.chunk", "model": "scripted", "choices": [choice]}
+
+
+async def begin(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers=HEADERS)
+    await response.prepare(request)
+    return response
+
+
+async def send(response: web.StreamResponse, event: object) -> None:
+    data = event if isinstance(event, str) else json.dumps(event)
+    await response.write(f"data: {data}\n\n".encode())
+    await asyncio.sleep(0)
+
+
+async def echo(_: ScriptedServer, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    words = body["messages"][-1]["content"].split(" ")
+    said = words[: body.get("max_tokens", len(words))]
+    response = await begin(request)
+    await send(response, chunk(role="assistant"))
+    for index, word in enumerate(said):
+        await send(response, chunk(word if index == 0 else f" {word}"))
+    await send(response, chunk(finish_reason="stop" if said == words else "length"))
+    usage = {
+        "prompt_tokens": len(words),
+        "completion_tokens": len(said),
+        "prompt_tokens_details": {"cached_tokens": 1},
+    }
+    await send(response, {"choices": [], "usage": usage})
+    await send(response, "[DONE]")
+    return response
+
+
+async def ends_early(
+    _: ScriptedServer, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    response = await begin(request)
+    await send(response, chunk("half a"))
+    return response
+
+
+async def loses_the_connection(
+    _: ScriptedServer, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    response = await begin(request)
+    await send(response, chunk("half a"))
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def stalls(
+    _: ScriptedServer, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    response = await begin(request)
+    await send(response, chunk("half a"))
+    await asyncio.Event().wait()
+    return response
+
+
+async def says_no_json(
+    _: ScriptedServer, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    response = await begin(request)
+    await send(response, '{"choices": [')
+    return response
+
+
+async def says_another_form(
+    _: ScriptedServer, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    response = await begin(request)
+    await send(response, chunk(delta={"content": 7}))
+    return response
+
+
+async def says_nothing(
+    _: ScriptedServer, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    return await begin(request)
+
+
+async def fails_midway(
+    _: ScriptedServer, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    response = await begin(request)
+    await send(response, chunk("half a"))
+    await send(response, {"error": {"message": SECRET_WORDS, "code": None}})
+    return response
+
+
+def fails(status: int, headers: dict[str, str] | None = None, **error: object) -> Script:
+    async def script(
+        _: ScriptedServer, request: web.Request, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        return web.json_response({"error": error}, status=status, headers=headers)
+
+    return script
+
+
+SCRIPTS: dict[str, Script] = {
+    "bad parameter": fails(400, message="temperature is at most 2", param="temperature"),
+    "echo": echo,
+    "echoes the prompt": fails(400, message=f"no: {SECRET_WORDS}", param="temperature"),
+    "ends early": ends_early,
+    "fails": fails(500, message=SECRET_WORDS),
+    "fails midway": fails_midway,
+    "forbids": fails(401, message="Incorrect API key provided: sk-sec***ret"),
+    "limits by date": fails(429, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}),
+    "limits by seconds": fails(429, {"Retry-After": "7"}),
+    "loses the connection": loses_the_connection,
+    "overflows": fails(400, message="too long", code="context_length_exceeded"),
+    "redirects": fails(307, {"Location": "/v1/elsewhere"}),
+    "says another form": says_another_form,
+    "says no JSON": says_no_json,
+    "says nothing": says_nothing,
+    "stalls": stalls,
+    "unknown": fails(404, message="no such model", param="model"),
+}

@@ -1,0 +1,178 @@
+"""The outside provider before a server that misbehaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from infra.secrets import SecretUnavailable
+from infra.settings import InferenceSettings
+from schemas.events import Delta, Reason, Refusal, Sampling
+from tests.contract.asking import Subject, ask, completion, hear, refused, stream
+from tests.contract.conftest import at_once, on_the_session_loop, opened
+from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer
+from workers.providers import ProviderRefused, opener
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@on_the_session_loop
+async def impatient(scripted: ScriptedServer) -> AsyncIterator[Subject]:
+    settings = InferenceSettings(
+        provider="openai", base_url=scripted.base_url, engine={"timeout_s": 0.3}
+    )
+    async with opened("echo", scripted.idle, settings) as subject:
+        yield subject
+
+
+async def refused_by(subject: Subject, script: str) -> Refusal:
+    refusal = await refused(replace(subject, model=script), ask(f"I say: {SECRET_WORDS}"))
+    assert SECRET_WORDS[:16] not in refusal.message
+    assert "sk-" not in refusal.message
+    return refusal
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "field"),
+    [
+        ("bad parameter", Reason.REQUEST_INVALID, "sampling.temperature"),
+        ("echoes the prompt", Reason.REQUEST_INVALID, "sampling.temperature"),
+        ("ends early", Reason.STREAM_CUT, None),
+        ("fails midway", Reason.PROVIDER_FAILED, None),
+        ("fails", Reason.PROVIDER_UNAVAILABLE, None),
+        ("forbids", Reason.PROVIDER_FAILED, None),
+        ("limits by seconds", Reason.RATE_LIMITED, None),
+        ("loses the connection", Reason.STREAM_CUT, None),
+        ("overflows", Reason.CONTEXT_EXCEEDED, "messages"),
+        ("redirects", Reason.PROVIDER_FAILED, None),
+        ("says another form", Reason.PROVIDER_FAILED, None),
+        ("says no JSON", Reason.PROVIDER_FAILED, None),
+        ("says nothing", Reason.PROVIDER_FAILED, None),
+        ("unknown", Reason.REQUEST_INVALID, "endpoint"),
+    ],
+)
+async def test_each_misbehaviour_is_one_kind_of_refusal(
+    openai: Subject, script: str, reason: Reason, field: str | None
+) -> None:
+    refusal = await refused_by(openai, script)
+    assert (refusal.reason, refusal.field) == (reason, field)
+
+
+async def test_a_complaint_about_a_parameter_is_passed_on(openai: Subject) -> None:
+    assert "temperature is at most 2" in (await refused_by(openai, "bad parameter")).message
+
+
+async def test_retry_after_is_understood_in_seconds_and_as_a_date(openai: Subject) -> None:
+    assert (await refused_by(openai, "limits by seconds")).retry_after_ms == 7_000
+    far = (await refused_by(openai, "limits by date")).retry_after_ms
+    assert far is not None
+    assert far > 7_000
+
+
+async def test_nothing_is_tried_twice(openai: Subject, scripted: ScriptedServer) -> None:
+    for script in ("fails", "limits by seconds", "redirects"):
+        await refused_by(openai, script)
+    assert len(scripted.seen) == 3
+
+
+async def test_a_stalled_stream_times_out_and_is_closed(
+    impatient: Subject, scripted: ScriptedServer
+) -> None:
+    assert (await refused_by(impatient, "stalls")).reason is Reason.PROVIDER_TIMEOUT
+    await scripted.idle()
+
+
+async def test_what_came_before_the_cut_was_yielded(openai: Subject) -> None:
+    events = stream(replace(openai, model="ends early"), ask())
+    assert await anext(events) == Delta(content="half a")
+    with pytest.raises(ProviderRefused):
+        await anext(events)
+
+
+async def test_an_endpoint_that_is_not_there_is_unavailable() -> None:
+    settings = InferenceSettings(provider="openai", base_url="http://127.0.0.1:9/v1")
+    async with opened("echo", at_once, settings) as nowhere:
+        assert (await refused(nowhere, ask())).reason is Reason.PROVIDER_UNAVAILABLE
+
+
+async def test_cached_tokens_are_reported(openai: Subject) -> None:
+    assert (await completion(openai, ask())).usage.cached_tokens == 1
+
+
+async def test_the_key_is_read_for_each_request(scripted: ScriptedServer, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("first\n")
+    settings = InferenceSettings(
+        provider="openai", base_url=scripted.base_url, api_key=f"file:{key}"
+    )
+    async with opened("echo", scripted.idle, settings) as subject:
+        await hear(subject, ask())
+        key.write_text("second\n")
+        await hear(subject, ask())
+        key.unlink()
+        refusal = await refused(subject, ask())
+    assert [headers["Authorization"] for headers, _ in scripted.seen] == [
+        "Bearer first",
+        "Bearer second",
+    ]
+    assert refusal.reason is Reason.PROVIDER_FAILED
+    assert str(key) not in refusal.message
+
+
+async def test_a_key_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    reference = f"file:{tmp_path / 'nothing'}"
+    settings = InferenceSettings(
+        provider="openai", base_url="http://127.0.0.1:9/v1", api_key=reference
+    )
+    with pytest.raises(SecretUnavailable, match=reference):
+        await opener("openai")(settings)
+
+
+async def test_without_a_key_nothing_of_the_environment_is_sent(
+    openai: Subject, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "environment")
+    monkeypatch.setenv("OPENAI_ORG_ID", "environment")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    settings = InferenceSettings(provider="openai", base_url=scripted.base_url)
+    async with opened("echo", scripted.idle, settings) as subject:
+        await hear(subject, ask())
+    [(headers, _)] = scripted.seen
+    assert "environment" not in str(headers)
+
+
+async def test_the_body_is_openais(openai: Subject, scripted: ScriptedServer) -> None:
+    await hear(openai, ask("hello", sampling=Sampling(temperature=0.5, max_tokens=3)))
+    [(_, body)] = scripted.seen
+    assert body == {
+        "model": "echo",
+        "messages": [{"role": "user", "content": "hello"}],
+        "temperature": 0.5,
+        "max_tokens": 3,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def test_an_endpoint_may_take_max_completion_tokens(scripted: ScriptedServer) -> None:
+    settings = InferenceSettings(
+        provider="openai",
+        base_url=scripted.base_url,
+        engine={"max_tokens_field": "max_completion_tokens"},
+    )
+    async with opened("echo", scripted.idle, settings) as subject:
+        await hear(subject, ask())
+    [(_, body)] = scripted.seen
+    assert body["max_completion_tokens"] == 12
+    assert "max_tokens" not in body
+
+
+async def test_an_unknown_argument_stops_the_start() -> None:
+    settings = InferenceSettings(
+        provider="openai", base_url="http://127.0.0.1:9/v1", engine={"dtype": "float32"}
+    )
+    with pytest.raises(ValueError, match="takes no dtype"):
+        await opener("openai")(settings)
