@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from infra.stack.local import LocalStack, free_ports
+from infra.stack.services import FOUNDATION
 
 
 @contextmanager
-def running(only: list[str] | None = None) -> Iterator[LocalStack]:
+def running(only: Iterable[str]) -> Iterator[LocalStack]:
     """A fresh stack that ends with the block, or with this process if that is killed."""
     home = Path(tempfile.mkdtemp(prefix="tessera-"))
     # PostgreSQL runs as another user and must get through.
@@ -30,6 +31,13 @@ def running(only: list[str] | None = None) -> Iterator[LocalStack]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalStack]:
-    """Kafka and the schema registry."""
+    """Kafka and the schema registry; whoever harms them must leave them ready."""
     with running(["kafka", "registry"]) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def full_stack() -> Iterator[LocalStack]:
+    """Everything that is not ours: also Connect, PostgreSQL, Redis and Weaviate."""
+    with running(FOUNDATION) as stack:
         yield stack

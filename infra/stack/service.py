@@ -56,6 +56,8 @@ class Service:
     """What the supervisor must know about one child process.
 
     Attributes:
+        secrets: Variables whose values are read from files at each start, so that they are in no
+            table and no log.
         prepare: Called before each start, in a thread; may block; must be safe to repeat.
         ready: Asked until it passes; ``None`` means one-shot: ready is ending with 0.
         live: Asked every few seconds afterwards; several failures in a row mean a restart.
@@ -70,6 +72,7 @@ class Service:
     port: int | None
     ready: Probe | None
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Path] = field(default_factory=dict)
     prepare: Callable[[], None] = no_preparation
     live: Probe | None = None
     depends_on: tuple[str, ...] = ()

@@ -158,10 +158,11 @@ class Unit:
     async def _spawn(self) -> Process:
         _rotate(self._log_path)
         identity = _identity(self.service.user)
+        secrets = {name: path.read_text() for name, path in self.service.secrets.items()}
         with self._log_path.open("ab") as out:
             return await asyncio.create_subprocess_exec(
                 *self.service.command,
-                env={**self._inherited, **self.service.environment},
+                env={**self._inherited, **self.service.environment, **secrets},
                 stdin=DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from infra import artifacts
 from infra.settings import StackSettings
-from infra.stack.secret import secret
+from infra.stack.secret import secret, secret_path
 from infra.stack.service import LOOPBACK, Service, data_folder, http_ok
 
 NODE = "tessera"
@@ -19,19 +19,23 @@ def service(settings: StackSettings) -> Service:
     data = data_folder("weaviate", settings)
     server = artifacts.folder("weaviate", settings.cache) / "weaviate-server"
     port = settings.weaviate_port
+
+    def prepare() -> None:
+        data.mkdir(parents=True, exist_ok=True)
+        for name in ("weaviate", "weaviate-cluster"):
+            secret(name, settings)
+
     return Service(
         name="weaviate",
         command=(str(server), "--host", LOOPBACK, "--port", str(port), "--scheme", "http"),
         environment={
             "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
-            "AUTHENTICATION_APIKEY_ALLOWED_KEYS": secret("weaviate", settings),
             "AUTHENTICATION_APIKEY_ENABLED": "true",
             "AUTHENTICATION_APIKEY_USERS": NODE,
             "AUTHORIZATION_ADMINLIST_ENABLED": "true",
             "AUTHORIZATION_ADMINLIST_USERS": NODE,
             "AUTOSCHEMA_ENABLED": "false",
             "CLUSTER_ADVERTISE_ADDR": LOOPBACK,
-            "CLUSTER_BASIC_AUTH_PASSWORD": secret("weaviate-cluster", settings),
             "CLUSTER_BASIC_AUTH_USERNAME": NODE,
             "CLUSTER_BIND_ADDR": LOOPBACK,
             "CLUSTER_DATA_BIND_PORT": str(settings.weaviate_gossip_port + 1),
@@ -50,8 +54,12 @@ def service(settings: StackSettings) -> Service:
             "RAFT_PORT": str(settings.weaviate_raft_port),
             "RAFT_TIMEOUTS_MULTIPLIER": "1",
         },
+        secrets={
+            "AUTHENTICATION_APIKEY_ALLOWED_KEYS": secret_path("weaviate", settings),
+            "CLUSTER_BASIC_AUTH_PASSWORD": secret_path("weaviate-cluster", settings),
+        },
         port=port,
-        prepare=lambda: data.mkdir(parents=True, exist_ok=True),
+        prepare=prepare,
         ready=http_ok(port, "/v1/.well-known/ready"),
         artifacts=("weaviate",),
         start_s=180.0,
