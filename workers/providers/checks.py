@@ -7,7 +7,7 @@ promise the second; it is checked all the same, because a caller builds on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,8 @@ from schemas.events import (
 from schemas.openai import TOOL_CHOICES
 from workers.providers import ProviderRefused
 
+REFERENCES = 2_000
+Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 # jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
 OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
 
@@ -80,15 +82,40 @@ def _check(document: str, schema: str, what: str) -> None:
         value = json.loads(document)
     except (ValueError, RecursionError):
         raise _broken(f"{what}: no JSON") from None
+    validator = _validator(schema, "json_schema")
     # A pattern can keep Python's re busy for years; the engine has already kept to it.
-    if '"pattern' in schema:
+    if '"pattern' in json.dumps(validator.schema):
         return
     try:
-        error = next(iter(_validator(schema, "json_schema").iter_errors(value)), None)
+        error = next(iter(_bounded(validator).iter_errors(value)), None)
     except (Unresolvable, RecursionError):
         return
     if isinstance(error, ValidationError):
         raise _broken(f"{what}: {error.json_path} breaks the schema's {error.validator}")
+
+
+def _bounded(validator: Validator) -> Validator:
+    """Returns a validator that gives up with RecursionError after so many references.
+
+    A few lines of schema whose parts refer to each other twice are years of work.
+    """
+    budget = iter(range(REFERENCES))
+
+    def bounded(follow: Keyword) -> Keyword:
+        def keyword(
+            at: Validator, target: object, instance: object, schema: object
+        ) -> Iterator[ValidationError]:
+            if next(budget, None) is None:
+                raise RecursionError
+            yield from follow(at, target, instance, schema) or ()
+
+        return keyword
+
+    known = {name: bounded(rule) for name, rule in validator.VALIDATORS.items() if "Ref" in name}
+    known["$ref"] = bounded(validator.VALIDATORS["$ref"])
+    kind = jsonschema.validators.extend(type(validator), known)  # type: ignore[no-untyped-call]
+    found: Validator = kind(validator.schema, registry=OFFLINE)
+    return found
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,181 @@
+"""workers/providers/chat.py and checks.py: the stream put together, complaints, schemas."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.events import (
+    Completion,
+    FinishReason,
+    Message,
+    Reason,
+    Role,
+    ToolCall,
+    Usage,
+)
+from schemas.openai import FormInvalid
+from tests.contract.asking import PERSON, WEATHER, ask
+from workers.providers import ProviderRefused
+from workers.providers.chat import Complaint, Transcript, quotable, refusal
+from workers.providers.checks import require_answerable, require_kept
+
+# 2 ** 40 references.
+BOMB = {
+    "$ref": "#/$defs/0",
+    "$defs": {str(level): {"allOf": [{"$ref": f"#/$defs/{level + 1}"}] * 2} for level in range(40)}
+    | {"40": {"type": "string"}},
+}
+
+
+def choice(delta: dict[str, object], finish_reason: str | None = None) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+
+
+@given(st.lists(st.text(max_size=5), max_size=8))
+def test_the_deltas_are_the_content(pieces: list[str]) -> None:
+    transcript = Transcript("model")
+    deltas = [transcript.take(choice({"content": piece})) for piece in pieces]
+    transcript.take(choice({}, "stop"))
+    said = "".join(delta.content for delta in deltas if delta)
+    assert transcript.completion().content == said == "".join(pieces)
+
+
+@given(st.recursive(st.none() | st.text() | st.floats() | st.booleans(), st.lists))
+def test_whatever_a_server_sends_is_taken_or_refused_as_not_in_the_form(sent: object) -> None:
+    for chunk in (sent, {"choices": sent}, {"choices": [{"delta": sent}]}, {"usage": sent}):
+        with suppress(FormInvalid):
+            Transcript("model").take(chunk)
+
+
+def test_pieces_of_a_call_are_joined_and_its_name_is_said_once() -> None:
+    transcript = Transcript("model")
+    for arguments in ('{"city":', '"Paris"}'):
+        function = {"name": "weather", "arguments": arguments}
+        transcript.take(choice({"tool_calls": [{"index": 0, "id": "7", "function": function}]}))
+    transcript.take(choice({}, "tool_calls"))
+    [call] = transcript.completion().tool_calls
+    assert call == ToolCall(id="7", name="weather", arguments='{"city":"Paris"}')
+
+
+def test_a_stream_without_a_finish_reason_gives_no_completion() -> None:
+    transcript = Transcript("model")
+    transcript.take(choice({"content": "half a"}))
+    with pytest.raises(ProviderRefused, match=Reason.STREAM_CUT):
+        transcript.completion()
+
+
+@given(st.text(min_size=1, max_size=400), st.text(max_size=100), st.text(max_size=100))
+def test_no_complaint_quotes_the_prompt(prompt: str, before: str, after: str) -> None:
+    request = replace(ask(), messages=(Message(role=Role.USER, content=prompt),))
+    said = quotable(f"{before}{prompt}{after}", request)
+    shown = " ".join(prompt.split())
+    assert len(said) <= 300
+    assert not shown or shown[:16] not in said
+
+
+def test_a_part_of_a_long_prompt_is_recognised_too() -> None:
+    request = ask("My name is Ada Lovelace and my number is 555-1234, call me.")
+    assert quotable("bad input near 'number is 555-1234'", request) == ""
+    assert quotable("temperature is at most 2", request) == "temperature is at most 2"
+
+
+def test_the_value_at_fault_is_cut_off() -> None:
+    assert quotable("too hot (parameter=temperature, value=9)", ask()) == "too hot"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason", "field"),
+    [
+        (Complaint(status=400, message="top_k must be"), Reason.REQUEST_INVALID, "sampling.top_k"),
+        (Complaint(status=400, message="no idea"), Reason.REQUEST_INVALID, None),
+        (Complaint(status=413), Reason.REQUEST_TOO_LARGE, "messages"),
+        (Complaint(status=418), Reason.PROVIDER_FAILED, None),
+        (Complaint(status=422, param="tools[0].function"), Reason.REQUEST_INVALID, "tools"),
+        (Complaint(status=503), Reason.PROVIDER_UNAVAILABLE, None),
+        (Complaint(status=504), Reason.PROVIDER_TIMEOUT, None),
+    ],
+)
+def test_a_complaint_is_one_kind_of_refusal(
+    complaint: Complaint, reason: Reason, field: str | None
+) -> None:
+    told = refusal(complaint, ask())
+    assert (told.reason, told.field) == (reason, field)
+
+
+def test_a_request_without_turns_is_refused() -> None:
+    for messages in ((), (Message(role=Role.UNKNOWN, content="hello"),)):
+        with pytest.raises(ProviderRefused) as caught:
+            require_answerable(replace(ask(), messages=messages))
+        assert caught.value.refusal.field == "messages"
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        ('{"name": "Ada", "adult": true}', True),
+        ('{"name": "Ada"}', False),
+        ('{"name": "Ada", "adult": "yes"}', False),
+        ("Ada", False),
+    ],
+)
+def test_a_completion_that_breaks_its_schema_is_refused(content: str, kept: bool) -> None:
+    request = ask(json_schema=json.dumps(PERSON))
+    completion = told(content=content)
+    if kept:
+        require_kept(completion, request)
+    else:
+        with pytest.raises(ProviderRefused, match=Reason.PROVIDER_FAILED):
+            require_kept(completion, request)
+    require_kept(replace(completion, finish_reason=FinishReason.LENGTH), request)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("weather", '{"city": "Paris"}'), ("weather", "Paris"), ("calendar", "{}")],
+)
+def test_a_tool_call_that_breaks_its_schema_is_refused(name: str, arguments: str) -> None:
+    call = ToolCall(id="1", name=name, arguments=arguments)
+    with pytest.raises(ProviderRefused, match=Reason.PROVIDER_FAILED):
+        require_kept(told(tool_calls=(call,)), ask(tools=(WEATHER,)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"$ref": "http://127.0.0.1:9/schema.json"}',
+        '{"$ref": "#"}',
+        '{"pattern": "^(a+)+$"}',
+        '{"\\u0070attern": "^(a+)+$"}',
+        json.dumps(BOMB),
+    ],
+)
+def test_a_schema_cannot_send_the_check_astray(schema: str) -> None:
+    require_kept(told(content=json.dumps("a" * 40 + "!")), ask(json_schema=schema))
+
+
+def test_a_schema_with_references_is_checked() -> None:
+    schema = {
+        "$defs": {"name": {"type": "string"}},
+        "type": "array",
+        "items": {"$ref": "#/$defs/name"},
+    }
+    request = ask(json_schema=json.dumps(schema))
+    require_kept(told(content='["Ada"]'), request)
+    with pytest.raises(ProviderRefused, match="breaks the schema"):
+        require_kept(told(content="[7]"), request)
+
+
+def told(content: str = "", tool_calls: tuple[ToolCall, ...] = ()) -> Completion:
+    return Completion(
+        model="model",
+        content=content,
+        tool_calls=tool_calls,
+        finish_reason=FinishReason.STOP,
+        usage=Usage(),
+    )
