@@ -93,7 +93,11 @@ def _array_type(schema: dict[str, Any], namespace: str, met: Met) -> Any:
 
 
 def _map_type(schema: dict[str, Any], namespace: str, met: Met) -> Any:
-    return pa.map_(pa.string(), _column_type(schema["values"], namespace, met))
+    values = _column_type(schema["values"], namespace, met)
+    if pa.types.is_nested(values):
+        # Delta can neither append to nor compact such a column once the record has a new field.
+        raise SchemaInvalid("a column cannot hold a map of records or arrays: use an array")
+    return pa.map_(pa.string(), values)
 
 
 COMPLEX: dict[str, Callable[[dict[str, Any], str, Met], Any]] = {

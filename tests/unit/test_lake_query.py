@@ -1,0 +1,95 @@
+"""Questions to the lake: they find what is there, and only read."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from infra.lake import QueryInvalid, query
+from tests.unit.lakes import NOON, data_files, opened, row
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    table = opened(tmp_path / "lake")
+    table.append([row("a", 0), row("b", 1, at=NOON + timedelta(days=1))])
+    return tmp_path / "lake"
+
+
+def test_a_question_reads_only_the_files_and_columns_it_needs(lake: Path) -> None:
+    [plan] = query(
+        lake, "EXPLAIN SELECT tenant FROM inferences WHERE date = '2026-03-01' AND request_id = 'a'"
+    )["explain_value"].to_pylist()
+    assert "Projections: tenant" in plan
+    assert "Filters:" in plan
+    data_files(lake)[1].unlink()
+    found = query(lake, "SELECT request_id FROM inferences WHERE date = DATE '2026-03-01'")
+    assert found.to_pylist() == [{"request_id": "a"}]
+
+
+def test_instants_are_told_in_utc(lake: Path) -> None:
+    asked = query(lake, "SELECT min(hour(requested_at)) AS h FROM inferences")
+    assert asked.to_pylist() == [{"h": 12}]
+
+
+def test_wrong_sql_is_told_in_duckdbs_words(lake: Path) -> None:
+    with pytest.raises(QueryInvalid, match='syntax error at or near "SELEC"'):
+        query(lake, "SELEC 1")
+    with pytest.raises(QueryInvalid, match="prompt_token"):
+        query(lake, "SELECT prompt_token FROM inferences")
+
+
+def test_an_unknown_table_is_answered_with_the_known_ones(lake: Path) -> None:
+    with pytest.raises(QueryInvalid, match="The tables of the lake: inferences"):
+        query(lake, "FROM inference")
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_an_empty_lake_says_that_it_is_empty(tmp_path: Path, made: bool) -> None:
+    root = tmp_path if made else tmp_path / "none"
+    with pytest.raises(QueryInvalid, match="no table"):
+        query(root, "FROM inferences")
+
+
+SECRET = pa.table({"password": ["hunter2"]})
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "",
+        "ATTACH ':memory:' AS other",
+        "ATTACH 'other.db'",
+        "CALL pragma_version()",
+        "COPY inferences TO 'out.csv'",
+        "CREATE TABLE mine AS FROM inferences",
+        "EXPLAIN ANALYZE COPY inferences TO 'out.csv'",
+        "EXPORT DATABASE 'out'",
+        "FROM '/etc/passwd'",
+        "FROM SECRET",
+        "FROM glob('/etc/*')",
+        "FROM parquet_scan('**/*.parquet')",
+        "FROM query('COPY inferences TO ''out.csv''')",
+        "FROM read_blob('/etc/passwd')",
+        "FROM read_csv('/etc/passwd')",
+        "FROM read_text('/etc/passwd')",
+        "FROM sniff_csv('/etc/passwd')",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "PRAGMA enable_profiling",
+        "SELECT 1; COPY inferences TO 'out.csv'",
+        "SELECT 1; SELECT 2",
+        "SET enable_external_access = true",
+    ],
+)
+def test_a_question_can_only_read_the_lake(
+    lake: Path, sql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lake.parent)
+    before = sorted(lake.parent.rglob("*"))
+    with pytest.raises(QueryInvalid):
+        query(lake, sql)
+    assert sorted(lake.parent.rglob("*")) == before
