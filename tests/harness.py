@@ -1,0 +1,266 @@
+"""What broker tests are written with: our processes as real processes, and the log as lists.
+
+Everything waits on a condition with a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from infra.bootstrap import ROOT
+from infra.bus import Record, fetch, partitions
+from infra.provision import make_topics
+from infra.registry import Registry
+from infra.settings import KafkaSettings, RegistrySettings
+from infra.stack.local import LocalStack
+from schemas.codec import Codec
+from schemas.events import Event
+from schemas.topics import Topic
+
+E = TypeVar("E", bound=Event)
+
+POLL_S = 0.05
+READY_S = 90.0
+# Short, so that a killed member is missed soon.
+SESSION_MS = 3000
+
+
+def eventually(
+    condition: Callable[[], object], timeout: float = 30.0, what: str = "the condition"
+) -> None:
+    """Returns when the condition holds; fails at the deadline."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not hold within {timeout:g} s"
+        time.sleep(POLL_S)
+
+
+async def soon(
+    condition: Callable[[], Awaitable[object]], timeout: float = 30.0, what: str = "the condition"
+) -> None:
+    """Returns when the condition holds; fails at the deadline."""
+    deadline = time.monotonic() + timeout
+    while not await condition():
+        assert time.monotonic() < deadline, f"{what} did not hold within {timeout:g} s"
+        await asyncio.sleep(POLL_S)
+
+
+def unique(name: str) -> str:
+    """Returns a name that no other test uses."""
+    return f"{name}-{uuid4().hex[:8]}"
+
+
+class Process:
+    """One of our processes, with its health endpoint.
+
+    Args:
+        command: What follows ``python``.
+        environment: Variables on top of the test's own.
+        log: Where it writes.
+        python: The interpreter; the test's own when left out.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        python: str = sys.executable,
+    ) -> None:
+        self._command = [python, *command]
+        self.port = free_port()
+        self._environment = {**os.environ, **environment, "HEALTH_PORT": str(self.port)}
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, again if it has ended."""
+        with self._log.open("ab") as out:
+            self.child = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def ask(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Returns status and body of the health endpoint; status 0 where nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as found:
+                return found.status, json.load(found)
+        except urllib.error.HTTPError as refused:
+            return refused.code, json.load(refused)
+        except OSError:
+            return 0, {}
+
+    def ready(self, timeout: float = READY_S) -> None:
+        """Returns when it is ready."""
+
+        def is_ready() -> bool:
+            assert self.child.poll() is None, f"{self._command} ended: {self.log()}"
+            return self.ask("/ready")[0] == 200
+
+        eventually(is_ready, timeout, f"readiness of {self._command}")
+
+    def kill(self) -> None:
+        """Ends it as a crash would."""
+        os.killpg(self.child.pid, signal.SIGKILL)
+        self.child.wait()
+
+    def stop(self, timeout: float = 60.0) -> int:
+        """Ends it in good order; returns its exit code."""
+        if self.child.poll() is None:
+            self.child.terminate()
+        return self.child.wait(timeout)
+
+    def log(self) -> str:
+        """Returns the end of its log."""
+        return self._log.read_text(errors="replace")[-4000:]
+
+
+class Bus:
+    """The log of a stack as a test sees it."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        self.environment = {
+            **stack.environment(),
+            "KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS),
+        }
+        self.kafka = KafkaSettings(
+            bootstrap_servers=self.environment["KAFKA_BOOTSTRAP_SERVERS"],
+            session_timeout_ms=SESSION_MS,
+        )
+        self.registry_settings = RegistrySettings(url=self.environment["REGISTRY_URL"])
+        self.admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
+        self.producer = Producer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "message.max.bytes": 16 * 1024 * 1024,
+            }
+        )
+        self._codec: Codec | None = None
+
+    @property
+    def codec(self) -> Codec:
+        """The codec under the registry's ids; provisioning must have run."""
+        if self._codec is None:
+            self._codec = Codec(Registry(self.registry_settings).ids())
+        return self._codec
+
+    def make(self, *topics: Topic[Any]) -> None:
+        """Creates topics."""
+        make_topics(self.admin, list(topics))
+
+    def put(self, topic: str, key: bytes | None, value: bytes | None, **options: Any) -> None:
+        """Produces one record; ``settle`` waits for it."""
+        self.producer.produce(topic, value, key, **options)
+        self.producer.poll(0)
+
+    def send(self, topic: Topic[E], *events: E) -> None:
+        """Produces events and waits until they lie on the log."""
+        for event in events:
+            self.put(topic.name, topic.key(event).encode(), self.codec.encode(event))
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until what was produced lies on the log."""
+        assert self.producer.flush(30) == 0
+
+    def records(self, topic: str) -> list[Record]:
+        """Returns every record of a topic, by partition and offset."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "group.id": unique("reader"),
+                "enable.auto.commit": False,
+                "enable.partition.eof": False,
+                "isolation.level": "read_committed",
+            }
+        )
+        try:
+            ends = {
+                each: consumer.get_watermark_offsets(TopicPartition(topic, each), 30)
+                for each in partitions(consumer, topic)
+            }
+            left = {each for each, (low, high) in ends.items() if high > low}
+            consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in left])
+            found: list[Record] = []
+            deadline = time.monotonic() + 60
+            while left:
+                assert time.monotonic() < deadline, f"{topic} could not be read to its end"
+                found += fetch(consumer, 1000, 0.2)
+                at = {
+                    each.partition: each.offset
+                    for each in consumer.position([TopicPartition(topic, p) for p in left])
+                }
+                left = {each for each in left if at[each] < ends[each][1]}
+            return sorted(found, key=lambda record: (record.partition, record.offset))
+        finally:
+            consumer.close()
+
+    def events(self, topic: Topic[E]) -> list[E]:
+        """Returns every event of a topic."""
+        return [self.codec.decode(record.value, topic.event) for record in self.records(topic.name)]
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Returns a group's committed offsets by partition; -1001 where there is none."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": group})
+        try:
+            wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
+            return {each.partition: each.offset for each in consumer.committed(wanted, 30)}
+        finally:
+            consumer.close()
+
+    def lag(self, group: str, topic: str) -> int:
+        """Returns how many records of a topic a group has not committed yet."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": group})
+        try:
+            wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
+            return sum(
+                consumer.get_watermark_offsets(each, 30)[1] - max(each.offset, 0)
+                for each in consumer.committed(wanted, 30)
+            )
+        finally:
+            consumer.close()
+
+
+@contextmanager
+def running(
+    bus: Bus, command: Sequence[str], folder: Path, *, python: str = sys.executable, **extra: str
+) -> Iterator[Process]:
+    """Runs one of our processes for a block and expects it to end in good order."""
+    environment = {**bus.environment, "LAKE_ROOT": str(folder / "lake"), **extra}
+    process = Process(command, environment, folder / f"{unique('process')}.log", python)
+    try:
+        process.ready()
+        yield process
+    finally:
+        if process.child.poll() is None:
+            process.kill()
+
+
+def free_port() -> int:
+    """Returns a loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
