@@ -76,7 +76,7 @@ def test_no_complaint_quotes_the_prompt(prompt: str, before: str, after: str) ->
     said = quotable(f"{before}{prompt}{after}", request)
     shown = " ".join(prompt.split())
     assert len(said) <= 300
-    assert not shown or shown[:16] not in said
+    assert len(shown) < 4 or shown[:16] not in said
 
 
 def test_a_part_of_a_long_prompt_is_recognised_too() -> None:

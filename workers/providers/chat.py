@@ -63,7 +63,9 @@ STATUSES: dict[int, tuple[Reason, str, str | None]] = {
 }
 SERVER_ERRORS = 500
 QUOTED_CHARACTERS = 300
+# So many characters in a row of the request are a quotation; so few alone give nothing away.
 ECHO_CHARACTERS = 16
+WORD_CHARACTERS = 4
 
 
 def streaming_body(request: InferenceRequested, model: str) -> dict[str, object]:
@@ -246,7 +248,7 @@ def _echoes(said: str, request: InferenceRequested) -> bool:
     ):
         return True
     short = (passage for passage in given.split("\n") if len(passage) < ECHO_CHARACTERS)
-    return any(passage in said for passage in short if passage)
+    return any(passage in said for passage in short if len(passage) >= WORD_CHARACTERS)
 
 
 def _passages(request: InferenceRequested) -> Iterator[str]:
@@ -259,7 +261,6 @@ def _passages(request: InferenceRequested) -> Iterator[str]:
         yield tool.parameters
     if request.json_schema is not None:
         yield request.json_schema
-    yield from request.sampling.stop
 
 
 def _usage(form: Mapping[str, object]) -> Usage:
