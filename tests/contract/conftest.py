@@ -170,7 +170,9 @@ async def openai(scripted: ScriptedServer) -> AsyncIterator[Subject]:
 @on_the_session_loop
 async def openai_before_vllm(vllm: DrivenVLLM) -> AsyncIterator[Subject]:
     """The outside provider before vLLM's own server."""
-    settings = InferenceSettings(provider="openai", base_url=vllm.base_url)
+    settings = InferenceSettings(
+        provider="openai", base_url=vllm.base_url, engine={"strict_tools": True}
+    )
     async with opened(MODEL, vllm.drain, settings) as subject:
         yield subject
 

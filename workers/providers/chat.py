@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from schemas.events import (
     Alternative,
@@ -68,10 +69,22 @@ ECHO_CHARACTERS = 16
 WORD_CHARACTERS = 4
 
 
-def streaming_body(request: InferenceRequested, model: str) -> dict[str, object]:
-    """Returns the body that asks for a stream which ends with the usage."""
+def streaming_body(
+    request: InferenceRequested, model: str, *, strict_tools: bool
+) -> dict[str, object]:
+    """Returns the body that asks for a stream which ends with the usage.
+
+    Args:
+        request: The request.
+        model: The model as the server names it.
+        strict_tools: Whether the server is asked to keep tool calls to their schemas. vLLM lets
+            even required calls break them otherwise; OpenAI takes only some schemas so.
+    """
     stream = {"stream": True, "stream_options": {"include_usage": True}}
-    return {**request_to_openai(request, model), **stream}
+    body = {**request_to_openai(request, model), **stream}
+    for tool in listing(body.get("tools"), "tools") if strict_tools else ():
+        cast(dict[str, dict[str, object]], tool)["function"]["strict"] = True
+    return body
 
 
 @dataclass(slots=True)
@@ -228,9 +241,9 @@ def _field(complaint: Complaint, request: InferenceRequested) -> str | None:
     param = re.split(r"[.\[]", complaint.param)[0]
     if param in FIELDS:
         return FIELDS[param]
-    # Not every server fills in the parameter; most then begin with its name.
+    # Not every server fills in the parameter; most then begin with its name, or quote it.
     for name in sorted(FIELDS, key=len, reverse=True):
-        if re.match(rf"\W*{name}\b", complaint.message):
+        if re.search(rf"^\W*{name}\b|['\"`]{name}['\"`]", complaint.message):
             return FIELDS[name]
     if GRAMMAR.search(complaint.message):
         if request.json_schema is not None:

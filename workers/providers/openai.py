@@ -43,10 +43,12 @@ class Endpoint:
 
     Attributes:
         timeout_s: Longest wait for a connection, for the first part and between parts.
+        strict_tools: Whether the endpoint is asked to keep tool calls to their schemas.
         max_tokens_field: ``max_completion_tokens`` for endpoints that refuse ``max_tokens``.
     """
 
     timeout_s: float = 60
+    strict_tools: bool = False
     max_tokens_field: str = "max_tokens"
 
 
@@ -83,7 +85,7 @@ class OpenAICompatible:
         await self._client.close()
 
     async def _stream(self, request: InferenceRequested, model: str) -> AsyncStream[object]:
-        body = streaming_body(request, model)
+        body = streaming_body(request, model, strict_tools=self._endpoint.strict_tools)
         if "max_tokens" in body:
             body[self._endpoint.max_tokens_field] = body.pop("max_tokens")
         return await self._client.post(

@@ -101,7 +101,8 @@ class VLLM:
 
     async def _stream(self, request: InferenceRequested, model: str) -> AsyncGenerator[str, None]:
         try:
-            asked = ChatCompletionRequest.model_validate(_body(request, model))
+            body = streaming_body(request, model, strict_tools=True)
+            asked = ChatCompletionRequest.model_validate(body)
             answer = await self._chat.create_chat_completion(asked)
         except REFUSED as error:
             raise ProviderRefused(_refused(error, request)) from None
@@ -154,14 +155,6 @@ def _converted(value: object, default: object) -> object:
     if is_dataclass(default) and not isinstance(default, type) and isinstance(value, dict):
         return type(default)(**value)
     return value
-
-
-def _body(request: InferenceRequested, model: str) -> dict[str, object]:
-    body = streaming_body(request, model)
-    for tool in cast(list[dict[str, dict[str, object]]], body.get("tools", [])):
-        # Without it vLLM lets required calls break their schema.
-        tool["function"]["strict"] = True
-    return body
 
 
 def _chunk(event: str) -> Mapping[str, object] | None:
