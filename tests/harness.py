@@ -150,12 +150,15 @@ class Bus:
             session_timeout_ms=SESSION_MS,
         )
         self.registry_settings = RegistrySettings(url=self.environment["REGISTRY_URL"])
-        self.admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap_servers})
+        self.admin = AdminClient(
+            {"bootstrap.servers": self.kafka.bootstrap_servers, "log_level": 0}
+        )
         self.producer = Producer(
             {
                 "bootstrap.servers": self.kafka.bootstrap_servers,
                 "partitioner": "murmur2_random",
                 "message.max.bytes": 16 * 1024 * 1024,
+                "log_level": 0,
             }
         )
         self._codec: Codec | None = None

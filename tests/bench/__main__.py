@@ -1,0 +1,17 @@
+"""Runs a benchmark by name."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+BENCHES: dict[str, str] = {
+    "lake": "tests.bench.lake",
+    "spine": "tests.bench.spine",
+}
+
+if __name__ == "__main__":
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in BENCHES:
+        sys.exit(f"usage: python -m tests.bench {{{','.join(BENCHES)}}}")
+    import_module(BENCHES[name]).run(*sys.argv[2:])
