@@ -223,7 +223,6 @@ async def test_a_prompt_over_the_context_is_refused_with_the_numbers(subject: Su
         (Sampling(max_tokens=0), "sampling.max_tokens"),
         (Sampling(max_tokens=10_000), "sampling.max_tokens"),
         (Sampling(top_logprobs=1_000), "sampling.top_logprobs"),
-        (Sampling(seed=2**80), "sampling.seed"),
         (Sampling(stop=("",)), "sampling.stop"),
     ],
 )
@@ -232,7 +231,7 @@ async def test_a_bad_sampling_parameter_is_refused_by_name(
 ) -> None:
     refusal = await refused(subject, ask(sampling=sampling))
     assert refusal.reason is Reason.REQUEST_INVALID
-    assert refusal.field == field
+    assert refusal.field == field, refusal.message
 
 
 @every_model

@@ -63,9 +63,10 @@ def test_pieces_of_a_call_are_joined_and_its_name_is_said_once() -> None:
     assert call == ToolCall(id="7", name="weather", arguments='{"city":"Paris"}')
 
 
-def test_a_stream_without_a_finish_reason_gives_no_completion() -> None:
+@pytest.mark.parametrize("reason", [None, "abort", "error"])
+def test_a_stream_that_was_not_finished_gives_no_completion(reason: str | None) -> None:
     transcript = Transcript("model")
-    transcript.take(choice({"content": "half a"}))
+    transcript.take(choice({"content": "half a"}, reason))
     with pytest.raises(ProviderRefused, match=Reason.STREAM_CUT):
         transcript.completion()
 

@@ -52,6 +52,8 @@ FIELDS: dict[str, str] = {
 CONTEXT = re.compile(r"maximum context length|context_length_exceeded|exceeds.*context", re.I)
 GRAMMAR = re.compile(r"schema|grammar|structural|xgrammar", re.I)
 VALUE = re.compile(r" \(parameter=.*\)$")
+# vLLM's finish reasons for what it did not finish.
+GIVEN_UP = frozenset({"abort", "error"})
 INVALID = frozenset({400, 422})
 STATUSES: dict[int, tuple[Reason, str, str | None]] = {
     401: (Reason.PROVIDER_FAILED, "the provider does not accept the platform's key", None),
@@ -138,7 +140,8 @@ class Transcript:
         )
 
     def _take_choice(self, choice: Mapping[str, object]) -> Delta | None:
-        if reason := text(choice.get("finish_reason"), "finish_reason"):
+        reason = text(choice.get("finish_reason"), "finish_reason")
+        if reason and reason not in GIVEN_UP:
             self._finish_reason = FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
         if choice.get("logprobs") is not None:
             self._logprobs.extend(_logprobs(mapping(choice["logprobs"], "logprobs")))

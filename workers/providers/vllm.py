@@ -166,7 +166,8 @@ def _chunk(event: str) -> Mapping[str, object] | None:
 def _refused(error: Exception, request: InferenceRequested) -> Refusal:
     if isinstance(error, ValidationError):
         fault = error.errors(include_input=False, include_url=False)[0]
-        complaint = Complaint(status=400, message=fault["msg"], param=str(fault["loc"][0]))
+        param = str(next(iter(fault["loc"]), ""))
+        complaint = Complaint(status=400, message=fault["msg"], param=param)
         return refusal(complaint, request)
     return refusal(_complaint(create_error_response(error).error.model_dump()), request)
 
