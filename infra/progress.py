@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -15,14 +16,22 @@ class Step:
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
+        self._lock = Lock()
+        self._finished = 0
+        self._total = 0
+        self._unit = ""
 
     def expect(self, total: int, unit: str) -> None:
         """Say how many ``unit`` there will be, which turns the spinner into a bar."""
-        self._progress.update(self._task, total=total, count=f"of {total} {unit}")
+        self._total, self._unit = total, unit
+        self._progress.update(self._task, total=total)
 
     def advance(self, count: int) -> None:
         """Say that ``count`` more are finished."""
-        self._progress.advance(self._task, count)
+        with self._lock:
+            self._finished += count
+            text = f"{self._finished} of {self._total} {self._unit}"
+            self._progress.update(self._task, advance=count, count=text)
 
 
 @contextmanager
@@ -41,4 +50,4 @@ def step(what: str) -> Iterator[Step]:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=None, count="")
         yield Step(progress, task)
-        progress.update(task, total=1, completed=1)
+        progress.update(task, total=1, completed=1)  # A step without a count is full now.

@@ -1,0 +1,168 @@
+"""The parts of the local stack that need no service."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.artifacts import ARTIFACTS
+from infra.bootstrap import ROOT
+from infra.settings import StackSettings
+from infra.stack import control, postgres, state
+from infra.stack.local import LocalStack, free_ports
+from infra.stack.secret import secret, secret_path
+from infra.stack.service import Probe, Service, http_ok
+from infra.stack.services import FOUNDATION, SERVICES, build, closure
+from infra.stack.state import State, Status
+from infra.stack.unit import Unit
+
+HERE = StackSettings(home=Path("/nowhere"))
+
+
+def test_the_table_is_in_alphabetical_order_and_names_its_services() -> None:
+    assert list(SERVICES) == sorted(SERVICES)
+    assert list(ARTIFACTS) == sorted(ARTIFACTS)
+    assert [service.name for service in build(HERE).values()] == list(SERVICES)
+    assert set(FOUNDATION) < set(SERVICES)
+
+
+def test_every_service_names_what_exists() -> None:
+    for service in build(HERE).values():
+        assert set(service.depends_on) <= set(SERVICES)
+        assert set(service.artifacts) <= set(ARTIFACTS)
+
+
+def test_building_the_table_writes_nothing(tmp_path: Path) -> None:
+    build(StackSettings(home=tmp_path / "home"))
+    assert not (tmp_path / "home").exists()
+
+
+def test_no_two_services_share_a_port() -> None:
+    ports = [value for name, value in HERE.model_dump().items() if name.endswith("_port")]
+    ports += [HERE.weaviate_gossip_port + 1, HERE.weaviate_raft_port + 1]
+    assert len(ports) == len(set(ports))
+
+
+def test_free_ports_are_distinct_and_leave_room_above(tmp_path: Path) -> None:
+    settings = free_ports(tmp_path)
+    ports = [value for name, value in settings.model_dump().items() if name.endswith("_port")]
+    assert len({*ports, *(port + 1 for port in ports)}) == 2 * len(ports)
+    assert settings.home == tmp_path
+
+
+def test_what_a_service_depends_on_comes_first() -> None:
+    order = closure(["recorder"], build(HERE))
+    assert order == ["kafka", "registry", "provision", "recorder"]
+
+
+def test_an_unknown_service_is_no_service() -> None:
+    with pytest.raises(KeyError, match="kafa"):
+        closure(["kafa"], build(HERE))
+
+
+def test_a_secret_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    settings = StackSettings(home=tmp_path)
+    assert secret("one", settings) == secret("one", settings) != secret("two", settings)
+    assert stat.S_IMODE(secret_path("one", settings).stat().st_mode) == 0o600
+
+
+def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    status = Status(
+        name="kafka", state=State.READY, pid=7, born=1.5, port=9, restarts=2, reason="ended with -9"
+    )
+    state.write(tmp_path / "state.json", {"kafka": status})
+    assert state.read(tmp_path / "state.json") == {"kafka": status}
+    assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_without_a_supervisor_nothing_runs(tmp_path: Path) -> None:
+    stack = LocalStack(StackSettings(home=tmp_path))
+    assert not stack.running()
+    assert stack.status() == {}
+    assert stack.pid("kafka") is None
+    stack.down()
+    with pytest.raises(control.NotRunning):
+        stack.stop("kafka")
+
+
+async def test_the_control_socket_works_in_a_folder_deeper_than_a_socket_path(
+    tmp_path: Path,
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    asked: list[bytes] = []
+
+    async def answer(line: bytes) -> bytes:
+        asked.append(line)
+        return b'{"error": "not today"}\n'
+
+    async with control.listen(deep, answer):
+        with pytest.raises(control.Refused, match="not today"):
+            await asyncio.to_thread(control.ask, deep, "stop", "kafka")
+    assert asked == [b'{"verb": "stop", "name": "kafka"}\n']
+    assert not control.listening(deep)
+
+
+@pytest.mark.parametrize(
+    ("reply", "passes"),
+    [(b"HTTP/1.1 200 OK\r\n\r\n", True), (b"HTTP/1.1 503 No\r\n\r\n", False), (b"", False)],
+)
+async def test_a_probe_passes_on_the_expected_answer_alone(reply: bytes, passes: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        assert await http_ok(port, "/ready").passes() is passes
+
+
+async def test_a_probe_of_a_closed_port_fails() -> None:
+    assert not await Probe(port=1, ask=b"", answer=b"").passes()
+
+
+def test_postgres_moves_out_of_a_private_folder_only_for_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    settings = StackSettings(home=private / "home")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert postgres.places(settings)[1] == private.resolve() / "home" / "data" / "postgres"
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert postgres.places(settings)[1].is_relative_to(postgres.ELSEWHERE)
+
+
+async def test_the_service_of_the_readme_runs(
+    tmp_path: Path,
+) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "infra/README.md").read_text(), re.S)
+    space: dict[str, Callable[[StackSettings], Service]] = {}
+    exec(example, space)
+    settings = free_ports(tmp_path)
+    unit = Unit(
+        space["service"](settings),
+        inherited=settings.inherited,
+        log_path=tmp_path / "echo.log",
+        note=lambda: None,
+        dependencies=nothing_to_wait_for,
+    )
+    unit.start()
+    try:
+        async with asyncio.timeout(30):
+            await unit.good.wait()
+        assert unit.status.state is State.READY
+    finally:
+        await unit.stop()
+    assert unit.status.state is State.STOPPED
+
+
+async def nothing_to_wait_for() -> None:
+    pass
