@@ -83,6 +83,13 @@ def _bring_up(stack: LocalStack, names: list[str], *, detach: bool) -> None:
 
     stack.up(names, detach=detach, wait=False)
     screen.watch_until_ready(stack, closure(names, stack.services))
+    for folder in stack.data_folders():
+        if not folder.is_relative_to(stack.settings.home):
+            typer.echo(
+                f"PostgreSQL may not run as root and its user may not enter {stack.settings.home}, "
+                f"so its data is in {folder}",
+                err=True,
+            )
 
 
 @app.command()
