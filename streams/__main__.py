@@ -21,6 +21,7 @@ import uvloop
 
 from infra.bus import BusUnreachable, Publisher
 from infra.catalog import CatalogInvalid, load
+from infra.offsets import OffsetsHeld
 from infra.registry import Registry, RegistryUnreachable, SchemaMissing
 from infra.settings import (
     GatewaySettings,
@@ -44,7 +45,14 @@ PROCESSORS: dict[str, str] = {
     "recorder": "streams.sinks:open_recorder",
 }
 
-UNFIT = (BusUnreachable, CatalogInvalid, RegistryUnreachable, SchemaMissing, SettingRefused)
+UNFIT = (
+    BusUnreachable,
+    CatalogInvalid,
+    OffsetsHeld,
+    RegistryUnreachable,
+    SchemaMissing,
+    SettingRefused,
+)
 
 
 async def work(name: str, path: str) -> None:

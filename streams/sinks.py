@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import structlog
 
 from infra.lake import TABLES, EventTable, Row
+from infra.offsets import rewind
 from infra.settings import LakeSettings
 from infra.telemetry import RECORDS, trace_id
 from schemas.topics import Topic
@@ -99,10 +101,15 @@ class Sink:
 
 
 def open_recorder(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
-    """Returns a sink for each table of the lake."""
-    return {
-        spec.topic: Sink(
-            EventTable.of(runtime.lake.root, name, group=runtime.name), runtime.lake, fail
-        )
-        for name, spec in TABLES.items()
-    }
+    """Returns a sink for each table of the lake, whose offsets are held to what it has.
+
+    Raises:
+        OffsetsHeld: A table was lost while other recorders are at work.
+    """
+    sinks: dict[Topic[Any], Work] = {}
+    for name, spec in TABLES.items():
+        table = EventTable.of(runtime.lake.root, name, group=runtime.name)
+        stored = partial(table.offset, spec.topic.name)
+        rewind(runtime.kafka, runtime.name, spec.topic.name, stored)
+        sinks[spec.topic] = Sink(table, runtime.lake, fail)
+    return sinks
