@@ -1,7 +1,7 @@
 """Holds a group's committed offsets to what its store really has.
 
-A store that keeps offsets beside its rows is the truth. Where the broker's committed offset is ahead
-of it, the store was lost, replaced or restored from a backup, and the group must read again.
+A store that keeps offsets beside its rows is the truth. Where the broker's committed offset is
+ahead of it, the store was lost, replaced or restored from a backup, and the group must read again.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import structlog
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from infra.bus import TRANSFER_S, BusUnreachable, partitions
+from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch, partitions
 from infra.settings import KafkaSettings
 
 log = structlog.get_logger()
+
+SILENCE_S = 10.0
 
 
 class OffsetsHeld(RuntimeError):
@@ -23,7 +25,11 @@ class OffsetsHeld(RuntimeError):
 
 
 def rewind(
-    kafka: KafkaSettings, group: str, topic: str, stored: Callable[[int], int | None]
+    kafka: KafkaSettings,
+    group: str,
+    topic: str,
+    stored: Callable[[int], int | None],
+    storable: Callable[[Record], bool],
 ) -> dict[int, int]:
     """Sets a group back to the first record that its store lacks, partition by partition.
 
@@ -32,6 +38,7 @@ def rewind(
         group: The group; it must be empty where something is to be set back.
         topic: What it consumes.
         stored: The last offset of a partition that the store has, or None.
+        storable: Whether a record belongs into the store; dead letters, for one, do not.
 
     Returns:
         The new offset of each partition that was set back.
@@ -42,7 +49,13 @@ def rewind(
         OffsetsHeld: Other members are at work.
     """
     consumer = Consumer(
-        {"bootstrap.servers": kafka.bootstrap_servers, "group.id": group, "log_level": 0}
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "log_level": 0,
+        }
     )
     try:
         wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
@@ -51,9 +64,6 @@ def rewind(
             begin, _ = consumer.get_watermark_offsets(TopicPartition(topic, each.partition))
             last = stored(each.partition)
             needed = begin if last is None else last + 1
-            # Never committed, the group starts at the beginning by itself.
-            if max(each.offset, begin) > needed:
-                back[each.partition] = needed
             if last is not None and begin > needed:
                 log.error(
                     "records are gone before they were stored",
@@ -62,6 +72,9 @@ def rewind(
                     first=needed,
                     until=begin,
                 )
+            first = TopicPartition(topic, each.partition, max(needed, begin))
+            if _any(consumer, first, each.offset, storable):
+                back[each.partition] = first.offset
     except KafkaException as problem:
         raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
     finally:
@@ -70,6 +83,23 @@ def rewind(
         _set(kafka, group, topic, back)
         log.warning("store is behind its offsets: reading again", topic=topic, offsets=back)
     return back
+
+
+def _any(
+    consumer: Consumer, first: TopicPartition, until: int, storable: Callable[[Record], bool]
+) -> bool:
+    """Returns whether a storable record lies from one offset up to another."""
+    if first.offset >= until:
+        return False
+    consumer.assign([first])
+    while consumer.position([first])[0].offset < until:
+        records = fetch(consumer, BATCH, SILENCE_S)
+        if any(record.offset < until and storable(record) for record in records):
+            return True
+        # Transaction markers are no records: silence means that nothing is left before the end.
+        if not records:
+            return False
+    return False
 
 
 def _set(kafka: KafkaSettings, group: str, topic: str, offsets: dict[int, int]) -> None:

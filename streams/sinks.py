@@ -13,10 +13,12 @@ from typing import Any
 
 import structlog
 
+from infra.bus import Record
 from infra.lake import TABLES, EventTable, Row
 from infra.offsets import rewind
 from infra.settings import LakeSettings
 from infra.telemetry import RECORDS, trace_id
+from schemas.codec import Codec, SchemaUnlearned, Unreadable
 from schemas.topics import Topic
 from streams.steps import Fail, Runtime, Taken, Work
 
@@ -110,6 +112,17 @@ def open_recorder(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
     for name, spec in TABLES.items():
         table = EventTable.of(runtime.lake.root, name, group=runtime.name)
         stored = partial(table.offset, spec.topic.name)
-        rewind(runtime.kafka, runtime.name, spec.topic.name, stored)
+        storable = partial(_readable, runtime.codec, spec.topic)
+        rewind(runtime.kafka, runtime.name, spec.topic.name, stored, storable)
         sinks[spec.topic] = Sink(table, runtime.lake, fail)
     return sinks
+
+
+def _readable(codec: Codec, topic: Topic[Any], record: Record) -> bool:
+    try:
+        codec.decode(record.value, topic.event)
+    except Unreadable:
+        return False
+    except SchemaUnlearned:
+        return True
+    return True
