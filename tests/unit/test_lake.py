@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -63,10 +64,24 @@ def test_the_partition_is_the_date_in_utc(tmp_path: Path) -> None:
 def test_a_redelivered_offset_is_skipped(tmp_path: Path) -> None:
     table = opened(tmp_path)
     table.append([row("a", 0), row("b", 1)])
-    version = places(tmp_path)
     assert table.append([row("a", 0), row("b", 1), row("c", 2)]) == 1
-    assert table.append([row("a", 0), row("b", 1), row("c", 2)]) == 0
-    assert places(tmp_path) == {**version, "c": (0, 2)}
+    assert places(tmp_path) == {"a": (0, 0), "b": (0, 1), "c": (0, 2)}
+
+
+def test_where_every_offset_is_redelivered_there_is_no_commit(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    table.append([row("a", 0), row("b", 1)])
+    assert table.append([]) == 0
+    assert table.append([row("a", 0), row("b", 1)]) == 0
+    assert len(list(tmp_path.glob("inferences/_delta_log/*.json"))) == 2
+
+
+@pytest.mark.parametrize("key", ["", "'", '"', "\\", "\n", "\0", "%", "null", "🙂", "a" * 5000])
+def test_any_text_can_be_a_key(tmp_path: Path, key: str) -> None:
+    table = opened(tmp_path)
+    assert table.append([row(key, 0)]) == 1
+    assert table.append([row(key, 1)]) == 0
+    assert table.append([row("m", 2), row(key, 3), row(f"{key}x", 4)]) == 2
 
 
 def test_the_first_row_of_a_key_wins(tmp_path: Path) -> None:
@@ -85,12 +100,6 @@ def test_offsets_advance_where_every_row_is_dropped(tmp_path: Path) -> None:
     assert table.offset(TOPIC, 1) is None
 
 
-def test_nothing_to_append_makes_no_commit(tmp_path: Path) -> None:
-    table = opened(tmp_path)
-    assert table.append([]) == 0
-    assert len(list(tmp_path.glob("inferences/_delta_log/*.json"))) == 1
-
-
 def test_each_group_keeps_its_own_offsets(tmp_path: Path) -> None:
     opened(tmp_path).append([row("a", 5)])
     other = opened(tmp_path, group="audit")
@@ -99,9 +108,10 @@ def test_each_group_keeps_its_own_offsets(tmp_path: Path) -> None:
 
 
 def test_an_append_opens_no_file_of_another_date(tmp_path: Path) -> None:
-    opened(tmp_path).append([row("a", 0, at=NOON - timedelta(days=1))])
+    yesterday = NOON - timedelta(days=1)
+    opened(tmp_path).append([row("a", 0, at=yesterday), row("c", 1, at=yesterday)])
     data_files(tmp_path)[0].unlink()
-    assert opened(tmp_path).append([row("b", 1)]) == 1
+    assert opened(tmp_path).append([row("b", 2)]) == 1
 
 
 def test_the_tables_are_named_after_their_topics_events(tmp_path: Path) -> None:
@@ -229,6 +239,21 @@ def test_compaction_keeps_files_that_a_reader_may_still_hold(tmp_path: Path) -> 
         table.append([row(f"k{offset}", offset)])
     table.compact()
     assert len(data_files(tmp_path)) == 4
+
+
+def test_one_compaction_runs_at_a_time(tmp_path: Path) -> None:
+    table = opened(tmp_path)
+    for offset in range(3):
+        table.append([row(f"k{offset}", offset)])
+    lock = tmp_path / "inferences/.compacting"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        table.compact(timedelta(0))
+        assert len(data_files(tmp_path)) == 3
+    table.compact(timedelta(0))
+    assert len(data_files(tmp_path)) == 1
+    # A vacuum that took the file away would let the next two compactions hold different locks.
+    assert lock.exists()
 
 
 # Growing schemas
