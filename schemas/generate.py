@@ -15,8 +15,12 @@ import json
 import keyword
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 from schemas.avro import AVSC, Schema, SchemaInvalid, definitions, roots
 
@@ -54,23 +58,23 @@ class Event:
 
 '''
 
-PLAIN = {
-    "boolean": "bool",
-    "int": "int",
-    "long": "int",
-    "float": "float",
-    "double": "float",
-    "bytes": "bytes",
-    "string": "str",
+PLAIN: dict[str, type] = {
+    "boolean": bool,
+    "bytes": bytes,
+    "double": float,
+    "float": float,
+    "int": int,
+    "long": int,
+    "string": str,
 }
 
 # fastavro converts these by itself, both ways.
-LOGICAL = {
-    ("bytes", "decimal"): "Decimal",
-    ("int", "date"): "date",
-    ("long", "timestamp-micros"): "datetime",
-    ("long", "timestamp-millis"): "datetime",
-    ("string", "uuid"): "UUID",
+LOGICAL: dict[tuple[str, str], type] = {
+    ("bytes", "decimal"): Decimal,
+    ("int", "date"): date,
+    ("long", "timestamp-micros"): datetime,
+    ("long", "timestamp-millis"): datetime,
+    ("string", "uuid"): UUID,
 }
 
 
@@ -82,6 +86,9 @@ def render(folder: Path = AVSC) -> str:
             where and what.
     """
     known = definitions(folder)
+    for name, count in Counter(map(_class, known)).items():
+        if count > 1:
+            raise SchemaInvalid(f"{name} is the name of {count} types; their classes would be one")
     enums = [name for name, schema in known.items() if schema["type"] == "enum"]
     records = list(_after_their_parts(known))
     lines = [HEADER]
@@ -114,20 +121,21 @@ def _after_their_parts(known: dict[str, dict[str, object]]) -> Iterator[str]:
 
 def _uses(schema: dict[str, object], known: dict[str, dict[str, object]]) -> Iterator[str]:
     for field in _fields(schema):
-        name = _innermost(field["type"], str(schema["namespace"]))  # type: ignore[arg-type]
+        where = f"{schema['name']}.{field['name']}"
+        name = _innermost(field["type"], str(schema["namespace"]), where)  # type: ignore[arg-type]
         if name in known and known[name]["type"] == "record":
             yield name
 
 
-def _innermost(schema: Schema, namespace: str) -> str:
+def _innermost(schema: Schema, namespace: str, where: str) -> str:
     if isinstance(schema, list):
-        return _innermost(_branch(schema, namespace), namespace)
+        return _innermost(_branch(schema, where), namespace, where)
     if isinstance(schema, str):
         return schema if schema in PLAIN or "." in schema else f"{namespace}.{schema}"
     if schema["type"] in ("record", "enum"):
         return f"{schema.get('namespace', namespace)}.{schema['name']}"
     inner = schema.get("items") or schema.get("values") or schema["type"]
-    return _innermost(inner, namespace)  # type: ignore[arg-type]
+    return _innermost(inner, namespace, where)  # type: ignore[arg-type]
 
 
 def _fields(schema: dict[str, object]) -> list[dict[str, object]]:
@@ -140,6 +148,12 @@ def _branch(union: list[object], where: str) -> Schema:
     return union[1]  # type: ignore[return-value]
 
 
+def _doc(schema: dict[str, object]) -> str:
+    if not schema.get("doc"):
+        raise SchemaInvalid(f"{schema['name']} has no doc")
+    return str(schema["doc"])
+
+
 def _class(name: str) -> str:
     return name.rpartition(".")[2]
 
@@ -149,7 +163,7 @@ def _enum(schema: dict[str, object]) -> str:
     if schema.get("default") not in symbols:
         raise SchemaInvalid(f"{schema['name']}: an enum must have a default symbol")
     members = "".join(f'    {symbol} = "{symbol}"\n' for symbol in symbols)
-    return f'\nclass {schema["name"]}(StrEnum):\n    """{schema["doc"]}"""\n\n{members}\n'
+    return f'\nclass {schema["name"]}(StrEnum):\n    """{_doc(schema)}"""\n\n{members}\n'
 
 
 def _record(schema: dict[str, object], known: dict[str, dict[str, object]]) -> str:
@@ -184,7 +198,7 @@ def _docstring(schema: dict[str, object], typed: list[_Field]) -> str:
         )
         for field in typed
     ]
-    text = "\n".join([textwrap.fill(str(schema["doc"]), 90), "", "Attributes:", *attributes])
+    text = "\n".join([textwrap.fill(_doc(schema), 90), "", "Attributes:", *attributes])
     return textwrap.indent(f'"""{text}\n"""\n\n', "    ", lambda line: bool(line.strip()))
 
 
@@ -236,7 +250,7 @@ class _Field:
         if isinstance(schema, list):
             return f"{self._type(_branch(schema, self.where))} | None"
         if isinstance(schema, str):
-            return PLAIN[schema]
+            return PLAIN[schema].__name__
         match schema["type"]:
             case "record" | "enum":
                 return _class(str(schema["name"]))
@@ -249,7 +263,7 @@ class _Field:
             case plain:
                 found = PLAIN.get(str(plain))
         if found:
-            return found
+            return found.__name__
         raise SchemaInvalid(f"{self.where}: {json.dumps(schema)} is not supported")
 
     def _default(self) -> str:
@@ -265,7 +279,9 @@ class _Field:
                     return " = ()"
                 case "map" if default == {}:
                     return " = field(default_factory=dict)"
-        if default is None or (isinstance(schema, str) and isinstance(default, str | int | float)):
+        if isinstance(schema, list) and default is None:
+            return " = None"
+        if isinstance(schema, str) and type(default) is PLAIN[schema]:
             return f" = {default!r}"
         raise SchemaInvalid(f"{self.where}: default {json.dumps(default)} is not supported")
 
