@@ -30,10 +30,14 @@ def full_name(schema: dict[str, object], namespace: str) -> str:
 
 @cache
 def definitions(folder: Path = AVSC) -> dict[str, dict[str, object]]:
-    """Returns every record and enum defined in a folder by full name, in file order."""
+    """Returns every record and enum defined in a folder by full name, in file order.
+
+    Raises:
+        SchemaInvalid: A file is no JSON, or a type is defined twice.
+    """
     found: dict[str, dict[str, object]] = {}
     for path in sorted(folder.glob("*.avsc")):
-        for name, schema in _named(json.loads(path.read_text()), ""):
+        for name, schema in _named(_read(path), ""):
             if name in found:
                 raise SchemaInvalid(f"{path.name}: {name} is defined twice")
             found[name] = schema
@@ -43,8 +47,7 @@ def definitions(folder: Path = AVSC) -> dict[str, dict[str, object]]:
 @cache
 def roots(folder: Path = AVSC) -> dict[str, Path]:
     """Returns the file of each top-level record, by full name."""
-    paths = sorted(folder.glob("*.avsc"))
-    return {full_name(json.loads(path.read_text()), ""): path for path in paths}
+    return {full_name(_read(path), ""): path for path in sorted(folder.glob("*.avsc"))}
 
 
 def whole(name: str, folder: Path = AVSC) -> dict[str, object]:
@@ -57,6 +60,55 @@ def whole(name: str, folder: Path = AVSC) -> dict[str, object]:
     if not isinstance(schema, dict):
         raise SchemaInvalid(f"{name} is no record")
     return schema
+
+
+def is_bounded(schema: dict[str, object]) -> bool:
+    """Returns whether the length of a value bounds what it takes to read it.
+
+    It does not where a type holds itself (a short value can nest deeper than any stack), or where
+    a list holds items that take no bytes (a short value can hold any number of them).
+    """
+    known = dict(_named(schema, ""))
+
+    def bounded(part: Schema, namespace: str, inside: frozenset[str]) -> bool:
+        if isinstance(part, list):
+            return all(bounded(branch, namespace, inside) for branch in part)  # type: ignore[arg-type]
+        if isinstance(part, str):
+            return _referred(part, namespace) not in inside
+        if "fields" in part:
+            name = full_name(part, namespace)
+            namespace, inside = name.rpartition(".")[0], inside | {name}
+        if not all(bounded(each, namespace, inside) for each in _parts(part)):
+            return False
+        return "items" not in part or not _takes_no_bytes(part["items"], namespace, known)  # type: ignore[arg-type]
+
+    return bounded(schema, "", frozenset())
+
+
+def _takes_no_bytes(schema: Schema, namespace: str, known: dict[str, dict[str, object]]) -> bool:
+    if isinstance(schema, list):
+        return False
+    if isinstance(schema, str) and schema in PRIMITIVES:
+        return schema == "null"
+    if isinstance(schema, str):
+        name = _referred(schema, namespace)
+        return name in known and _takes_no_bytes(known[name], namespace, known)
+    if "fields" in schema:
+        namespace = full_name(schema, namespace).rpartition(".")[0]
+        return all(_takes_no_bytes(part, namespace, known) for part in _parts(schema))
+    return schema["type"] == "null" or schema.get("size") == 0
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        schema: dict[str, object] = json.loads(path.read_text())
+    except ValueError as problem:
+        raise SchemaInvalid(f"{path.name} is no JSON: {problem}") from None
+    return schema
+
+
+def _referred(name: str, namespace: str) -> str:
+    return name if "." in name or name in PRIMITIVES else f"{namespace}.{name}"
 
 
 def _named(schema: Schema, namespace: str) -> Iterator[tuple[str, dict[str, object]]]:
@@ -91,7 +143,7 @@ def _inline(
     if isinstance(schema, str):
         if schema in PRIMITIVES:
             return schema
-        name = schema if "." in schema else f"{namespace}.{schema}"
+        name = _referred(schema, namespace)
         if name in seen:
             return name
         if name not in known:

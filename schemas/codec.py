@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import fastavro
 
-from schemas.avro import full_name, whole
+from schemas.avro import full_name, is_bounded, whole
 from schemas.events import EVENTS, Event
 
 E = TypeVar("E", bound=Event)
@@ -45,6 +45,7 @@ _BROKEN = (
     KeyError,
     MemoryError,
     OverflowError,
+    RecursionError,
     TypeError,
     ValueError,
     fastavro.schema.SchemaParseException,
@@ -114,11 +115,15 @@ class Codec:
         """Remembers a writer's schema.
 
         Raises:
-            Unreadable: It is no Avro record schema.
+            Unreadable: It is no Avro record schema, or one whose values could take any amount of
+                memory whatever their length.
         """
         try:
             name = full_name(dict(schema), "")
+            bounded = is_bounded(dict(schema))
             parsed = fastavro.parse_schema(dict(schema))
         except _BROKEN as problem:
             raise Unreadable(f"schema {schema_id} is no Avro record: {problem}") from None
+        if not bounded:
+            raise Unreadable(f"schema {schema_id} describes values without bound")
         self._writers[schema_id] = (name, parsed)
