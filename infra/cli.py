@@ -255,7 +255,7 @@ def test(ctx: typer.Context) -> None:
     stack = _stack()
     ensure_environment("worker", stack.settings.cache)
     stack.prepare(SERVICES)
-    raise typer.Exit(_run([sys.executable, "-m", "pytest", *ctx.args], stack))
+    raise typer.Exit(_run([sys.executable, "-m", "pytest", *ctx.args]))
 
 
 @app.command(context_settings=PASS_ON)

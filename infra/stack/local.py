@@ -27,6 +27,7 @@ from infra.stack.state import GOOD, Status
 
 POLL_S = 0.05
 START_S = 600.0
+RELEASE_S = 60.0
 GIVE_UP_AFTER = 4
 
 
@@ -45,7 +46,9 @@ class LocalStack:
     """
 
     def __init__(self, settings: StackSettings) -> None:
-        self.settings = settings.model_copy(update={"home": settings.home.resolve()})
+        # A relative home is one of this clone, wherever the command was given.
+        home = (ROOT / settings.home).resolve()
+        self.settings = settings.model_copy(update={"home": home})
         self.services = build(self.settings)
         self._run = run_folder(self.settings)
         self._supervisor: subprocess.Popen[bytes] | None = None
@@ -93,9 +96,7 @@ class LocalStack:
         except control.NotRunning:
             return
         until(lambda: not self.running(), timeout, lambda: "the stack did not stop")
-        if self._supervisor is not None:
-            self._supervisor.communicate(timeout=timeout)
-            self._supervisor = None
+        self._let_go(timeout)
 
     def attend(self) -> None:
         """Wait until a stack that ends with this process has ended."""
@@ -148,6 +149,8 @@ class LocalStack:
 
         def ready() -> bool:
             found = self.status()
+            if not found:
+                raise StackFailed(self.diagnosis(names))
             for name in names:
                 if name in found and found[name].restarts >= GIVE_UP_AFTER:
                     raise StackFailed(self.diagnosis([name]))
@@ -200,6 +203,7 @@ class LocalStack:
     def _ensure_supervisor(self, *, detach: bool) -> None:
         if self.running():
             return
+        self._let_go(RELEASE_S)
         log_path = self.log_path("supervisor")
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as out:
@@ -213,6 +217,12 @@ class LocalStack:
                 start_new_session=True,
             )
         until(self._listening_or_over, 60.0, lambda: self.diagnosis([]))
+
+    def _let_go(self, timeout: float) -> None:
+        """Wait for the end of a supervisor of ours that listens no more; close its pipe."""
+        if self._supervisor is not None:
+            self._supervisor.communicate(timeout=timeout)
+            self._supervisor = None
 
     def _listening_or_over(self) -> bool:
         assert self._supervisor is not None

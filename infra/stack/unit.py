@@ -12,6 +12,7 @@ import time
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -33,9 +34,9 @@ LOG_KEPT_BYTES = 16 * 1024 * 1024
 _libc = ctypes.CDLL(None)
 
 
-def _die_with_parent() -> None:
+def _end_with_parent(number: signal.Signals) -> None:
     """Runs in the child, after any change of user (which would clear the setting)."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 class Unit:
@@ -84,12 +85,15 @@ class Unit:
         """Keep it running from now on; nothing happens if it already is."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._keep(), name=self.service.name)
+            self._task.add_done_callback(_end_on_surprise)
 
     async def stop(self) -> None:
         """End it and its process group and stay down; returns when it is gone."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+            # The task may have been ending the process when it was cancelled.
+            await self._end()
         self._become(State.STOPPED)
 
     def kill(self) -> None:
@@ -167,7 +171,7 @@ class Unit:
                 stdout=out,
                 stderr=out,
                 process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(_end_with_parent, self.service.stop_signal),
                 user=identity and identity.pw_uid,
                 group=identity and identity.pw_gid,
                 extra_groups=identity and [],
@@ -197,6 +201,13 @@ class Unit:
             self.good.clear()
         log.info("service changed", service=self.service.name, state=state.value, reason=reason)
         self._note()
+
+
+def _end_on_surprise(task: asyncio.Task[None]) -> None:
+    """A mistake of ours must not look like a service that waits: end, and let the log tell."""
+    if not task.cancelled() and (surprise := task.exception()):
+        log.error("supervision failed", service=task.get_name(), exc_info=surprise)
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def _over(ended: asyncio.Task[int], within_s: float) -> bool:

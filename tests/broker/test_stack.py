@@ -167,6 +167,18 @@ def test_down_leaves_no_process() -> None:
         assert stack.status() == {}
 
 
+def test_a_killed_supervisor_takes_everything_along_and_a_new_one_starts() -> None:
+    with running(["postgres", "redis"]) as stack:
+        supervisor = psutil.Process(stack.pid("redis")).parent()
+        assert supervisor is not None
+        services = supervisor.children(recursive=True)
+        supervisor.kill()
+        assert not psutil.wait_procs(services, timeout=WAIT_S)[1]
+        assert stack.status() == {}
+        stack.up(["postgres", "redis"])
+        assert stack.pid("redis") not in {process.pid for process in services}
+
+
 def test_postgres_keeps_a_logical_log(full_stack: LocalStack) -> None:
     with psycopg.connect(dsn(full_stack)) as session:
         assert session.execute("show wal_level").fetchone() == ("logical",)
