@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from infra.bus import Record, fetch, partitions
 from infra.prefix import Prefix
@@ -73,7 +73,9 @@ class Intake:
         self._abandon = abandon
         self._fail = fail
         self._loop = asyncio.get_running_loop()
-        self._consumer = Consumer(_settings(name, client_id, kafka))
+        self._consumer = Consumer(
+            {**_settings(name, client_id, kafka), "on_commit": self._committed}
+        )
         self._prefixes: dict[int, Prefix[int]] = {}
         self._uncommitted: dict[int, int] = {}
         self._under_way = 0
@@ -106,7 +108,12 @@ class Intake:
         await asyncio.to_thread(self._thread.join)
 
     def _poll(self) -> None:
-        self._consumer.subscribe([self._topic], on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer.subscribe(
+            [self._topic],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+        )
         committed_at = time.monotonic()
         deadline = float("inf")
         try:
@@ -168,6 +175,19 @@ class Intake:
             log.warning("commit failed", error=problem.args[0].name())
         self._uncommitted.clear()
 
+    def _committed(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        """Takes back what the broker did not take, unless more has been finished meanwhile."""
+        for each in offsets:
+            problem = error or each.error
+            if problem is not None and each.partition in self._prefixes:
+                log.warning("commit failed", partition=each.partition, error=problem.name())
+                self._uncommitted.setdefault(each.partition, each.offset)
+
+    def _assigned(self, consumer: Consumer, new: list[TopicPartition]) -> None:
+        consumer.incremental_assign(new)
+        # What stays keeps its state; what comes must be brought into it before it is read.
+        (consumer.pause if self._paused else consumer.resume)(new)
+
     def _revoked(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         self._reap()
         self._commit(wait=True)
@@ -178,8 +198,6 @@ class Intake:
         for partition in partitions:
             self._prefixes.pop(partition, None)
             self._uncommitted.pop(partition, None)
-        # A change of assignment resumes what was paused.
-        self._paused = False
         self._loop.call_soon_threadsafe(self._abandon, partitions)
 
 
