@@ -139,7 +139,7 @@ class Worker(Generic[E]):
             kafka, [REQUEST_CANCELLED.name], now() - REMEMBER, self._hear, f"{client_id}-control"
         )
         self._tasks: dict[asyncio.Task[None], int] = {}
-        self._running: dict[tuple[str, str], asyncio.Task[Iterable[Outgoing]]] = {}
+        self._running: dict[asyncio.Task[Iterable[Outgoing]], tuple[str, str]] = {}
         self._cancelled: dict[tuple[str, str], datetime] = {}
         self._hearing: set[asyncio.Task[None]] = set()
 
@@ -241,7 +241,7 @@ class Worker(Generic[E]):
         if left <= 0:
             return job.give_up(_EXPIRED)
         task = asyncio.ensure_future(job.perform(lambda part: self._emit(part, headers)))
-        self._running[key] = task
+        self._running[task] = key
         try:
             async with asyncio.timeout(left) as limit:
                 concluded = await task
@@ -251,12 +251,14 @@ class Worker(Generic[E]):
             RECORDS.labels("expired").inc()
             return job.give_up(_EXPIRED)
         except asyncio.CancelledError:
-            if key not in self._cancelled or _being_cancelled():
+            if _being_cancelled():
                 raise
+            if key not in self._cancelled:
+                raise RuntimeError("the work cancelled itself") from None
             RECORDS.labels("cancelled").inc()
             return job.give_up(_CANCELLED)
         finally:
-            self._running.pop(key, None)
+            del self._running[task]
         RECORDS.labels("performed").inc()
         return concluded
 
@@ -293,11 +295,13 @@ class Worker(Generic[E]):
                 continue
             key = (cancelled.tenant, cancelled.request_id)
             self._cancelled[key] = cancelled.deadline
-            if task := self._running.get(key):
+            # Delivered twice, a request can be under way twice.
+            for task in [task for task, whose in self._running.items() if whose == key]:
                 task.cancel()
-        instant = now()
+        instant, running = now(), set(self._running.values())
         for key in [key for key, until in self._cancelled.items() if until < instant]:
-            del self._cancelled[key]
+            if key not in running:
+                del self._cancelled[key]
 
 
 _CANCELLED = Refusal(reason=Reason.CANCELLED, message="the caller cancelled the request")
