@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -55,8 +55,8 @@ class Tried:
         return "".join(part.delta.content for part in self.parts if part.delta)
 
 
-def concluded(outgoing: object) -> InferenceCompleted:
-    [(topic, event)] = outgoing  # type: ignore[misc]
+def concluded(outgoing: Iterable[Outgoing]) -> InferenceCompleted:
+    [(topic, event)] = outgoing
     assert topic is INFERENCE_COMPLETED
     assert isinstance(event, InferenceCompleted)
     return event
