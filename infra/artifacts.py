@@ -1,5 +1,7 @@
 """What packages cannot carry as-is, kept by version in the shared cache outside the work tree.
 
+    python -m infra.artifacts NAME ...      fetch some of it beforehand
+
 Knows how each piece is fetched or built, once: into a scratch folder, renamed when complete, under
 a file lock. Does not know who runs it. ``ARTIFACTS`` is the whole list.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping
@@ -174,3 +177,16 @@ ARTIFACTS: dict[str, Artifact] = {
     ),
     "weaviate": Artifact(version=WEAVIATE, what="Weaviate (built from source)", make=_weaviate),
 }
+
+
+def main() -> None:
+    """Make sure of the artifacts that are named."""
+    try:
+        for name in sys.argv[1:]:
+            print(ensure(name, StackSettings()))
+    except Unready as lack:
+        raise SystemExit(f"tessera: {lack}") from None
+
+
+if __name__ == "__main__":
+    main()

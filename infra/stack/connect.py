@@ -6,12 +6,16 @@ goes on by itself after a restart (a standalone worker forgets those that came o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from infra import artifacts
 from infra.settings import StackSettings
 from infra.stack.jvm import LOGGING, java, properties, write
 from infra.stack.service import LOOPBACK, Service, data_folder, http_ok
 
 HEAP_MIB = 512
+PLUGINS = ("converter", "debezium")
 
 
 def service(settings: StackSettings) -> Service:
@@ -20,7 +24,13 @@ def service(settings: StackSettings) -> Service:
     config, logging = folder / "worker.properties", folder / "log4j2.properties"
 
     def prepare() -> None:
-        write(config, properties(_configuration(settings)))
+        values = configuration(
+            broker=f"{LOOPBACK}:{settings.kafka_port}",
+            registry=f"http://{LOOPBACK}:{settings.registry_port}/apis/ccompat/v7",
+            listener=f"http://{LOOPBACK}:{settings.connect_port}",
+            plugins=[artifacts.folder(name, settings.cache) for name in PLUGINS],
+        )
+        write(config, properties(values))
         write(logging, LOGGING)
 
     return Service(
@@ -37,14 +47,15 @@ def service(settings: StackSettings) -> Service:
         prepare=prepare,
         ready=http_ok(settings.connect_port, "/connectors"),
         depends_on=("kafka", "registry"),
-        artifacts=("converter", "debezium", "kafka"),
+        artifacts=(*PLUGINS, "kafka"),
         start_s=180.0,
     )
 
 
-def _configuration(settings: StackSettings) -> dict[str, str | int]:
-    registry = f"http://{LOOPBACK}:{settings.registry_port}/apis/ccompat/v7"
-    plugins = [artifacts.folder(name, settings.cache) for name in ("converter", "debezium")]
+def configuration(
+    *, broker: str, registry: str, listener: str, plugins: Sequence[Path]
+) -> dict[str, str | int]:
+    """What the worker is told; the image for Docker is told the same with other addresses."""
     topics = {
         f"{kind}.storage.{key}": value
         for kind in ("config", "offset", "status")
@@ -59,9 +70,9 @@ def _configuration(settings: StackSettings) -> dict[str, str | int]:
         )
     }
     return {
-        "bootstrap.servers": f"{LOOPBACK}:{settings.kafka_port}",
+        "bootstrap.servers": broker,
         "group.id": "connect",
-        "listeners": f"http://{LOOPBACK}:{settings.connect_port}",
+        "listeners": listener,
         "offset.flush.interval.ms": 1000,
         "offset.storage.partitions": 1,
         "status.storage.partitions": 1,

@@ -10,11 +10,12 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from infra import maven, models
+from infra import artifacts, maven, models
 from infra.artifacts import WEAVIATE
 from infra.bootstrap import ROOT, UV_VERSION
-from infra.converter import PACKAGE
 from infra.settings import StackSettings
+from infra.stack import connect
+from infra.stack.jvm import properties
 from infra.stack.kafka import MAX_MESSAGE_BYTES
 from infra.stack.processes import VLLM
 from infra.stack.services import build
@@ -75,9 +76,8 @@ def test_versions_are_those_of_the_local_stack() -> None:
     assert images["registry"] == maven.REGISTRY
     assert images["weaviate"] == WEAVIATE
     assert images["postgres"].split(".")[0] == "18"
-    assert f"debezium/connect:{maven.DEBEZIUM}.Final" in DOCKERFILE
+    assert f"apache/kafka:{maven.KAFKA}" in DOCKERFILE
     assert f"uv=={UV_VERSION}" in DOCKERFILE
-    assert PACKAGE in DOCKERFILE
     assert all(package in DOCKERFILE for package in models.PACKAGES.values())
 
 
@@ -94,6 +94,17 @@ def test_our_processes_are_started_as_locally() -> None:
         assert SERVICES[name]["command"][1:] == list(LOCAL[name].command[1:])
         assert set(LOCAL[name].environment) <= set(SERVICES[name]["environment"])
     assert VLLM.items() <= SERVICES["inference"]["environment"].items()
+
+
+def test_connect_is_told_the_same() -> None:
+    folder = Path("/opt/connect/plugins")
+    expected = connect.configuration(
+        broker="kafka:9092",
+        registry="http://registry:8080/apis/ccompat/v7",
+        listener="http://0.0.0.0:8083",
+        plugins=[folder / artifacts.folder(name, ROOT).name for name in connect.PLUGINS],
+    )
+    assert (ROOT / "infra" / "connect.properties").read_text() == properties(expected)
 
 
 def test_the_broker_takes_messages_of_the_same_size() -> None:

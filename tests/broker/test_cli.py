@@ -1,0 +1,135 @@
+"""The command line as it is typed, on a stack of one small service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.bootstrap import ROOT
+from infra.stack.local import LocalStack, free_ports, until
+
+pytestmark = pytest.mark.stack
+
+TESSERA = str(Path(sys.executable).parent / "tessera")
+WAIT_S = 60.0
+
+
+class Terminal:
+    """Types commands for one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = free_ports(home)
+        self.stack = LocalStack(self.settings)
+        ports = self.settings.model_dump(exclude={"cache", "inherited"})
+        self.environment = {
+            **os.environ,
+            **{f"STACK_{name.upper()}": str(value) for name, value in ports.items()},
+        }
+
+    def types(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [TESSERA, *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd="/",
+            timeout=2 * WAIT_S,
+        )
+
+    def attached(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [TESSERA, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=self.environment,
+        )
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    home = Path(tempfile.mkdtemp(prefix="tessera-"))
+    terminal = Terminal(home)
+    try:
+        yield terminal
+    finally:
+        terminal.stack.down()
+        shutil.rmtree(home)
+
+
+def test_a_detached_stack_runs_until_it_is_told_to_stop(terminal: Terminal) -> None:
+    up = terminal.types("up", "--only", "redis", "--detach")
+    assert up.returncode == 0, up.stderr
+    status = terminal.types("status")
+    assert "ready" in status.stdout
+    assert status.returncode == 1, "the others are down"
+    assert "ready to accept" in terminal.types("logs", "redis", "-n", "5").stdout.lower()
+    refused = terminal.types("reset", "--yes")
+    assert refused.returncode == 1
+    assert "tessera down" in refused.stderr
+    assert terminal.types("down").stdout == "stopped\n"
+    assert not terminal.stack.running()
+
+
+def test_reset_deletes_the_data_and_nothing_else(terminal: Terminal) -> None:
+    home = terminal.settings.home
+    for folder in ("data/redis", "lake/inferences", "logs", "envs"):
+        (home / folder).mkdir(parents=True)
+    asked = terminal.types("reset")
+    assert asked.returncode != 0
+    assert (home / "data").exists()
+    assert terminal.types("reset", "--yes").returncode == 0
+    assert sorted(path.name for path in home.iterdir()) == ["envs", "logs"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_attached_stack_ends_with_its_terminal(
+    terminal: Terminal, number: signal.Signals
+) -> None:
+    with terminal.attached("up", "--only", "redis") as process:
+        assert process.stdout is not None
+        assert "Ctrl-C stops everything" in process.stdout.readline()
+        redis = psutil.Process(terminal.stack.pid("redis"))
+        process.send_signal(number)
+        process.wait(WAIT_S)
+    until(lambda: not redis.is_running(), WAIT_S, lambda: "redis still runs")
+    until(lambda: not terminal.stack.running(), WAIT_S, lambda: "the supervisor still runs")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("ask", "hello"), "run: tessera up"),
+        (("logs", "redis"), "has no log"),
+        (("sql", "select 1"), "no table"),
+        (("status",), "run: tessera up"),
+        (("up", "--only", "kafa"), "no service is called kafa; there are: connect"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    terminal: Terminal, words: tuple[str, ...], says: str
+) -> None:
+    done = terminal.types(*words)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["demo", "down", "logs", "reset", "sql", "status", "up"])
+def test_every_command_explains_itself(terminal: Terminal, command: str) -> None:
+    assert terminal.types(command, "--help").returncode == 0
+
+
+def test_no_command_loads_torch() -> None:
+    code = "import sys, infra.cli, infra.screen, infra.lake; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
