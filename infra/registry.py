@@ -58,11 +58,10 @@ class RegistryUnreachable(RuntimeError):
 
 
 class Registry:
-    """A client of the registry; every call blocks and may raise RegistryUnreachable."""
+    """What the registry says; every call blocks and may raise RegistryUnreachable."""
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._url = settings.url
-        self._client = SchemaRegistryClient({"url": settings.url, "timeout": 10, "max.retries": 1})
 
     def ids(self) -> dict[str, int]:
         """Returns the registry's id of each event that a topic carries, by full name.
@@ -73,9 +72,10 @@ class Registry:
         ids: dict[str, int] = {}
         for topic in TOPICS:
             name = topic.event.SCHEMA
-            with self._answering(f"{name} is not registered as it stands here: run provisioning"):
-                schema = schema_of(topic.event)
-                ids[name] = int(self._client.lookup_schema(topic.subject, schema).schema_id or 0)
+            missing = f"{name} is not registered as it stands here: run provisioning"
+            with self._asked(missing) as client:
+                found = client.lookup_schema(topic.subject, schema_of(topic.event))
+                ids[name] = int(found.schema_id or 0)
         return ids
 
     def schema(self, schema_id: int) -> dict[str, object]:
@@ -84,8 +84,8 @@ class Registry:
         Raises:
             SchemaMissing: There is none.
         """
-        with self._answering(f"the registry knows no schema {schema_id}"):
-            text = self._client.get_schema(schema_id).schema_str
+        with self._asked(f"the registry knows no schema {schema_id}") as client:
+            text = client.get_schema(schema_id).schema_str
         found: dict[str, object] = json.loads(text or "null")
         return found
 
@@ -97,32 +97,26 @@ class Registry:
                 how the two differ.
         """
         schema = schema_of(topic.event)
-        with self._answering(f"the registry has no subject {topic.subject}"):
-            self._client.set_config(topic.subject, ServerConfig(compatibility=COMPATIBILITY))
+        with self._asked(f"the registry has no subject {topic.subject}") as client:
+            client.set_config(topic.subject, ServerConfig(compatibility=COMPATIBILITY))
             try:
-                return self._client.register_schema(topic.subject, schema)
+                return client.register_schema(topic.subject, schema)
             except SchemaRegistryError as problem:
                 if problem.http_status_code != CONFLICT:
                     raise
+            registered = client.get_latest_version(topic.subject).schema
         raise SchemaRefused(
             f"{topic.subject}: this schema is not {COMPATIBILITY.value} with the registered one\n"
-            + self._difference(topic.subject, schema)
+            + _difference(registered, schema)
         )
-
-    def _difference(self, subject: str, schema: Schema) -> str:
-        with self._answering(f"the registry has no subject {subject}"):
-            latest = self._client.get_latest_version(subject).schema.schema_str
-        old, new = (
-            json.dumps(json.loads(text or "null"), indent=2).splitlines()
-            for text in (latest, schema.schema_str)
-        )
-        return "\n".join(difflib.unified_diff(old, new, "registered", "here", lineterm=""))
 
     @contextmanager
-    def _answering(self, missing: str) -> Iterator[None]:
-        """Turns the client's errors into ours; ``missing`` is what a 404 means here."""
+    def _asked(self, missing: str) -> Iterator[SchemaRegistryClient]:
+        """Yields a client and turns its errors into ours; ``missing`` is what a 404 means here."""
         try:
-            yield
+            # Asked a few times in a process's life, so no connection is kept.
+            with SchemaRegistryClient({"url": self._url, "timeout": 10, "max.retries": 1}) as found:
+                yield found
         except SchemaRegistryError as problem:
             if problem.http_status_code == NOT_FOUND:
                 raise SchemaMissing(missing) from None
@@ -134,6 +128,14 @@ class Registry:
             raise RegistryUnreachable(
                 f"the schema registry at {self._url} does not answer: {type(problem).__name__}"
             ) from None
+
+
+def _difference(registered: Schema, here: Schema) -> str:
+    old, new = (
+        json.dumps(json.loads(schema.schema_str or "null"), indent=2).splitlines()
+        for schema in (registered, here)
+    )
+    return "\n".join(difflib.unified_diff(old, new, "registered", "here", lineterm=""))
 
 
 def schema_of(event: type[Event]) -> Schema:
