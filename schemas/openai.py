@@ -38,6 +38,8 @@ ROLES: dict[str, Role] = {
     "user": Role.USER,
 }
 TOOL_CHOICES = frozenset({"auto", "none", "required"})
+# Deeper than any schema of use, and far from where parsers give up.
+MAX_NESTING = 100
 
 
 class FormInvalid(ValueError):
@@ -60,7 +62,7 @@ def request_to_openai(request: InferenceRequested, model: str) -> dict[str, obje
         **_sampling(request.sampling),
     }
     if request.json_schema is not None:
-        form = {"name": "completion", "schema": _parsed(request.json_schema), "strict": True}
+        form = {"name": "completion", "schema": parsed(request.json_schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
@@ -112,6 +114,25 @@ def messages_from_openai(messages: Sequence[Mapping[str, object]]) -> tuple[Mess
     return tuple(
         _read_message(message, f"messages[{index}]") for index, message in enumerate(messages)
     )
+
+
+def parsed(document: str) -> object:
+    """Returns what a JSON text says, or the text itself where not every reader would take it.
+
+    That is: where it is no JSON, holds NaN, a number beyond a double or half a surrogate pair, or
+    is nested deeper than ``MAX_NESTING``.
+    """
+    try:
+        value = json.loads(document)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return document
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return value
+    return document
 
 
 def mapping(value: object, place: str) -> Mapping[str, object]:
@@ -184,7 +205,7 @@ def _tool(tool: Tool) -> dict[str, object]:
     function = {
         "name": tool.name,
         "description": tool.description,
-        "parameters": _parsed(tool.parameters),
+        "parameters": parsed(tool.parameters),
     }
     return {"type": "function", "function": function}
 
@@ -210,11 +231,10 @@ def _logprob(entry: TokenLogprob) -> dict[str, object]:
     return {"token": entry.token, "logprob": entry.logprob, "top_logprobs": top}
 
 
-def _parsed(document: str) -> object:
-    try:
-        return json.loads(document)
-    except (ValueError, RecursionError):
-        return document
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _read_message(message: Mapping[str, object], place: str) -> Message:
