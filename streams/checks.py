@@ -6,18 +6,21 @@ function here and one line in ``CHECKS``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from infra.catalog import CatalogView
 from schemas.events import InferenceRequested, Reason, Refusal, Role
-from schemas.openai import TOOL_CHOICES
+from schemas.openai import TOOL_CHOICES, parsed
 
 Check = Callable[[InferenceRequested, CatalogView, datetime], Refusal | None]
 
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
+# Characters of a caller's name for something that a refusal quotes.
+QUOTED = 64
+# What holds a text in its record; without it, empty ones would come at no cost in any number.
+ROOM_BYTES = 8
 
 # Inclusive bounds by OpenAI's names. Over them every provider refuses, so the gateway does at once.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -45,7 +48,7 @@ def tenant_known(request: InferenceRequested, view: CatalogView, now: datetime) 
         return None
     return Refusal(
         reason=Reason.TENANT_UNKNOWN,
-        message=f"there is no tenant {request.tenant!r}",
+        message=f"there is no tenant {_quoted(request.tenant)}",
         field="tenant",
     )
 
@@ -59,7 +62,7 @@ def reply_address_owned(
         return None
     return Refusal(
         reason=Reason.REPLY_ADDRESS_FORBIDDEN,
-        message=f"{request.reply_to!r} is no reply topic of {request.tenant}; "
+        message=f"{_quoted(request.reply_to)} is no reply topic of {request.tenant}; "
         f"use {' or '.join(allowed)}",
         field="reply_to",
     )
@@ -90,14 +93,17 @@ def endpoint_known(request: InferenceRequested, view: CatalogView, now: datetime
         return None
     return Refusal(
         reason=Reason.ENDPOINT_UNKNOWN,
-        message=f"there is no endpoint {request.endpoint!r}",
+        message=f"there is no endpoint {_quoted(request.endpoint)}",
         field="endpoint",
     )
 
 
 def size_allowed(request: InferenceRequested, view: CatalogView, now: datetime) -> Refusal | None:
-    """The texts of a request must fit the limit together."""
-    size = sum(len(text.encode()) for text in _texts(request))
+    """The texts of a request must fit the limit together.
+
+    First of all checks: what tells of a request (a refusal, its row) must fit a record, too.
+    """
+    size = sum(len(text.encode()) + ROOM_BYTES for text in _texts(request))
     if size <= view.limits.max_request_bytes:
         return None
     return Refusal(
@@ -150,18 +156,20 @@ def schemas_sensible(
         return _invalid("tools", "each tool needs a name of its own")
     for tool in request.tools:
         if not _is_object(tool.parameters):
-            return _invalid("tools", f"the parameters of {tool.name} are no JSON object")
+            return _invalid("tools", f"the parameters of {_quoted(tool.name)} are no JSON object")
     if request.tool_choice not in TOOL_CHOICES and request.tool_choice not in names:
         return _invalid("tool_choice", "tool_choice must be auto, none, required, or a tool's name")
+    if request.tool_choice == "required" and not names:
+        return _invalid("tool_choice", "a tool is required and none is offered")
     return None
 
 
 CHECKS: tuple[Check, ...] = (
+    size_allowed,
     tenant_known,
     reply_address_owned,
     deadline_ahead,
     endpoint_known,
-    size_allowed,
     messages_sensible,
     sampling_sensible,
     schemas_sensible,
@@ -173,18 +181,22 @@ def _invalid(field: str, message: str) -> Refusal:
 
 
 def _texts(request: InferenceRequested) -> Iterator[str]:
+    yield from (request.request_id, request.tenant, request.principal, request.endpoint)
+    yield from (request.reply_to, request.tool_choice, request.json_schema or "")
+    yield from request.sampling.stop
     for message in request.messages:
-        yield message.content
-        yield from (call.arguments for call in message.tool_calls)
+        yield from (message.content, message.name or "", message.tool_call_id or "")
+        for call in message.tool_calls:
+            yield from (call.id, call.name, call.arguments)
     for tool in request.tools:
-        yield tool.description
-        yield tool.parameters
-    yield request.json_schema or ""
-    yield from request.tags.values()
+        yield from (tool.name, tool.description, tool.parameters)
+    for tag in request.tags.items():
+        yield from tag
+
+
+def _quoted(name: str) -> str:
+    return repr(name[:QUOTED])
 
 
 def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
+    return isinstance(parsed(text), dict)

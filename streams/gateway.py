@@ -26,6 +26,7 @@ from schemas.events import (
     Outcome,
     Reason,
     Refusal,
+    Sampling,
 )
 from schemas.openai import completion_to_openai, request_to_openai
 from schemas.topics import (
@@ -43,6 +44,8 @@ from streams.checks import first_refusal
 from streams.steps import Fail, Runtime, Step, Work, steps
 
 MILLISECOND = timedelta(milliseconds=1)
+# Characters; no topic of Kafka's has a longer name.
+LONGEST_NAME = 249
 
 # Faults of the route, not of the caller: another route may do better.
 FALL_BACK_ON = frozenset(
@@ -89,38 +92,35 @@ def refuse(
     A caller who gave a foreign address hears of it on the tenant's own; an unknown tenant has none.
     """
     if refusal.reason is Reason.REQUEST_TOO_LARGE:
-        request = replace(request, messages=(), tools=(), json_schema=None, tags={})
+        request = _stripped(request)
     yield Outgoing(
         INFERENCE_REFUSED, InferenceRefused(request=request, refusal=refusal, refused_at=now)
     )
-    if tenant := view.tenants.get(request.tenant):
-        owned = request.reply_to in tenant.reply_topics
-        yield Outgoing(
-            REPLY.at(request.reply_to if owned else tenant.reply_topics[0]),
-            InferenceReplied(request_id=request.request_id, refusal=refusal, replied_at=now),
-        )
+    replied = InferenceReplied(request_id=request.request_id, refusal=refusal, replied_at=now)
+    yield from _to_caller(request.tenant, request.reply_to, replied, view)
 
 
 def release(completed: InferenceCompleted, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
     """Sends the answer to the caller and records it, or tries the next route."""
     routed = completed.routed
     refusal = completed.refusal
-    if refusal and refusal.reason in FALL_BACK_ON and routed.fallbacks and _waited_for(routed, now):
-        yield fall_back(routed, refusal, now)
-        return
-    yield Outgoing(
-        REPLY.at(routed.request.reply_to),
-        InferenceReplied(
-            request_id=routed.request.request_id,
-            attempt=routed.attempt,
-            epoch=_epoch_ms(completed.started_at),
-            seq=completed.parts,
-            completion=completed.completion,
-            refusal=refusal,
-            tried=routed.tried,
-            replied_at=now,
-        ),
+    if refusal and refusal.reason in FALL_BACK_ON and now < routed.request.deadline:
+        # A pool that the catalog names no more has no topic, or nobody who reads it.
+        left = tuple(route for route in routed.fallbacks if route.pool in view.pools)
+        if left:
+            yield fall_back(replace(routed, fallbacks=left), refusal, now)
+            return
+    replied = InferenceReplied(
+        request_id=routed.request.request_id,
+        attempt=routed.attempt,
+        epoch=_epoch_ms(completed.started_at),
+        seq=completed.parts,
+        completion=completed.completion,
+        refusal=refusal,
+        tried=routed.tried,
+        replied_at=now,
     )
+    yield from _to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
     yield Outgoing(INFERENCE_RECORDED, _row(completed, now))
 
 
@@ -149,7 +149,7 @@ def release_part(part: InferencePart, view: CatalogView, now: datetime) -> Itera
             delta=part.delta,
             replied_at=now,
         )
-        yield Outgoing(REPLY.at(part.reply_to), replied)
+        yield from _to_caller(part.tenant, part.reply_to, replied, view)
 
 
 def record_refusal(
@@ -188,8 +188,32 @@ def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
     return steps(STEPS, runtime, fail)
 
 
-def _waited_for(routed: InferenceRouted, now: datetime) -> bool:
-    return now < routed.request.deadline
+def _to_caller(
+    tenant: str, reply_to: str, replied: InferenceReplied, view: CatalogView
+) -> Iterator[Outgoing]:
+    """Sends a reply to the address that the caller gave, or to the tenant's own if it is foreign.
+
+    A tenant that the catalog does not know, or no longer, has none.
+    """
+    if known := view.tenants.get(tenant):
+        owned = reply_to in known.reply_topics
+        yield Outgoing(REPLY.at(reply_to if owned else known.reply_topics[0]), replied)
+
+
+def _stripped(request: InferenceRequested) -> InferenceRequested:
+    """Returns what identifies a request, without what may have made it too large."""
+    return replace(
+        request,
+        principal=request.principal[:LONGEST_NAME],
+        endpoint=request.endpoint[:LONGEST_NAME],
+        reply_to=request.reply_to[:LONGEST_NAME],
+        messages=(),
+        sampling=Sampling(),
+        json_schema=None,
+        tools=(),
+        tool_choice="auto",
+        tags={},
+    )
 
 
 def _row(completed: InferenceCompleted, now: datetime) -> InferenceRecorded:
@@ -228,7 +252,11 @@ def _row(completed: InferenceCompleted, now: datetime) -> InferenceRecorded:
 
 
 def _json(body: dict[str, object]) -> str:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        # Refused requests and log probabilities hold numbers that JSON lacks: recorded as null.
+        return _json(json.loads(json.dumps(body), parse_constant=lambda number: None))
 
 
 def _elapsed_ms(request: InferenceRequested, until: datetime) -> int:
