@@ -1,0 +1,257 @@
+"""Laws that the gateway's steps keep, whatever the event and the catalog."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infra.catalog import CatalogView, Endpoint, Limits, Tenant
+from infra.provision import members_of
+from schemas import topics
+from schemas.codec import Codec
+from schemas.events import (
+    EVENTS,
+    Completion,
+    InferenceCompleted,
+    InferencePart,
+    InferenceRefused,
+    InferenceReplied,
+    InferenceRequested,
+    InferenceRouted,
+    Message,
+    Refusal,
+    Role,
+    Route,
+    Sampling,
+)
+from schemas.topics import Outgoing
+from streams.gateway import STEPS, admit, record_refusal, release, release_part
+from tests.unit.events import EPOCH, TEXT, events
+
+CODEC = Codec({name: number for number, name in enumerate(EVENTS)})
+NAMES = st.sampled_from(["alpha", "beta", "gamma"])
+ENDPOINTS = NAMES.map(lambda name: f"main.tests.{name}")
+ADDRESSES = NAMES.map(lambda name: topics.REPLY.member(name).name)
+# Around the deadlines that requests are given below.
+MOMENTS = st.integers(0, 2000).map(lambda ms: EPOCH + timedelta(days=20_000, milliseconds=ms))
+
+many = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def routes() -> st.SearchStrategy[Route]:
+    return st.builds(Route, name=NAMES, pool=NAMES, model=NAMES)
+
+
+@st.composite
+def views(draw: st.DrawFn) -> CatalogView:
+    """Catalogs of a few endpoints and tenants; more often than not, they know who asks."""
+    endpoints = draw(st.dictionaries(ENDPOINTS, st.lists(routes(), min_size=1, max_size=3)))
+    tenants = draw(st.dictionaries(NAMES, st.lists(ADDRESSES, min_size=1, max_size=2)))
+    return CatalogView(
+        endpoints={
+            name: Endpoint(name=name, routes=tuple(each), output_policy=draw(st.booleans()))
+            for name, each in endpoints.items()
+        },
+        limits=Limits(
+            max_request_bytes=draw(st.integers(1, 1000)), max_deadline_ms=draw(st.just(1500))
+        ),
+        tenants={
+            name: Tenant(name=name, reply_topics=tuple(each)) for name, each in tenants.items()
+        },
+    )
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> InferenceRequested:
+    """Any request that the schema allows, or one that has a chance to be admitted."""
+    request = draw(events(InferenceRequested))
+    if draw(st.booleans()):
+        request = replace(
+            request,
+            messages=(Message(role=Role.USER, content=draw(TEXT)),),
+            sampling=Sampling(),
+            json_schema=None,
+            tools=(),
+            tool_choice="auto",
+        )
+    return replace(
+        request,
+        tenant=draw(NAMES | TEXT),
+        endpoint=draw(ENDPOINTS | TEXT),
+        reply_to=draw(ADDRESSES | TEXT),
+        deadline=draw(MOMENTS),
+    )
+
+
+@st.composite
+def completions(draw: st.DrawFn) -> InferenceCompleted:
+    """Ends of routed requests, with a completion or a refusal; one of them, as promised."""
+    routed = replace(
+        draw(events(InferenceRouted)),
+        request=draw(requests()),
+        route=draw(routes()),
+        fallbacks=tuple(draw(st.lists(routes(), max_size=3))),
+    )
+    answer = draw(events(Completion) | events(Refusal))
+    return replace(
+        draw(events(InferenceCompleted)),
+        routed=routed,
+        completion=answer if isinstance(answer, Completion) else None,
+        refusal=answer if isinstance(answer, Refusal) else None,
+    )
+
+
+def terminal(outgoing: Iterable[Outgoing]) -> list[InferenceReplied]:
+    return [
+        each.event
+        for each in outgoing
+        if isinstance(each.event, InferenceReplied) and each.event.delta is None
+    ]
+
+
+def of(kind: type[Any], outgoing: Iterable[Outgoing]) -> list[Any]:
+    return [each.event for each in outgoing if isinstance(each.event, kind)]
+
+
+def hold(outgoing: list[Outgoing], view: CatalogView) -> None:
+    """Asserts what holds for all that leaves the gateway."""
+    known = {topic.name for topic in members_of(view)}
+    for topic, event in outgoing:
+        assert topic.name in known
+        assert isinstance(event, topic.event)
+        topic.key(event).encode()
+        # What cannot be encoded would end the process, again and again.
+        assert CODEC.decode(CODEC.encode(event), topic.event) == event
+
+
+@many
+@given(request=requests(), view=views(), now=MOMENTS)
+def test_a_request_is_either_routed_once_or_refused_with_one_reply(
+    request: InferenceRequested, view: CatalogView, now: datetime
+) -> None:
+    outgoing = list(admit(request, view, now))
+    assert outgoing == list(admit(request, view, now))
+    hold(outgoing, view)
+    routed, refused = of(InferenceRouted, outgoing), of(InferenceRefused, outgoing)
+    assert len(routed) + len(refused) == 1
+    if routed:
+        assert routed[0].request == request
+        assert len(outgoing) == 1
+        assert now < request.deadline
+        assert request.reply_to in view.tenants[request.tenant].reply_topics
+    else:
+        replies = terminal(outgoing)
+        assert len(replies) == (request.tenant in view.tenants)
+        for replied in replies:
+            assert replied.request_id == request.request_id
+            assert replied.refusal == refused[0].refusal
+        kept = refused[0].request
+        assert (kept.request_id, kept.tenant) == (request.request_id, request.tenant)
+        assert len(outgoing) == 1 + len(replies)
+
+
+@many
+@given(refused=events(InferenceRefused), request=requests(), view=views(), now=MOMENTS)
+def test_a_refused_request_becomes_exactly_one_row(
+    refused: InferenceRefused, request: InferenceRequested, view: CatalogView, now: datetime
+) -> None:
+    refused = replace(refused, request=request)
+    outgoing = list(record_refusal(refused, view, now))
+    assert outgoing == list(record_refusal(refused, view, now + timedelta(days=1)))
+    hold(outgoing, view)
+    [(_, row)] = outgoing
+    assert isinstance(row, topics.INFERENCE_RECORDED.event)
+    assert (row.request_id, row.tenant) == (request.request_id, request.tenant)
+    assert isinstance(json.loads(row.request, parse_constant=_no_json), dict)
+
+
+@many
+@given(completed=completions(), view=views(), now=MOMENTS)
+def test_what_a_worker_says_goes_to_the_next_route_or_ends_the_request_once(
+    completed: InferenceCompleted, view: CatalogView, now: datetime
+) -> None:
+    outgoing = list(release(completed, view, now))
+    assert outgoing == list(release(completed, view, now))
+    hold(outgoing, view)
+    before, request = completed.routed, completed.routed.request
+    onward, rows = of(InferenceRouted, outgoing), of(topics.INFERENCE_RECORDED.event, outgoing)
+    assert len(onward) + len(rows) == 1
+    if onward:
+        [after] = onward
+        assert len(outgoing) == 1
+        assert completed.refusal is not None
+        assert now < request.deadline
+        assert len(after.fallbacks) < len(before.fallbacks)
+        assert after.attempt == before.attempt + 1
+        assert after.request == request
+        assert after.tried[:-1] == before.tried
+        assert after.tried[-1].refusal == completed.refusal
+    else:
+        [row] = rows
+        assert (row.request_id, row.tenant) == (request.request_id, request.tenant)
+        assert isinstance(json.loads(row.request, parse_constant=_no_json), dict)
+        assert (row.response is None) == (completed.completion is None)
+        if row.response is not None:
+            assert isinstance(json.loads(row.response, parse_constant=_no_json), dict)
+        replies = terminal(outgoing)
+        assert len(replies) == (request.tenant in view.tenants)
+        for replied in replies:
+            assert replied.request_id == request.request_id
+            assert replied.completion == completed.completion
+            assert replied.refusal == completed.refusal
+
+
+@many
+@given(completed=completions(), view=views(), now=MOMENTS)
+def test_a_request_whose_routes_all_fail_comes_to_its_end(
+    completed: InferenceCompleted, view: CatalogView, now: datetime
+) -> None:
+    for _ in range(len(completed.routed.fallbacks) + 1):
+        outgoing = list(release(completed, view, now))
+        onward = of(InferenceRouted, outgoing)
+        if not onward:
+            break
+        completed = replace(completed, routed=onward[0])
+    assert len(of(topics.INFERENCE_RECORDED.event, outgoing)) == 1
+
+
+@many
+@given(part=events(InferencePart), reply_to=ADDRESSES, deadline=MOMENTS, view=views(), now=MOMENTS)
+def test_a_part_is_passed_on_only_before_the_deadline_and_only_to_its_tenant(
+    part: InferencePart, reply_to: str, deadline: datetime, view: CatalogView, now: datetime
+) -> None:
+    for tenant in ("alpha", "beta", "gamma"):
+        whole = replace(part, tenant=tenant, reply_to=reply_to, deadline=deadline)
+        outgoing = list(release_part(whole, view, now))
+        assert outgoing == list(release_part(whole, view, now))
+        hold(outgoing, view)
+        assert len(outgoing) == (now < deadline and tenant in view.tenants)
+        for topic, replied in outgoing:
+            assert topic.name in view.tenants[tenant].reply_topics
+            assert isinstance(replied, InferenceReplied)
+            assert replied.delta == part.delta
+            assert (replied.attempt, replied.epoch, replied.seq) == (
+                part.attempt,
+                part.epoch,
+                part.seq,
+            )
+            assert replied.completion is None
+            assert replied.refusal is None
+
+
+def test_every_step_has_a_law_here() -> None:
+    assert set(STEPS.values()) == {admit, record_refusal, release, release_part}
+
+
+def _no_json(constant: str) -> object:
+    raise AssertionError(f"{constant} is no JSON")
