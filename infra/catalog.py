@@ -9,11 +9,22 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from schemas.events import Route
-from schemas.topics import REPLY
+from schemas.topics import MAX_RECORD_BYTES, REPLY
+
+# Eight times it, as JSON can make of control characters, must fit the row of a request.
+MOST_REQUEST_BYTES = MAX_RECORD_BYTES // 8
+# Replies stay for a day.
+LONGEST_DEADLINE_MS = 24 * 60 * 60 * 1000
+
+# The last segment of a topic's name, in characters that Kafka takes.
+Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
+ThreeLevelName = Annotated[str, StringConstraints(pattern=r"^[^.\s]+\.[^.\s]+\.[^.\s]+$")]
+Named = Annotated[str, StringConstraints(min_length=1)]
 
 
 class CatalogInvalid(ValueError):
@@ -48,7 +59,7 @@ class Limits:
     """Bounds that hold for every request.
 
     Attributes:
-        max_request_bytes: UTF-8 bytes of messages, tools and schema together.
+        max_request_bytes: UTF-8 bytes of all texts together, and 8 more for each.
         max_deadline_ms: How far ahead a deadline may lie.
     """
 
@@ -76,9 +87,9 @@ class _Strict(BaseModel):
 
 
 class _RouteSpec(_Strict):
-    name: str
-    pool: str
-    model: str
+    name: Named
+    pool: Segment
+    model: Named
 
 
 class _EndpointSpec(_Strict):
@@ -87,35 +98,44 @@ class _EndpointSpec(_Strict):
 
 
 class _TenantSpec(_Strict):
-    replies: list[str] = Field(min_length=1)
+    replies: list[Segment] = Field(min_length=1)
 
 
 class _LimitsSpec(_Strict):
-    max_request_bytes: PositiveInt
-    max_deadline_ms: PositiveInt
+    max_request_bytes: int = Field(gt=0, le=MOST_REQUEST_BYTES)
+    max_deadline_ms: int = Field(gt=0, le=LONGEST_DEADLINE_MS)
 
 
 class _FileSpec(_Strict):
-    endpoints: dict[str, _EndpointSpec]
+    endpoints: dict[ThreeLevelName, _EndpointSpec]
     limits: _LimitsSpec
-    tenants: dict[str, _TenantSpec]
+    tenants: dict[Named, _TenantSpec]
 
 
 def load(path: Path) -> CatalogView:
     """Reads the catalog file.
 
     Raises:
-        CatalogInvalid: It is missing, is no TOML, or has a missing, wrong or unknown entry.
+        CatalogInvalid: It is missing, is no TOML, has a missing, wrong or unknown entry, or gives
+            one reply topic to two tenants.
     """
     try:
-        spec = _FileSpec.model_validate(tomllib.loads(path.read_text()))
+        spec = _FileSpec.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as problem:
         raise CatalogInvalid(f"{path}: {problem.strerror}") from None
-    except tomllib.TOMLDecodeError as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise CatalogInvalid(f"{path}: {problem}") from None
     except ValidationError as problem:
         places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors()]
         raise CatalogInvalid(f"{path}: {'; '.join(places)}") from None
+    owners: dict[str, str] = {}
+    for name, tenant in spec.tenants.items():
+        for last in tenant.replies:
+            if owners.setdefault(last, name) != name:
+                raise CatalogInvalid(
+                    f"{path}: tenants.{name}.replies: {last} is {owners[last]}'s already; "
+                    "whoever shares a reply topic reads the other's answers"
+                )
     return CatalogView(
         endpoints={
             name: Endpoint(
