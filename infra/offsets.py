@@ -24,6 +24,10 @@ class OffsetsHeld(RuntimeError):
     """Offsets must go back, but members of the group are at work; the message says what to do."""
 
 
+class TopicReplaced(RuntimeError):
+    """The store is ahead of the topic, which was made anew; the message says what to do."""
+
+
 def rewind(
     kafka: KafkaSettings,
     group: str,
@@ -47,6 +51,7 @@ def rewind(
         BusUnreachable: The broker does not answer.
         LookupError: There is no such topic.
         OffsetsHeld: Other members are at work.
+        TopicReplaced: The topic ends before what the store has.
     """
     consumer = Consumer(
         {
@@ -61,9 +66,14 @@ def rewind(
         wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
         back: dict[int, int] = {}
         for each in consumer.committed(wanted, TRANSFER_S):
-            begin, _ = consumer.get_watermark_offsets(TopicPartition(topic, each.partition))
+            begin, end = consumer.get_watermark_offsets(TopicPartition(topic, each.partition))
             last = stored(each.partition)
             needed = begin if last is None else last + 1
+            if needed > end:
+                raise TopicReplaced(
+                    f"the table has offset {last} of {topic}/{each.partition}, which ends at "
+                    f"{end}: the topic was made anew. Move the table away and start again"
+                )
             if last is not None and begin > needed:
                 log.error(
                     "records are gone before they were stored",

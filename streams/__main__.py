@@ -21,7 +21,7 @@ import uvloop
 
 from infra.bus import BusUnreachable, Publisher
 from infra.catalog import CatalogInvalid, load
-from infra.offsets import OffsetsHeld
+from infra.offsets import OffsetsHeld, TopicReplaced
 from infra.registry import Registry, RegistryUnreachable, SchemaMissing
 from infra.settings import (
     GatewaySettings,
@@ -52,6 +52,7 @@ UNFIT = (
     RegistryUnreachable,
     SchemaMissing,
     SettingRefused,
+    TopicReplaced,
 )
 
 

@@ -107,6 +107,7 @@ def open_recorder(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
 
     Raises:
         OffsetsHeld: A table was lost while other recorders are at work.
+        TopicReplaced: A topic was made anew behind its table.
     """
     sinks: dict[Topic[Any], Work] = {}
     for name, spec in TABLES.items():

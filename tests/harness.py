@@ -132,6 +132,11 @@ class Process:
             self.child.terminate()
         return self.child.wait(timeout)
 
+    def revive(self) -> None:
+        """Starts it again if it has ended, as a supervisor would."""
+        if self.child.poll() is not None:
+            self.start()
+
     def log(self) -> str:
         """Returns the end of its log."""
         return self._log.read_text(errors="replace")[-4000:]

@@ -1,0 +1,1 @@
+"""Faults: real processes and a real broker, killed in the middle of the work."""

@@ -1,0 +1,31 @@
+"""A stack of their own for tests that kill the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.catalog import load
+from infra.provision import provision
+from infra.stack.local import LocalStack
+from tests.conftest import running as running_stack
+from tests.harness import Bus
+
+CATALOG = Path(__file__).parent.parent / "broker" / "catalog.toml"
+
+
+@pytest.fixture(scope="module")
+def mortal_stack() -> Iterator[LocalStack]:
+    """Kafka and the registry, for one file of tests."""
+    with running_stack(["kafka", "registry"]) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def bus(mortal_stack: LocalStack) -> Bus:
+    """The mortal broker, provisioned."""
+    bus = Bus(mortal_stack)
+    provision(bus.kafka, bus.registry_settings, load(CATALOG))
+    return bus

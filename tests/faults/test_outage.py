@@ -1,0 +1,90 @@
+"""A broker that is away for a while: nothing is dropped in silence, and work goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.bus import PublishFailed
+from infra.stack.local import LocalStack
+from streams.client import Client, NoReply
+from tests.faults.conftest import CATALOG
+from tests.harness import Bus, Process, eventually, running, soon
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+OUTAGE_S = 90.0
+RESUMED_S = 60.0
+ECHO = "main.tests.echo"
+# What a client may hold for its unsent requests before it waits.
+HELD_BYTES = 512 * 2**20
+
+
+@pytest.fixture(scope="module")
+def crew(bus: Bus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Process]]:
+    folder = tmp_path_factory.mktemp("outage")
+    commands = [
+        ["-m", "streams", "gateway"],
+        ["-m", "streams", "recorder"],
+        ["-m", "workers", "inference", "--provider", "echo", "--pool", "echo"],
+    ]
+    with ExitStack() as processes:
+        yield [
+            processes.enter_context(running(bus, command, folder, GATEWAY_CATALOG=str(CATALOG)))
+            for command in commands
+        ]
+
+
+async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minute(
+    mortal_stack: LocalStack, bus: Bus, crew: list[Process]
+) -> None:
+    async with Client(tenant="faults", kafka=bus.kafka, registry=bus.registry_settings) as client:
+        assert (await client.chat(ECHO, "before")).content == "before"
+        await asyncio.to_thread(mortal_stack.stop, "kafka")
+        gone_at = time.monotonic()
+        resident = psutil.Process().memory_info().rss
+
+        # Nobody is ready, everybody is alive: a restart would not help.
+        await asyncio.to_thread(
+            eventually,
+            lambda: all(each.ask("/ready")[0] == 503 for each in crew),
+            45,
+            "unreadiness",
+        )
+        # A request made meanwhile either waits for the broker or fails with a name.
+        patient = [
+            asyncio.create_task(client.chat(ECHO, f"meanwhile {number}", timeout=300))
+            for number in range(500)
+        ]
+        with pytest.raises((NoReply, PublishFailed)):
+            await client.chat(ECHO, "impatient", timeout=1)
+        while time.monotonic() - gone_at < OUTAGE_S:
+            for process in crew:
+                process.revive()
+            assert all(each.ask("/live")[0] in {0, 200} for each in crew)
+            await asyncio.sleep(1)
+        assert psutil.Process().memory_info().rss - resident < HELD_BYTES
+
+        await asyncio.to_thread(mortal_stack.start, "kafka")
+        await asyncio.to_thread(mortal_stack.wait_ready, ["kafka"], 60)
+        back_at = time.monotonic()
+
+        async def answered() -> bool:
+            for process in crew:
+                process.revive()
+            return all(task.done() for task in patient)
+
+        await soon(answered, RESUMED_S, "every patient request's answer")
+        replies = [task.result().content for task in patient]
+        assert replies == [f"meanwhile {number}" for number in range(500)]
+        assert (await client.chat(ECHO, "after")).content == "after"
+        print(f"resumed {time.monotonic() - back_at:.1f} s after the broker's return")
+        await asyncio.to_thread(
+            eventually, lambda: all(each.ask("/ready")[0] == 200 for each in crew), 60, "readiness"
+        )
