@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra import artifacts
 from infra.settings import StackSettings
-from infra.stack.jvm import LOGGING, java, properties, write
+from infra.stack.jvm import LOGGING, QUICK_START, java, properties, write
 from infra.stack.service import LOOPBACK, Probe, Service, data_folder
 
 HEAP_MIB = 512
@@ -30,7 +30,8 @@ def service(settings: StackSettings) -> Service:
         write(config, properties(_configuration(settings, data / "log")))
         write(data / "log4j2.properties", LOGGING)
         if not (data / "log" / "meta.properties").exists():
-            _format(java(256, logging, "-cp", classpath, "kafka.tools.StorageTool"), config)
+            tool = java(256, QUICK_START, logging, "-cp", classpath, "kafka.tools.StorageTool")
+            _format(tool, config)
 
     return Service(
         name="kafka",
