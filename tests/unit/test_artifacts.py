@@ -1,0 +1,82 @@
+"""Artifacts are there whole or not at all."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from infra import artifacts, converter, maven
+from infra.artifacts import Artifact, ensure, folder
+from infra.bootstrap import Unready
+from infra.progress import Step
+from infra.settings import StackSettings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> StackSettings:
+    return StackSettings().model_copy(update={"cache": tmp_path})
+
+
+def table(monkeypatch: pytest.MonkeyPatch, make: artifacts.Make) -> None:
+    monkeypatch.setattr(
+        artifacts, "ARTIFACTS", {"toy": Artifact(version="1", what="Toy", make=make)}
+    )
+
+
+def test_it_is_made_once_even_when_two_ask(
+    settings: StackSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def make(target: Path, _: StackSettings, __: Step) -> None:
+        (target / "file").write_text("whole")
+        made.append(target)
+
+    table(monkeypatch, make)
+    with ThreadPoolExecutor(2) as pool:
+        found = set(pool.map(lambda _: ensure("toy", settings), range(2)))
+    assert found == {folder("toy", settings.cache)}
+    assert (found.pop() / "file").read_text() == "whole"
+    assert len(made) == 1
+
+
+def test_a_failure_leaves_nothing_and_is_one_message(
+    settings: StackSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(target: Path, _: StackSettings, __: Step) -> None:
+        (target / "half").touch()
+        raise OSError("no space left on device")
+
+    table(monkeypatch, make)
+    with pytest.raises(Unready, match="Toy 1 could not be fetched: no space left"):
+        ensure("toy", settings)
+    assert list((settings.cache / "artifacts").iterdir()) == []
+
+
+def test_a_file_with_other_bytes_than_pinned_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = tmp_path / "kafka.jar"
+    wrong.write_bytes(b"something else")
+    monkeypatch.setattr(maven, "_download", lambda coordinate, repository: wrong)
+    pinned = maven.Pinned(folder="kafka", coordinate="g:a:1::jar", sha256="0" * 64)
+    with pytest.raises(maven.Corrupt, match="pinned is 0000"):
+        pinned.fetch(tmp_path)
+    assert not wrong.exists()
+
+
+def test_the_lock_pins_what_is_wanted() -> None:
+    for name, (roots, alone) in maven.WANTED.items():
+        coordinates = [file.coordinate for file in maven.pinned(name)]
+        assert set(alone) <= set(coordinates)
+        assert all(any(c.startswith(f"{root}:") for c in coordinates) for root in roots)
+        assert all(len(file.sha256) == 64 for file in maven.pinned(name))
+
+
+def test_a_package_without_the_converter_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "avro-1.jar").touch()
+    with pytest.raises(FileNotFoundError, match="no Avro converter"):
+        converter.pick(tmp_path / "site", tmp_path / "plugin")
