@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 import structlog
 from confluent_kafka.schema_registry import (
     ConfigCompatibilityLevel,
@@ -124,7 +124,7 @@ class Registry:
                 f"the schema registry at {self._url} answers {problem.http_status_code}: "
                 f"{problem.error_message}"
             ) from None
-        except httpx.HTTPError as problem:
+        except httpx2.HTTPError as problem:
             raise RegistryUnreachable(
                 f"the schema registry at {self._url} does not answer: {type(problem).__name__}"
             ) from None
