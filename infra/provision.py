@@ -35,6 +35,9 @@ log = structlog.get_logger()
 
 TRANSFER_S = 30
 
+# Another provisioning may run at the same time and be faster: then both are content.
+DONE_ALREADY = frozenset({KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_ALREADY_EXISTS})
+
 
 class ProvisioningFailed(RuntimeError):
     """The broker does not answer, or refuses a topic."""
@@ -114,8 +117,7 @@ def _wait(futures: Mapping[Any, Future[Any]]) -> None:
         try:
             future.result(TRANSFER_S)
         except KafkaException as problem:
-            # Another provisioning may run at the same time: then both are content.
-            if problem.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            if problem.args[0].code() not in DONE_ALREADY:
                 raise
 
 
