@@ -43,17 +43,28 @@ def watch_until_ready(stack: LocalStack, names: Iterable[str]) -> None:
     """
     names = list(names)
     deadline = time.monotonic() + START_S
+    said: dict[str, State] = {}
     with Live(console=err, refresh_per_second=4) as live:
         while True:
             found = stack.status()
             wanted = {name: found[name] for name in names if name in found}
             live.update(services(wanted))
+            if not err.is_terminal:
+                _say_changes(said, wanted)
             if len(wanted) == len(names) and all(one.state in GOOD for one in wanted.values()):
                 return
             hopeless = any(one.restarts >= GIVE_UP_AFTER for one in wanted.values())
             if not found or hopeless or time.monotonic() > deadline:
                 raise StackFailed(stack.diagnosis(names))
             time.sleep(REFRESH_S)
+
+
+def _say_changes(said: dict[str, State], statuses: Mapping[str, Status]) -> None:
+    """Where nothing can be drawn over: a line when a service is ready or fails."""
+    for name, one in statuses.items():
+        if said.get(name) != one.state and one.state in {*GOOD, State.FAILING}:
+            err.print(f"{name} is {one.state} {one.reason}".rstrip())
+        said[name] = one.state
 
 
 def rows(answer: pa.Table) -> Table:
