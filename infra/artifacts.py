@@ -175,7 +175,9 @@ ARTIFACTS: dict[str, Artifact] = {
     "smollm2-135m-instruct": Artifact(
         version="0.1.2", what="SmolLM2-135M-Instruct", make=_model("smollm2-135m-instruct")
     ),
-    "weaviate": Artifact(version=WEAVIATE, what="Weaviate (built from source)", make=_weaviate),
+    "weaviate": Artifact(
+        version=WEAVIATE, what="Weaviate (built from source, minutes)", make=_weaviate
+    ),
 }
 
 
