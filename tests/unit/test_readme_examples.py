@@ -1,0 +1,64 @@
+"""What the READMEs of schemas/ and streams/ show works as it stands there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from infra.bootstrap import ROOT
+from schemas.avro import AVSC, whole
+from schemas.events import EVENTS, RequestCancelled
+from schemas.generate import render
+from schemas.topics import INFERENCE_REQUESTED, REQUEST_CANCELLED
+from tests.unit.asking import NOON, VIEW, ask
+
+
+def example(folder: str, language: str) -> str:
+    readme = (ROOT / folder / "README.md").read_text()
+    [found] = re.findall(rf"```{language}\n(.*?)```", readme, re.S)
+    return str(found)
+
+
+def test_the_event_of_the_schemas_readme_is_one(tmp_path: Path) -> None:
+    folder = tmp_path / "avsc"
+    shutil.copytree(AVSC, folder)
+    text = example("schemas", "json")
+    (folder / "tool_returned_v1.avsc").write_text(text)
+    events: dict[str, Any] = {"__name__": "schemas.events"}
+    exec(compile(render(folder), "events.py", "exec"), events)
+    kind = events["ToolReturned"]
+    assert json.loads(text)["namespace"] + ".ToolReturned" == kind.SCHEMA
+    assert set(events["EVENTS"]) == {*EVENTS, kind.SCHEMA}
+    event = kind(call_id="call", result="{}")
+    assert kind.from_avro(event.to_avro()) == event
+    assert event.elapsed_ms == 0
+    assert whole(kind.SCHEMA, folder)["name"] == "ToolReturned"
+
+
+def test_the_processor_of_the_streams_readme_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "curfew.py").write_text(example("streams", "python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    curfew = importlib.import_module("curfew")
+    night = NOON.replace(hour=3)
+    request = replace(ask(), deadline=night + timedelta(minutes=1))
+    assert list(curfew.close_at_night(request, VIEW, NOON)) == []
+    cancelled = RequestCancelled(
+        request_id=request.request_id,
+        tenant=request.tenant,
+        cancelled_at=night,
+        deadline=request.deadline,
+    )
+    assert list(curfew.close_at_night(request, VIEW, night)) == [(REQUEST_CANCELLED, cancelled)]
+    works = curfew.open_curfew(SimpleNamespace(name="curfew"), lambda error: None)
+    assert list(works) == [INFERENCE_REQUESTED]
