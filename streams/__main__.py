@@ -98,7 +98,8 @@ def main() -> int:
         parser.error("give a processor of your own a --name")
     configure(name, TelemetrySettings())
     try:
-        uvloop.run(work(name, path))
+        # Not ``uvloop.run``: it awaits Faust's tasks, of which some outlive their cancellation.
+        uvloop.new_event_loop().run_until_complete(work(name, path))
     except UNFIT as problem:
         print(f"{name}: {problem}", file=sys.stderr)
         return 1
