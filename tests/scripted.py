@@ -57,16 +57,17 @@ class Scripted:
             if reason := script.get("refuse"):
                 refusal = Refusal(reason=Reason(reason), message="the script says so")
                 raise ProviderRefused(refusal)
-            yield Completion(
-                model=model,
-                content="".join(words),
-                finish_reason=FinishReason.STOP,
-                usage=Usage(prompt_tokens=1, completion_tokens=len(words)),
-            )
-            self._note("end", request)
         except (asyncio.CancelledError, GeneratorExit):
             self._note("cancelled", request)
             raise
+        # Noted first: nobody comes back for more after a completion.
+        self._note("end", request)
+        yield Completion(
+            model=model,
+            content="".join(words),
+            finish_reason=FinishReason.STOP,
+            usage=Usage(prompt_tokens=1, completion_tokens=len(words)),
+        )
 
     async def close(self) -> None:
         """Holds nothing."""
