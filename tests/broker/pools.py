@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from infra.bus import fetch, partitions
 from schemas.events import Event, InferenceCompleted, InferenceRouted, Reason, RecordDeadLettered
 from schemas.topics import DEAD_LETTERS, INFERENCE_COMPLETED, INFERENCE_ROUTED, Topic
-from tests.harness import Bus, Process, eventually, running, unique
+from tests.harness import SESSION_MS, Bus, Process, eventually, running, unique
 
 E = TypeVar("E", bound=Event)
 
@@ -23,7 +24,7 @@ PATIENCE_S = 90.0
 
 
 class Follower(Generic[E]):
-    """All events of a topic that came since this was made."""
+    """All events of a topic."""
 
     def __init__(self, bus: Bus, topic: Topic[E]) -> None:
         self._bus = bus
@@ -39,11 +40,7 @@ class Follower(Generic[E]):
         )
         self._consumer.assign(
             [
-                TopicPartition(
-                    topic.name,
-                    each,
-                    self._consumer.get_watermark_offsets(TopicPartition(topic.name, each), 30)[1],
-                )
+                TopicPartition(topic.name, each, OFFSET_BEGINNING)
                 for each in partitions(self._consumer, topic.name)
             ]
         )
@@ -92,6 +89,7 @@ class Pool:
         self._journal = folder / f"{self.name}.journal"
         self._journal.touch()
         bus.make(self.topic)
+        self._miss_the_dead_soon()
 
     def worker(self, journal: str = "", **extra: str) -> AbstractContextManager[Process]:
         """Runs a worker for a block.
@@ -162,6 +160,18 @@ class Pool:
     def commits_all(self) -> None:
         """Returns when the group has committed everything."""
         self.waits_for(lambda: self.bus.lag(self.group, self.topic.name) == 0, "the last commit")
+
+    def _miss_the_dead_soon(self) -> None:
+        """Gives the group a short session; in the ``consumer`` protocol the broker has it."""
+        group = ConfigResource(ResourceType.GROUP, self.group)
+        for name, milliseconds in {
+            "consumer.session.timeout.ms": SESSION_MS,
+            "consumer.heartbeat.interval.ms": SESSION_MS // 6,
+        }.items():
+            group.add_incremental_config(
+                ConfigEntry(name, str(milliseconds), incremental_operation=AlterConfigOpType.SET)
+            )
+        self.bus.admin.incremental_alter_configs([group])[group].result(PATIENCE_S)
 
     def _lines(self, journal: str) -> list[str]:
         path = self._folder / f"{self.name}.{journal}" if journal else self._journal
