@@ -1,7 +1,8 @@
 """The intake of a worker: brings records and commits the finished prefix, in a thread of its own.
 
 The thread polls all the time, so that membership never depends on how long the work takes. When as
-many records are under way as allowed, the partitions are paused: the log holds the rest.
+many records are under way as allowed, a few more wait here and the partitions are paused: the log
+holds the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ from infra.telemetry import IN_FLIGHT, SECONDS
 log = structlog.get_logger()
 
 POLL_S = 0.05
+# How soon a free place is given to a record that waits.
+SOON_S = 0.005
 COMMIT_EVERY_S = 1.0
+
+# Read ahead of the work, because a paused consumer needs up to a second to get going again.
+AHEAD_RECORDS = 256
+AHEAD_BYTES = 16 * 1024 * 1024
+RESUME_AT = 0.5
 
 
 @dataclass(slots=True)
@@ -76,7 +84,9 @@ class Intake:
         self._consumer = Consumer(
             {**_settings(name, client_id, kafka), "on_commit": self._committed}
         )
+        # One for each partition that is assigned.
         self._prefixes: dict[int, Prefix[int]] = {}
+        self._waiting: deque[Record] = deque()
         self._uncommitted: dict[int, int] = {}
         self._under_way = 0
         self._paused = False
@@ -134,18 +144,35 @@ class Intake:
             self._loop.call_soon_threadsafe(self._fail, error)
 
     def _admit(self) -> None:
-        room = 0 if self._draining.is_set() else self._most - self._under_way
-        if bool(room) == self._paused:
-            assigned = self._consumer.assignment()
-            (self._consumer.resume if room else self._consumer.pause)(assigned)
-            self._paused = not room
+        draining = self._draining.is_set()
+        if draining:
+            self._waiting.clear()
+        self._throttle(1.0 if draining else self._ahead())
         # Polling goes on while paused: it is what keeps the membership.
-        for record in fetch(self._consumer, max(room, 1), POLL_S):
-            prefix = self._prefixes.setdefault(record.partition, Prefix())
+        most = max(AHEAD_RECORDS - len(self._waiting), 1)
+        found = fetch(self._consumer, most, SOON_S if self._waiting else POLL_S)
+        # A partition can go to another while its records are being fetched.
+        self._waiting.extend(record for record in found if record.partition in self._prefixes)
+        while self._waiting and self._under_way < self._most and not draining:
+            record = self._waiting.popleft()
+            prefix = self._prefixes[record.partition]
             prefix.begin(record.offset, record.offset)
             self._under_way += 1
-            IN_FLIGHT.set(self._under_way)
             self._loop.call_soon_threadsafe(self._give, Taken(record, prefix))
+        IN_FLIGHT.set(self._under_way)
+
+    def _ahead(self) -> float:
+        """Returns how much of what may be read ahead waits: 1 for all of it."""
+        size = sum(len(record.value or b"") for record in self._waiting)
+        return max(len(self._waiting) / AHEAD_RECORDS, size / AHEAD_BYTES)
+
+    def _throttle(self, ahead: float) -> None:
+        """Pauses when enough waits; resumes when much of it is gone."""
+        if ahead < RESUME_AT if self._paused else ahead >= 1:
+            self._paused = not self._paused
+            (self._consumer.pause if self._paused else self._consumer.resume)(
+                self._consumer.assignment()
+            )
 
     def _reap(self) -> None:
         while self._returned:
@@ -156,7 +183,6 @@ class Intake:
             if taken.done and self._prefixes.get(partition) is taken.prefix:
                 for offset in taken.prefix.finish(taken.record.offset):
                     self._uncommitted[partition] = offset + 1
-        IN_FLIGHT.set(self._under_way)
 
     def _commit(self, *, wait: bool) -> None:
         if not self._uncommitted:
@@ -187,6 +213,7 @@ class Intake:
         consumer.incremental_assign(new)
         # What stays keeps its state; what comes must be brought into it before it is read.
         (consumer.pause if self._paused else consumer.resume)(new)
+        self._prefixes.update({each.partition: Prefix() for each in new})
 
     def _revoked(self, consumer: Consumer, gone: list[TopicPartition]) -> None:
         self._reap()
@@ -198,6 +225,7 @@ class Intake:
         for partition in partitions:
             self._prefixes.pop(partition, None)
             self._uncommitted.pop(partition, None)
+        self._waiting = deque(each for each in self._waiting if each.partition not in partitions)
         self._loop.call_soon_threadsafe(self._abandon, partitions)
 
 
