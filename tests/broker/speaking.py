@@ -1,0 +1,182 @@
+"""Speaking to the bus as strangers do: other producers, other schemas, and nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from infra.bootstrap import ROOT
+from infra.telemetry import now
+from schemas.codec import Unreadable
+from schemas.events import (
+    InferenceReplied,
+    InferenceRequested,
+    RecordDeadLettered,
+    Role,
+    Sampling,
+)
+from schemas.events import Message as Turn
+from schemas.topics import DEAD_LETTERS, REPLY
+from tests.harness import Bus, eventually
+
+TENANT = "contract"
+REPLIES = REPLY.member(TENANT)
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+def request(content: str = "hello there", **changes: Any) -> InferenceRequested:
+    """Returns a request of this file's tenant to the echo."""
+    instant = now()
+    given: dict[str, Any] = {
+        "request_id": str(uuid4()),
+        "tenant": TENANT,
+        "endpoint": "main.tests.echo",
+        "messages": (Turn(role=Role.USER, content=content),),
+        "sampling": Sampling(),
+        "reply_to": REPLIES.name,
+        "requested_at": instant,
+        "deadline": instant + timedelta(minutes=2),
+        **changes,
+    }
+    return InferenceRequested(**given)
+
+
+def producer(bus: Bus, **settings: str) -> Producer:
+    """Returns a producer as somebody else would set it up."""
+    named = {name.replace("_", "."): value for name, value in settings.items()}
+    return Producer({"bootstrap.servers": bus.kafka.bootstrap_servers, **named})
+
+
+def put(by: Producer, topic: str, key: bytes | None, value: bytes | None, **options: Any) -> Place:
+    """Produces one record and returns where it lies."""
+    places: list[Place] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        assert error is None, error
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        places.append(Place(topic, partition, offset))
+
+    by.produce(topic, value, key, on_delivery=delivered, **options)
+    assert by.flush(30) == 0
+    return places[0]
+
+
+def terminal(bus: Bus, request_id: str) -> list[InferenceReplied]:
+    """Returns the terminal replies to a request so far."""
+    found = []
+    for record in bus.records(REPLIES.name):
+        if record.key == request_id.encode():
+            replied = bus.codec.decode(record.value, InferenceReplied)
+            found += [replied] if replied.delta is None else []
+    return found
+
+
+def replies(bus: Bus, *requests: InferenceRequested) -> list[InferenceReplied]:
+    """Waits until each request has its terminal reply; returns them in the requests' order."""
+    found: dict[str, InferenceReplied] = {}
+
+    def all_there() -> bool:
+        for record in bus.records(REPLIES.name):
+            replied = bus.codec.decode(record.value, InferenceReplied)
+            if replied.delta is None:
+                found[replied.request_id] = replied
+        return all(each.request_id in found for each in requests)
+
+    eventually(all_there, WAIT_S, "a terminal reply to each request")
+    return [found[each.request_id] for each in requests]
+
+
+def letters(bus: Bus, places: Iterable[Place]) -> list[RecordDeadLettered]:
+    """Waits until a dead letter tells of each record; returns them in the records' order."""
+    places = list(places)
+    found: dict[Place, RecordDeadLettered] = {}
+
+    def all_there() -> bool:
+        for letter in bus.events(DEAD_LETTERS):
+            found[Place(letter.topic, letter.partition, letter.offset)] = letter
+        return all(place in found for place in places)
+
+    eventually(all_there, WAIT_S, "a dead letter for each record")
+    return [found[place] for place in places]
+
+
+def requests_with(bus: Bus, topic: str, tag: str) -> list[InferenceRequested]:
+    """Returns the requests on a topic that carry a tag, whatever else lies there."""
+    found = []
+    for record in bus.records(topic):
+        try:
+            event = bus.codec.decode(record.value, InferenceRequested)
+        except (LookupError, Unreadable):
+            continue
+        found += [event] if tag in event.tags else []
+    return found
+
+
+class Newer:
+    """The product with a contract one step ahead: cancellations have one more, defaulted, field."""
+
+    def __init__(self, bus: Bus, folder: Path) -> None:
+        self._bus = bus
+        self._folder = folder
+        shutil.copytree(ROOT / "schemas", folder / "schemas")
+        schema = folder / "schemas" / "avsc" / "request_cancelled_v1.avsc"
+        form = json.loads(schema.read_text())
+        form["fields"].append({"name": "note", "type": "string", "default": "", "doc": "Why."})
+        schema.write_text(json.dumps(form))
+        self.run("-m", "schemas.generate")
+
+    def run(
+        self, *command: str, status: int = 0, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs ``python`` with the newer contract; fails on another exit status."""
+        return run(
+            self._bus.environment,
+            *command,
+            cwd=self._folder,
+            status=status,
+            PYTHONPATH=f"{self._folder}:{ROOT}",
+            **variables,
+        )
+
+
+def run(
+    environment: Mapping[str, str],
+    *command: str,
+    cwd: Path = ROOT,
+    status: int = 0,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Runs ``python`` to its end; fails on another exit status."""
+    ran = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**os.environ, **environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert ran.returncode == status, ran.stderr
+    return ran
