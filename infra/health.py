@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from infra.settings import HealthSettings, KafkaSettings
-from infra.telemetry import LAG
+from infra.telemetry import LAG, described
 
 log = structlog.get_logger()
 
@@ -79,6 +79,10 @@ class Progress:
         self.since[key] = (self.since[key][0], now)
 
 
+def _admin(kafka: KafkaSettings) -> AdminClient:
+    return AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+
+
 class Health:
     """Asks the broker about a group from a thread of its own and answers over HTTP.
 
@@ -101,7 +105,7 @@ class Health:
         self._group = group
         self._client_id = client_id
         self._topics = list(topics)
-        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+        self._admin = _admin(kafka)
         self._progress = Progress(settings.stall_ms / 1000)
         self._kafka = kafka
         self._stalled: list[str] = []
@@ -154,8 +158,10 @@ class Health:
         while not self._closing.wait(ASK_EVERY_S):
             try:
                 places, member = self._ask()
-            except KafkaException as problem:
-                log.warning("broker does not answer", error=problem.args[0].name())
+            except (KafkaException, TimeoutError) as problem:
+                log.warning("broker does not answer", error=described(problem))
+                # After an outage an old client may wait for ever on a coordinator that is back.
+                self._admin = _admin(self._kafka)
                 continue
             self._progress.observe(places, member, time.monotonic())
             self._judge()
