@@ -152,10 +152,12 @@ class Pool:
 
     def concludes(self, *request_ids: str) -> None:
         """Returns when all these requests are concluded."""
-        self.waits_for(
-            lambda: all(self.completed(each) for each in request_ids),
-            f"the conclusion of {len(request_ids)} requests",
-        )
+
+        def concluded() -> bool:
+            seen = {event.routed.request.request_id for event in self._completed.seen()}
+            return seen.issuperset(request_ids)
+
+        self.waits_for(concluded, f"the conclusion of {len(request_ids)} requests")
 
     def commits_all(self) -> None:
         """Returns when the group has committed everything."""

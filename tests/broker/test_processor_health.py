@@ -1,0 +1,74 @@
+"""Health of a processor: what raises an alarm, what does not, and that a restart helps."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.broker.flows import Flow, Flows, event, flows
+from tests.broker.pools import PATIENCE_S
+from tests.broker.steps_for_tests import BLOCKED
+from tests.harness import eventually, unique
+
+__all__ = ["flows"]
+
+pytestmark = pytest.mark.stack
+
+STALL_S = 8.0
+
+
+def send_in_a_transaction(flow: Flow, partitions: int) -> list[str]:
+    """Leaves a marker at the end of every partition, so that lag stays one."""
+    producer = Producer(
+        {
+            "bootstrap.servers": flow.bus.kafka.bootstrap_servers,
+            "transactional.id": unique("transaction"),
+        }
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for partition in range(partitions):
+        value = flow.bus.codec.encode(event(partition))
+        producer.produce(flow.name, value, str(partition).encode(), partition=partition)
+    producer.commit_transaction(30)
+    return [str(partition) for partition in range(partitions)]
+
+
+def test_a_step_that_blocks_is_flagged_in_time_and_a_restart_helps(flows: Flows) -> None:
+    flow = flows(1)
+    stall = {"HEALTH_STALL_MS": str(int(STALL_S * 1000))}
+    with flow.processor("open_blocking", **stall, **{BLOCKED: "blocked"}) as processor:
+        flow.processes(*flow.send("before"))
+        flow.commits_all()
+        blocked_at = time.monotonic()
+        flow.send("blocked", "after")
+        eventually(lambda: processor.ask("/live")[0] == 503, PATIENCE_S, "the alarm")
+        assert STALL_S < time.monotonic() - blocked_at < 2 * STALL_S
+        assert processor.ask("/live")[1]["stalled"] == [f"{flow.name}/0"]
+        processor.kill()
+        assert flow.committed() == {0: 1}
+    with flow.processor("open_blocking", **stall) as processor:
+        flow.processes("blocked", "after")
+        flow.commits_all()
+        assert processor.ask("/live") == (200, {"ok": True, "stalled": []})
+    assert flow.counts() == {"before": 1, "blocked": 1, "after": 1}
+
+
+@pytest.mark.parametrize("ends", ["records", "transaction markers"])
+def test_an_idle_processor_raises_no_alarm_and_stays_ready(flows: Flows, ends: str) -> None:
+    flow = flows(4)
+    with flow.processor("open_copying", HEALTH_STALL_MS="1500") as processor:
+        if ends == "records":
+            flow.processes(*flow.send(1))
+            flow.commits_all()
+        else:
+            flow.processes(*send_in_a_transaction(flow, 4))
+        idle_until = time.monotonic() + 15
+        while time.monotonic() < idle_until:
+            assert processor.ask("/live")[0] == 200
+            assert processor.ask("/ready")[0] == 200
+            time.sleep(0.1)
+        assert flow.lag() == (0 if ends == "records" else 4)
+        flow.processes(*flow.send("later"))
