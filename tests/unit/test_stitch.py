@@ -123,3 +123,18 @@ def test_a_terminal_reply_is_no_part() -> None:
     whole = reply("all")
     replied = InferenceReplied(request_id="r", completion=whole.completion, replied_at=NOON)
     assert Stitch().add(replied) is None
+
+
+def test_a_part_of_an_earlier_try_is_never_shown_after_a_later_one_began() -> None:
+    parts = [
+        part((0, 5), 0, "old "),
+        part((0, 6), 0, "again "),
+        part((0, 5), 1, "stale"),
+        part((1, 0), 0, "new "),
+        part((0, 6), 1, "stale"),
+        part((1, 0), 1, "text"),
+    ]
+    got, text = shown(parts, "new text")
+    assert "stale" not in "".join(each.content for each in got)
+    assert sum(each.restarted for each in got) == 2
+    assert text == "new text"
