@@ -254,13 +254,19 @@ class Bus:
 
 @contextmanager
 def running(
-    bus: Bus, command: Sequence[str], folder: Path, *, python: str = sys.executable, **extra: str
+    bus: Bus,
+    command: Sequence[str],
+    folder: Path,
+    *,
+    python: str = sys.executable,
+    start_s: float = READY_S,
+    **extra: str,
 ) -> Iterator[Process]:
-    """Runs one of our processes for a block and expects it to end in good order."""
+    """Runs one of our processes for a block; it is ready when the block begins."""
     environment = {**bus.environment, "LAKE_ROOT": str(folder / "lake"), **extra}
     process = Process(command, environment, folder / f"{unique('process')}.log", python)
     try:
-        process.ready()
+        process.ready(start_s)
         yield process
     finally:
         if process.child.poll() is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 
@@ -14,7 +15,10 @@ from infra.stack.service import LOOPBACK, Service, http_ok
 VLLM = {
     "HF_HUB_OFFLINE": "1",
     "KMP_BLOCKTIME": "1",
+    "OMP_NUM_THREADS": str(os.cpu_count() or 1),
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Otherwise the first request for log probabilities waits half a minute for a compiler.
+    "TORCHDYNAMO_DISABLE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
