@@ -27,7 +27,7 @@ from confluent_kafka import (
 from infra.settings import KafkaSettings
 from infra.telemetry import Headers
 from schemas.codec import Codec
-from schemas.topics import MAX_RECORD_BYTES, Outgoing
+from schemas.topics import MAX_LETTER_BYTES, Outgoing
 
 log = structlog.get_logger()
 
@@ -104,7 +104,7 @@ class Publisher:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 2,
-                "message.max.bytes": MAX_RECORD_BYTES,
+                "message.max.bytes": MAX_LETTER_BYTES,
                 "queue.buffering.max.kbytes": 4 * MAX_UNSETTLED_BYTES // 1024,
                 "queue.buffering.max.messages": 4 * MAX_UNSETTLED_RECORDS,
                 "delivery.timeout.ms": kafka.delivery_timeout_ms,

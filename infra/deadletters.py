@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha256
 
 from infra.bus import Record
 from schemas.events import DeadLetterCause, Header, RecordDeadLettered
-from schemas.topics import DEAD_LETTERS, Outgoing
+from schemas.topics import DEAD_LETTERS, MAX_LETTER_BYTES, Outgoing
+
+# More is only said to have been there: its hash names it, and the source topic still has it.
+MAX_VALUE_BYTES = MAX_LETTER_BYTES // 2
 
 
 def dead_letter(
@@ -21,6 +25,10 @@ def dead_letter(
         message: The failure in words that quote nothing of the record.
         now: When.
     """
+    value = record.value
+    if value and len(value) > MAX_VALUE_BYTES:
+        message += f"; only the beginning of {len(value)} bytes, sha256 {sha256(value).hexdigest()}"
+        value = value[:MAX_VALUE_BYTES]
     return Outgoing(
         DEAD_LETTERS,
         RecordDeadLettered(
@@ -28,7 +36,7 @@ def dead_letter(
             partition=record.partition,
             offset=record.offset,
             key=record.key,
-            value=record.value,
+            value=value,
             headers=tuple(Header(key=key, value=value) for key, value in record.headers),
             processor=processor,
             cause=cause,

@@ -30,6 +30,9 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 TRACEPARENT = "traceparent"
 
+# Libraries whose log lines quote errors.
+QUOTING = frozenset({"asyncio", "faust", "mode"})
+
 RECORDS = Counter("tessera_records", "Records taken up, by what became of them", ["what"])
 SECONDS = Histogram("tessera_record_seconds", "From taking a record up to its acknowledgement")
 IN_FLIGHT = Gauge("tessera_in_flight", "Records taken up and not yet acknowledged")
@@ -62,8 +65,7 @@ def configure(process: str, settings: TelemetrySettings) -> None:
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                # A library's traceback can carry a record's content: only its kind is kept.
-                _without_traceback,
+                _without_content,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
             ]
@@ -78,12 +80,17 @@ def configure(process: str, settings: TelemetrySettings) -> None:
         trace.set_tracer_provider(provider)
 
 
-def _without_traceback(
+def _without_content(
     logger: object, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
+    """Keeps of a library's line what cannot quote a record."""
+    record: logging.LogRecord = event["_record"]
     error = event.pop("exc_info", None)
     if isinstance(error, tuple) and error[1] is not None:
         event["error"] = described(error[1])
+    # These put errors, with their texts, into the line: only the template is kept of it.
+    quotes = record.name.partition(".")[0] in QUOTING
+    event["event"] = (str(record.msg) if quotes else str(event["event"])).partition("\n")[0]
     return event
 
 

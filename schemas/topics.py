@@ -30,6 +30,8 @@ DAY_MS = 24 * HOUR_MS
 
 # Requests are held to half of it, so that what tells of one (a refusal, a dead letter) fits too.
 MAX_RECORD_BYTES = 16 * 1024 * 1024
+# Limits hold for compressed batches, so a record can be larger here than it was on its topic.
+MAX_LETTER_BYTES = 4 * MAX_RECORD_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ DEAD_LETTERS = Topic(
     event=RecordDeadLettered,
     key=lambda letter: f"{letter.topic}/{letter.partition}",
     retention_ms=30 * DAY_MS,
+    max_bytes=MAX_LETTER_BYTES,
 )
 INFERENCE_COMPLETED = Topic(
     name="inference.completed.v1",

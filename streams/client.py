@@ -122,6 +122,9 @@ class Stitch:
             return None
         restarted = version > self.version and self.seen > 0
         if version > self.version:
+            # A try whose beginning is missing does not void what is shown.
+            if replied.seq:
+                return None
             self.version, self.seen, self.content = version, 0, ""
         # Behind a gap nothing is shown: the terminal reply carries the whole text.
         if replied.seq != self.seen:

@@ -138,3 +138,14 @@ def test_a_part_of_an_earlier_try_is_never_shown_after_a_later_one_began() -> No
     assert "stale" not in "".join(each.content for each in got)
     assert sum(each.restarted for each in got) == 2
     assert text == "new text"
+
+
+@settings(max_examples=300, deadline=None)
+@given(delivery=deliveries(), data=st.data())
+def test_the_whole_answer_is_shown_even_when_any_parts_are_lost_and_in_any_order(
+    delivery: tuple[list[InferenceReplied], str], data: st.DataObject
+) -> None:
+    parts, whole = delivery
+    order = data.draw(st.permutations(parts))
+    left = order[: data.draw(st.integers(0, len(order)))]
+    assert shown(left, whole)[1] == whole

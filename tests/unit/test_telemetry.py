@@ -134,6 +134,40 @@ except ValueError:
     assert "4111" not in json.dumps(line)
 
 
+@pytest.mark.parametrize("library", ["asyncio", "faust.transport", "mode.services"])
+def test_a_library_that_puts_an_error_into_its_words_does_not_show_its_text(library: str) -> None:
+    script = (
+        CONFIGURED.format(settings="")
+        + f"""
+logging.getLogger({library!r}).error("agent raised: %r", ValueError({PROMPT!r}))
+"""
+    )
+    [line] = lines(script)
+    assert line["event"] == "agent raised: %r"
+    assert "4111" not in json.dumps(line)
+
+
+def test_a_task_that_fails_unseen_does_not_show_its_error() -> None:
+    script = (
+        CONFIGURED.format(settings="")
+        + f"""
+async def fail():
+    raise ValueError({PROMPT!r})
+
+async def main():
+    task = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del task
+
+asyncio.run(main())
+"""
+    )
+    [line] = lines(script)
+    assert line["event"] == "Task exception was never retrieved"
+    assert "4111" not in json.dumps(line)
+
+
 def test_a_library_that_logs_an_exception_as_a_value_does_not_show_its_text() -> None:
     script = (
         CONFIGURED.format(settings="")
