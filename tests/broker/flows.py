@@ -46,7 +46,13 @@ class Flow:
 
     def processor(self, opener: str, **extra: str) -> AbstractContextManager[Process]:
         """Runs a processor for a block."""
-        return running(self.bus, self.command(opener), self.folder, **{TOPIC: self.name}, **extra)
+        return running(
+            self.bus,
+            self.command(opener),
+            self.folder,
+            start_s=PATIENCE_S,
+            **{TOPIC: self.name, **extra},
+        )
 
     def command(self, opener: str) -> list[str]:
         """Returns the command line of a processor."""

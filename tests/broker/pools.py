@@ -105,6 +105,7 @@ class Pool:
             self.bus,
             ["-m", "workers", "inference", *script, "--model", str(path)],
             self._folder,
+            start_s=PATIENCE_S,
             **extra,
         )
 
