@@ -22,10 +22,12 @@ from typing import Any
 
 import psutil
 from confluent_kafka import Consumer
+from openai import AsyncOpenAI
 
 from infra.bus import fetch
 from infra.catalog import load
 from infra.provision import provision
+from infra.stack.processes import MODEL
 from infra.telemetry import now
 from schemas.events import (
     Completion,
@@ -48,6 +50,7 @@ from schemas.topics import (
 )
 from streams.client import Client
 from tests.conftest import running as running_stack
+from tests.contract.conftest import driven_vllm
 from tests.harness import Bus, Process, eventually, running, unique
 
 CATALOG = Path(__file__).parent.parent / "broker" / "catalog.toml"
@@ -55,6 +58,10 @@ ECHO = "main.tests.echo"
 GUARDED = "main.tests.guarded"
 TENANT = "acme"
 TEXT = "The quick brown fox jumps over the lazy dog while a patient reader waits for it all. " * 10
+
+VLLM = "main.tests.vllm"
+QUESTION = "What is the capital of France?"
+TOKENS = 16
 
 LOAD = 20_000
 MEMORY_LOAD = 100_000
@@ -221,8 +228,43 @@ async def _load(bench: Bench, measure: Callable[[], None]) -> None:
 
 
 def model(bench: Bench) -> None:
-    """Reply time over the bus against the same engine's own HTTP server."""
-    raise NotImplementedError
+    """Reply time over the bus against calling the same engine over its own HTTP server."""
+    asyncio.run(_model(bench))
+
+
+async def _model(bench: Bench) -> None:
+    async with driven_vllm() as engine:
+        command = ["-m", "workers", "inference", "--provider", "openai", "--pool", "vllm"]
+        direct = AsyncOpenAI(base_url=engine.base_url, api_key="none", max_retries=0)
+        with (
+            bench.gateway(),
+            running(bench.bus, command, bench.folder, INFERENCE_BASE_URL=engine.base_url),
+        ):
+            async with bench.client() as client:
+
+                async def over_http() -> None:
+                    await direct.chat.completions.create(
+                        model=MODEL,
+                        messages=[{"role": "user", "content": QUESTION}],
+                        temperature=0,
+                        max_tokens=TOKENS,
+                    )
+
+                async def over_the_bus() -> None:
+                    sampling = Sampling(temperature=0, max_tokens=TOKENS)
+                    await client.chat(VLLM, QUESTION, sampling=sampling)
+
+                for ask in (over_http, over_the_bus):
+                    await ask()
+                # Turn by turn, so that whatever else the machine does befalls both.
+                http, bus = [], []
+                for _ in range(40):
+                    http += await _timed(over_http, 1, 1)
+                    bus += await _timed(over_the_bus, 1, 1)
+        await direct.close()
+    added = statistics.median(bus) - statistics.median(http)
+    print(f"{TOKENS} tokens over HTTP: {_spread(http)}")
+    print(f"{TOKENS} tokens over the bus: {_spread(bus)}; added p50 {added:.1f} ms")
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
