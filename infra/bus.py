@@ -133,6 +133,7 @@ class Publisher:
         never will.
 
         Raises:
+            PublishFailed: The producer's queue is full, or an event is too large.
             SchemaUnregistered: An event is not registered.
         """
         values = [
@@ -153,9 +154,12 @@ class Publisher:
         if not values:
             self._settle(batch)
         for topic, key, value in values:
-            self._producer.produce(
-                topic.name, value, key, headers=list(headers), on_delivery=delivered
-            )
+            try:
+                self._producer.produce(
+                    topic.name, value, key, headers=list(headers), on_delivery=delivered
+                )
+            except (BufferError, KafkaException) as problem:
+                raise PublishFailed(f"{topic.name}: {problem}") from None
 
     async def publish(self, outgoing: Iterable[Outgoing], headers: Headers = ()) -> None:
         """Publishes events and returns when all of them lie on the log.
@@ -287,19 +291,21 @@ class Tail:
         await asyncio.to_thread(self._consumer.close)
 
     def _starts(self) -> list[TopicPartition]:
-        wanted = [
+        starts = [
             TopicPartition(topic, partition)
             for topic in self._topics
             for partition in partitions(self._consumer, topic)
         ]
         if self._since is not None:
-            for each in wanted:
+            for each in starts:
                 each.offset = int(self._since.timestamp() * 1000)
-            found: list[TopicPartition] = self._consumer.offsets_for_times(wanted, TRANSFER_S)
-            return found
-        for each in wanted:
-            each.offset = self._consumer.get_watermark_offsets(each, TRANSFER_S)[1]
-        return wanted
+            starts = self._consumer.offsets_for_times(starts, TRANSFER_S)
+        for each in starts:
+            # The end as it is now: "the end" would be asked for when reading begins, too late for
+            # what is produced meanwhile.
+            if self._since is None or each.offset < 0:
+                each.offset = self._consumer.get_watermark_offsets(each, TRANSFER_S)[1]
+        return starts
 
     def _read(self) -> None:
         while not self._closing.is_set():

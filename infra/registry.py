@@ -98,7 +98,12 @@ class Registry:
         """
         schema = schema_of(topic.event)
         with self._asked(f"the registry has no subject {topic.subject}") as client:
-            client.set_config(topic.subject, ServerConfig(compatibility=COMPATIBILITY))
+            try:
+                client.set_config(topic.subject, ServerConfig(compatibility=COMPATIBILITY))
+            except SchemaRegistryError as problem:
+                # Another provisioning was just as fast, with the same rule.
+                if problem.http_status_code != CONFLICT:
+                    raise
             try:
                 return client.register_schema(topic.subject, schema)
             except SchemaRegistryError as problem:

@@ -221,7 +221,7 @@ class Worker(Generic[E]):
             job = self._work.begin(event, now())
             try:
                 return await self._conclude(job, headers)
-            except WorkerBroken:
+            except (PublishFailed, WorkerBroken):
                 raise
             # The one broad catch of the work: a surprise becomes a dead letter and a reply.
             except Exception as error:  # noqa: BLE001

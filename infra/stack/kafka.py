@@ -71,6 +71,8 @@ def _configuration(settings: StackSettings, log: Path) -> dict[str, str | int]:
         # One node has nobody to wait for, and short sessions let a test see a dead member soon.
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
+        "group.consumer.session.timeout.ms": 10_000,
+        "group.consumer.heartbeat.interval.ms": 1000,
         "group.consumer.min.session.timeout.ms": 1000,
         "group.consumer.min.heartbeat.interval.ms": 200,
     }

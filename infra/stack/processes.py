@@ -24,6 +24,8 @@ VLLM = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 MODEL = "smollm2-135m-instruct"
+# An inference may take until its deadline, which may lie 15 minutes ahead.
+LONGEST_MS = 16 * 60 * 1000
 
 
 def gateway(settings: StackSettings) -> Service:
@@ -47,7 +49,12 @@ def inference(settings: StackSettings) -> Service:
     model = artifacts.folder(MODEL, settings.cache)
     return replace(
         process,
-        environment={**process.environment, **VLLM, "INFERENCE_MODEL": str(model)},
+        environment={
+            **process.environment,
+            **VLLM,
+            "HEALTH_STALL_MS": str(LONGEST_MS),
+            "INFERENCE_MODEL": str(model),
+        },
         artifacts=(MODEL,),
         needs_worker=True,
         start_s=600.0,
