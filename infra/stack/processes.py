@@ -15,7 +15,6 @@ from infra.stack.service import LOOPBACK, Service, http_ok
 VLLM = {
     "HF_HUB_OFFLINE": "1",
     "KMP_BLOCKTIME": "1",
-    "OMP_NUM_THREADS": str(os.cpu_count() or 1),
     "OMP_WAIT_POLICY": "PASSIVE",
     # Otherwise the first request for log probabilities waits half a minute for a compiler.
     "TORCHDYNAMO_DISABLE": "1",
@@ -54,6 +53,7 @@ def inference(settings: StackSettings) -> Service:
             **VLLM,
             "HEALTH_STALL_MS": str(LONGEST_MS),
             "INFERENCE_MODEL": str(model),
+            "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         },
         artifacts=(MODEL,),
         needs_worker=True,

@@ -26,8 +26,6 @@ from workers.providers import ProviderBroken, ProviderRefused, opener
 
 # Streams live on the loop that reads the driver, so everything here does.
 on_the_session_loop = pytest_asyncio.fixture(loop_scope="session")
-# Without it the first request for log probabilities waits 24 s for a compiler.
-NO_COMPILER = {"TORCHDYNAMO_DISABLE": "1"}
 
 
 class DrivenVLLM:
@@ -105,7 +103,7 @@ async def driven_vllm() -> AsyncIterator[DrivenVLLM]:
         "tests.contract.provider_driver",
         str(model),
         cwd=ROOT,
-        env={**os.environ, **VLLM, **NO_COMPILER},
+        env={**os.environ, **VLLM},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
