@@ -279,7 +279,7 @@ def folders() -> list[str]:
     )
 
 
-@pytest.mark.parametrize("folder", folders())
+@pytest.mark.parametrize("folder", [*folders(), "catalog", "tests"])
 def test_each_folder_tells_what_it_is_in_one_screen(folder: str) -> None:
     readme = ROOT / folder / "README.md"
     assert readme.exists(), f"{folder}/README.md is missing"
