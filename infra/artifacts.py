@@ -103,7 +103,9 @@ def _unpacked(name: str) -> Make:
     def make(target: Path, settings: StackSettings, running: Step) -> None:
         [archive] = maven.fetch(name, target.parent / "m2", lambda _: None)
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
+            # Python before 3.11.4 knows no filters; the digests are pinned either way.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(target)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,3 +81,24 @@ def test_a_package_without_the_converter_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "site" / "avro-1.jar").touch()
     with pytest.raises(FileNotFoundError, match="no Avro converter"):
         converter.pick(tmp_path / "site", tmp_path / "plugin")
+
+
+def test_an_archive_is_unpacked_by_a_python_that_knows_no_filters(
+    settings: StackSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "inside").write_text("kept")
+    archive = tmp_path / "all.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "inside", "inside")
+    whole = tarfile.TarFile.extractall
+
+    def extract_all(
+        self: tarfile.TarFile, path: Path, members: None = None, *, numeric_owner: bool = False
+    ) -> None:
+        whole(self, path, members, numeric_owner=numeric_owner, filter="data")
+
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extract_all)
+    monkeypatch.setattr(maven, "fetch", lambda name, repository, arrived: [archive])
+    table(monkeypatch, artifacts._unpacked("toy"))
+    assert (ensure("toy", settings) / "inside").read_text() == "kept"
