@@ -186,7 +186,7 @@ def sql(
     from infra import lake, screen  # noqa: PLC0415 - takes a second to load
 
     try:
-        answer = lake.query(_stack().settings.home / "lake", query)
+        answer = lake.query(_stack().lake, query)
     except lake.QueryInvalid as failure:
         raise Refused(str(failure)) from None
     if as_json:
@@ -215,7 +215,7 @@ def demo(
         _show_row(stack, began)
         end = "It keeps running; stop it: tessera down" if was_up or keep else "Keep it: --keep"
         typer.echo(
-            f"\nThe tables are in {stack.settings.home / 'lake'}. Next: tessera up --detach; "
+            f"\nThe tables are in {stack.lake}. Next: tessera up --detach; "
             f'tessera ask "..."; tessera sql "select * from inferences". {end}'
         )
     finally:
@@ -227,7 +227,6 @@ def demo(
 def _show_row(stack: LocalStack, since: datetime) -> None:
     from infra import lake, screen  # noqa: PLC0415
 
-    root = stack.settings.home / "lake"
     newest = (
         f"select * from inferences where requested_at >= timestamp '{since:%Y-%m-%d %H:%M:%S}' "
         "order by requested_at desc limit 1"
@@ -236,12 +235,12 @@ def _show_row(stack: LocalStack, since: datetime) -> None:
 
     def visible() -> bool:
         try:
-            found[:] = lake.query(root, newest).to_pylist()
+            found[:] = lake.query(stack.lake, newest).to_pylist()
         except lake.QueryInvalid:  # The table appears with its first event.
             return False
         return bool(found)
 
-    until(visible, VISIBLE_S, lambda: f"no row of the request appeared in {root}")
+    until(visible, VISIBLE_S, lambda: f"no row of the request appeared in {stack.lake}")
     typer.secho("\nits row in the table inferences:", bold=True)
     screen.out.print(screen.record(found[0]))
 

@@ -15,16 +15,24 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class StackSettings(BaseSettings):
-    """Where the local stack keeps its files and which loopback ports it takes."""
+    """Where the local stack keeps its files and which loopback ports it takes.
 
-    model_config = SettingsConfigDict(env_prefix="STACK_", frozen=True, populate_by_name=True)
+    Attributes:
+        home: Data, logs and sockets; relative to the clone.
+        lake: The tables, if elsewhere than in the home.
+        cache: Shared by every clone on the machine: uv, JVM jars, Weaviate, the converted model.
+        inherited: What child processes inherit (PATH, locale, proxies), read here once.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="STACK_", env_ignore_empty=True, frozen=True, populate_by_name=True
+    )
 
     home: Path = Path(".tessera")
-    # Shared by every clone on the machine: uv, JVM jars, Weaviate, the converted model.
+    lake: Path | None = Field(default=None, validation_alias="LAKE_ROOT")
     cache: Path = Field(
         default=Path("~/.cache/tessera").expanduser(), validation_alias="TESSERA_CACHE"
     )
-    # What child processes inherit (PATH, locale, proxies), read here once.
     inherited: Mapping[str, str] = Field(default_factory=lambda: dict(os.environ), repr=False)
     kafka_port: int = 19092
     kafka_controller_port: int = 19093

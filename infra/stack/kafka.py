@@ -27,7 +27,7 @@ def service(settings: StackSettings) -> Service:
     logging = f"-Dlog4j2.configurationFile={data / 'log4j2.properties'}"
 
     def prepare() -> None:
-        write(config, properties(_configuration(settings, data / "log")))
+        write(config, properties(configuration(settings, data / "log")))
         write(data / "log4j2.properties", LOGGING)
         if not (data / "log" / "meta.properties").exists():
             tool = java(256, QUICK_START, logging, "-cp", classpath, "kafka.tools.StorageTool")
@@ -44,7 +44,8 @@ def service(settings: StackSettings) -> Service:
     )
 
 
-def _configuration(settings: StackSettings, log: Path) -> dict[str, str | int]:
+def configuration(settings: StackSettings, log: Path) -> dict[str, str | int]:
+    """What the broker is told; the image for Docker is told the same of groups and sizes."""
     controller = f"{LOOPBACK}:{settings.kafka_controller_port}"
     return {
         "node.id": 1,

@@ -21,7 +21,7 @@ from infra.settings import StackSettings
 from infra.stack import control, postgres, state
 from infra.stack.processes import bus
 from infra.stack.secret import secret_path
-from infra.stack.service import LOOPBACK, run_folder
+from infra.stack.service import LOOPBACK, lake_folder, run_folder
 from infra.stack.services import build, closure
 from infra.stack.state import GOOD, Status
 
@@ -108,7 +108,12 @@ class LocalStack:
         elsewhere = postgres.places(self.settings)[1]
         home = self.settings.home
         outside = [] if elsewhere.is_relative_to(home) else [elsewhere]
-        return [home / "data", home / "lake", *outside]
+        return [home / "data", self.lake, *outside]
+
+    @property
+    def lake(self) -> Path:
+        """Where the tables lie."""
+        return lake_folder(self.settings)
 
     def running(self) -> bool:
         """Whether a supervisor is there."""
@@ -246,9 +251,9 @@ def until(condition: Callable[[], bool], timeout: float, failure: Callable[[], s
 
 
 def _as_environment(settings: StackSettings) -> dict[str, str]:
-    values = settings.model_dump(exclude={"cache", "inherited"})
+    values = settings.model_dump(exclude={"cache", "inherited", "lake"})
     named = {f"STACK_{name.upper()}": str(value) for name, value in values.items()}
-    return {**named, "TESSERA_CACHE": str(settings.cache)}
+    return {**named, "LAKE_ROOT": str(lake_folder(settings)), "TESSERA_CACHE": str(settings.cache)}
 
 
 # Below the range from which the system draws ports for outgoing connections.
@@ -262,7 +267,7 @@ def free_ports(home: Path) -> StackSettings:
     candidates = iter(random.sample(range(FREE_FROM, FREE_TO, 2), 500))
     for name in names:
         ports[name] = next(port for port in candidates if _is_free(port) and _is_free(port + 1))
-    return StackSettings().model_copy(update={"home": home, **ports})
+    return StackSettings().model_copy(update={"home": home, "lake": None, **ports})
 
 
 def _is_free(port: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from infra import artifacts
 from infra.bootstrap import python_of
 from infra.settings import StackSettings
-from infra.stack.service import LOOPBACK, Service, http_ok
+from infra.stack.service import LOOPBACK, Service, http_ok, lake_folder
 
 # What vLLM needs to be told on a CPU: a small cache, threads that yield, nothing sent anywhere.
 VLLM = {
@@ -88,7 +88,7 @@ def bus(settings: StackSettings) -> dict[str, str]:
     """Where the log, the schemas and the tables are, for any process of ours."""
     return {
         "KAFKA_BOOTSTRAP_SERVERS": f"{LOOPBACK}:{settings.kafka_port}",
-        "LAKE_ROOT": str(settings.home.resolve() / "lake"),
+        "LAKE_ROOT": str(lake_folder(settings)),
         "REGISTRY_URL": f"http://{LOOPBACK}:{settings.registry_port}/apis/ccompat/v7",
     }
 

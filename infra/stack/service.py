@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from infra.bootstrap import ROOT
 from infra.settings import StackSettings
 
 LOOPBACK = "127.0.0.1"
@@ -99,6 +100,11 @@ def package_folder(name: str) -> Path:
 def data_folder(name: str, settings: StackSettings) -> Path:
     """Where a service keeps what must survive a restart."""
     return settings.home.resolve() / "data" / name
+
+
+def lake_folder(settings: StackSettings) -> Path:
+    """Where the tables lie: the one place that says so for all of the stack."""
+    return (ROOT / settings.lake).resolve() if settings.lake else settings.home.resolve() / "lake"
 
 
 def run_folder(settings: StackSettings) -> Path:

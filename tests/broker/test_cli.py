@@ -29,7 +29,7 @@ class Terminal:
     def __init__(self, home: Path) -> None:
         self.settings = free_ports(home)
         self.stack = LocalStack(self.settings)
-        ports = self.settings.model_dump(exclude={"cache", "inherited"})
+        ports = self.settings.model_dump(exclude={"cache", "inherited", "lake"})
         self.environment = {
             **os.environ,
             **{f"STACK_{name.upper()}": str(value) for name, value in ports.items()},

@@ -13,8 +13,8 @@ from compose_spec import PyCompose
 from infra import artifacts, maven, models
 from infra.artifacts import WEAVIATE
 from infra.bootstrap import ROOT, UV_VERSION
-from infra.settings import StackSettings
-from infra.stack import connect
+from infra.settings import GatewaySettings, StackSettings
+from infra.stack import connect, kafka
 from infra.stack.jvm import properties
 from infra.stack.kafka import MAX_MESSAGE_BYTES
 from infra.stack.processes import VLLM
@@ -109,6 +109,28 @@ def test_connect_is_told_the_same() -> None:
 
 def test_the_broker_takes_messages_of_the_same_size() -> None:
     assert SERVICES["kafka"]["environment"]["KAFKA_MESSAGE_MAX_BYTES"] == str(MAX_MESSAGE_BYTES)
+
+
+def test_the_broker_treats_groups_the_same() -> None:
+    told = kafka.configuration(StackSettings(), Path("/nowhere"))
+    expected = {
+        f"KAFKA_{name.upper().replace('.', '_')}": str(value)
+        for name, value in told.items()
+        if name.startswith("group.")
+    }
+    assert expected.items() <= SERVICES["kafka"]["environment"].items()
+
+
+@pytest.mark.parametrize("name", ["gateway", "inference", "kafka", "recorder"])
+def test_a_service_has_as_long_to_end_as_locally(name: str) -> None:
+    assert SERVICES[name]["stop_grace_period"] == f"{LOCAL[name].stop_grace_s:.0f}s"
+
+
+@pytest.mark.parametrize("name", ["gateway", "provision"])
+def test_a_new_endpoint_needs_no_new_image(name: str) -> None:
+    path = GatewaySettings().catalog
+    assert (ROOT / path).exists()
+    assert f"./{path}:/app/{path}:ro" in SERVICES[name]["volumes"]
 
 
 def test_no_secret_is_written_down() -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from infra.artifacts import ARTIFACTS
 from infra.bootstrap import ROOT
-from infra.settings import StackSettings
+from infra.settings import LakeSettings, StackSettings
 from infra.stack import control, postgres, state
 from infra.stack.local import LocalStack, free_ports
 from infra.stack.secret import secret, secret_path
-from infra.stack.service import Probe, Service, http_ok
+from infra.stack.service import Probe, Service, http_ok, lake_folder
 from infra.stack.services import FOUNDATION, SERVICES, build, closure
 from infra.stack.state import GOOD, State, Status
 from infra.stack.unit import Unit
@@ -35,6 +35,20 @@ def test_every_service_names_what_exists() -> None:
     for service in build(HERE).values():
         assert set(service.depends_on) <= set(SERVICES)
         assert set(service.artifacts) <= set(ARTIFACTS)
+
+
+def test_everybody_finds_the_lake_where_it_was_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = StackSettings(home=tmp_path)
+    assert lake_folder(home) == tmp_path / "lake"
+    monkeypatch.setenv("LAKE_ROOT", str(tmp_path / "elsewhere"))
+    settings = StackSettings(home=tmp_path)
+    stack = LocalStack(settings)
+    assert stack.lake == tmp_path / "elsewhere" == LakeSettings().root
+    assert stack.environment()["LAKE_ROOT"] == str(stack.lake)
+    assert stack.lake in stack.data_folders()
+    assert LocalStack(free_ports(tmp_path)).lake == tmp_path / "lake"
 
 
 def test_building_the_table_writes_nothing(tmp_path: Path) -> None:
