@@ -6,11 +6,15 @@ Only the standard library is known here; everything else is on the far side of `
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this line is for the Python that is too old
     raise SystemExit("tessera needs Python 3.11 or newer; this is " + sys.version.split()[0])
+
+if (system := (platform.system(), platform.machine())) != ("Linux", "x86_64"):
+    raise SystemExit("tessera needs Linux on x86-64; this is " + " on ".join(system))
 
 from infra.bootstrap import Unready, ensure_environment
 

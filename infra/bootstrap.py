@@ -7,6 +7,7 @@ the stamp that says an environment is complete is written last.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hashlib
 import shutil
@@ -106,6 +107,8 @@ def ensure_environment(name: str, cache: Path, root: Path = ROOT) -> Path:
     python = python_of(name, root)
     if is_ready(name, root):
         return python
+    if name == "worker":
+        _require_libnuma()
     uv = ensure_uv(cache)
     home = python.parent.parent
     with exclusive(home.parent / f"{name}.lock"):
@@ -122,6 +125,17 @@ def ensure_environment(name: str, cache: Path, root: Path = ROOT) -> Path:
         _run([str(uv), "pip", "install", "--quiet", "--no-deps", *target, "-e", str(root)], why)
         (home / "tessera.stamp").write_text(stamp_of(name, root))
     return python
+
+
+def _require_libnuma() -> None:
+    """The kernels of vLLM for a CPU load it from the system; no package carries it."""
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError as lack:
+        raise Unready(
+            f"vLLM needs the library libnuma ({lack}). On Debian and Ubuntu run: "
+            "apt-get install libnuma1; then run this command again."
+        ) from None
 
 
 def _runs(python: Path) -> bool:

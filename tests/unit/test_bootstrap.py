@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
 import sys
@@ -179,6 +180,29 @@ def test_the_entry_needs_nothing_but_the_standard_library() -> None:
     # -S and -I: no site-packages, so an import of anything installed would fail.
     code = "import sys; sys.path.insert(0, '.'); import infra.__main__, infra.bootstrap"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=ROOT, check=True)
+
+
+def test_another_kind_of_machine_is_refused_in_one_line() -> None:
+    code = "import platform; platform.machine = lambda: 'aarch64'; import infra.__main__"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert said.returncode == 1
+    assert said.stderr == "tessera needs Linux on x86-64; this is Linux on aarch64\n"
+
+
+def test_a_machine_without_libnuma_is_told_so_before_vllm_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks(name: str) -> ctypes.CDLL:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    (tmp_path / "infra" / "environments").mkdir(parents=True)
+    (tmp_path / "infra" / "environments" / "worker.txt").touch()
+    monkeypatch.setattr(ctypes, "CDLL", lacks)
+    with pytest.raises(Unready, match="apt-get install libnuma1"):
+        ensure_environment("worker", tmp_path / "cache", tmp_path)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_entry_hands_the_words_over_to_the_command_line() -> None:
