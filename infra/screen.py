@@ -1,4 +1,7 @@
-"""What the command line shows: the table of services, rows of an answer, one line for an error."""
+"""What the command line shows: the table of services, rows of an answer, one line for an error.
+
+Values are shown as they are: what looks like Rich's markup in them is text.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from infra.stack.local import GIVE_UP_AFTER, START_S, LocalStack, StackFailed
 from infra.stack.state import GOOD, State, Status
@@ -28,10 +32,10 @@ def services(statuses: Mapping[str, Status]) -> Table:
     for heading in ("service", "state", "port", "pid", "restarts", "reason"):
         table.add_column(heading)
     for name, one in sorted(statuses.items()):
-        colour = COLOURS.get(one.state, "yellow")
+        state = Text(one.state, COLOURS.get(one.state, "yellow"))
         port, pid = str(one.port or ""), str(one.pid or "")
         restarts = str(one.restarts) if one.restarts else ""
-        table.add_row(name, f"[{colour}]{one.state}[/]", port, pid, restarts, one.reason)
+        table.add_row(name, state, port, pid, restarts, Text(one.reason))
     return table
 
 
@@ -63,7 +67,7 @@ def _say_changes(said: dict[str, State], statuses: Mapping[str, Status]) -> None
     """Where nothing can be drawn over: a line when a service is ready or fails."""
     for name, one in statuses.items():
         if said.get(name) != one.state and one.state in {*GOOD, State.FAILING}:
-            err.print(f"{name} is {one.state} {one.reason}".rstrip())
+            err.print(f"{name} is {one.state} {one.reason}".rstrip(), markup=False)
         said[name] = one.state
 
 
@@ -71,9 +75,9 @@ def rows(answer: pa.Table) -> Table:
     """An answer as a table on the screen."""
     table = Table()
     for name in answer.column_names:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for row in answer.to_pylist():
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     return table
 
 
@@ -84,7 +88,7 @@ def record(row: Mapping[str, Any]) -> Table:
     table.add_column(overflow="fold")
     for name, value in row.items():
         if value not in (None, "", {}, []):
-            table.add_row(name, str(value))
+            table.add_row(Text(name), Text(str(value)))
     return table
 
 
