@@ -28,7 +28,8 @@ DELEGATES: dict[str, tuple[str, ...]] = {
 EXPECTED = (NotRunning, Refused, StackFailed, Unready)
 QUESTION = "In one sentence: what is an event log?"
 VISIBLE_S = 15.0
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+HELP = frozenset({"--help", "-h"})
 
 
 class PlainErrors(typer.Typer):
@@ -257,16 +258,18 @@ def test(ctx: typer.Context) -> None:
     raise typer.Exit(_run([sys.executable, "-m", "pytest", *ctx.args]))
 
 
-@app.command(context_settings=PASS_ON)
+# Its help is what lists its options, so that it is asked for help as for answers.
+@app.command(context_settings={**PASS_ON, "help_option_names": []})
 def ask(ctx: typer.Context) -> None:
     """Ask the model and print its answer; `tessera ask --help` lists the options.
 
     Example: tessera ask --stream "What is Kafka?"
     """
-    raise typer.Exit(_delegate("ask", ctx.args, _running()))
+    stack = None if HELP.intersection(ctx.args) else _running()
+    raise typer.Exit(_delegate("ask", ctx.args, stack))
 
 
-def _delegate(name: str, words: list[str], stack: LocalStack) -> int:
+def _delegate(name: str, words: list[str], stack: LocalStack | None) -> int:
     return _run([sys.executable, *DELEGATES[name], *words], stack)
 
 

@@ -125,9 +125,14 @@ def test_what_cannot_be_is_said_in_one_line(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["demo", "down", "logs", "reset", "sql", "status", "up"])
+@pytest.mark.parametrize(
+    "command", ["ask", "demo", "down", "logs", "reset", "sql", "status", "test", "up"]
+)
 def test_every_command_explains_itself(terminal: Terminal, command: str) -> None:
-    assert terminal.types(command, "--help").returncode == 0
+    done = terminal.types(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout or "usage" in done.stdout
+    assert list(terminal.settings.home.iterdir()) == []
 
 
 def test_no_command_loads_torch() -> None:
