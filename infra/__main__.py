@@ -27,6 +27,11 @@ def main() -> None:
         python = ensure_environment("service", cache)
     except Unready as lack:
         raise SystemExit(f"tessera: {lack}") from None
+    except OSError as fault:
+        raise SystemExit(
+            f"tessera: {fault}. This clone and {cache} (TESSERA_CACHE) must be writable, and the "
+            "disk not full."
+        ) from None
     except KeyboardInterrupt:
         raise SystemExit("tessera: interrupted; run it again, it goes on where it was") from None
     os.execv(python, [str(python), "-m", "infra.cli", *sys.argv[1:]])

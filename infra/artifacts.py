@@ -20,7 +20,7 @@ from pathlib import Path
 from infra import converter, maven, models
 from infra.bootstrap import Unready, ensure_uv, exclusive
 from infra.progress import Step, step
-from infra.settings import StackSettings
+from infra.settings import SettingInvalid, StackSettings
 
 WEAVIATE = "1.39.3"
 GO_MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE}"
@@ -198,7 +198,7 @@ def main() -> None:
     try:
         for name in sys.argv[1:]:
             print(ensure(name, StackSettings()))
-    except Unready as lack:
+    except (OSError, SettingInvalid, Unready) as lack:
         raise SystemExit(f"tessera: {lack}") from None
 
 

@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from infra.bootstrap import ROOT, Unready, ensure_environment
-from infra.settings import StackSettings
+from infra.settings import SettingInvalid, StackSettings
 from infra.stack.control import NotRunning, Refused
 from infra.stack.local import LocalStack, StackFailed, until
 from infra.stack.services import SERVICES, closure
@@ -23,9 +24,10 @@ from infra.stack.state import GOOD
 
 # What is asked of another package: run as its own process.
 DELEGATES: dict[str, tuple[str, ...]] = {
-    "ask": ("-m", "streams", "ask"),
+    "ask": ("-P", "-m", "streams", "ask"),
 }
-EXPECTED = (NotRunning, Refused, StackFailed, Unready)
+# An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.
+EXPECTED = (NotRunning, OSError, Refused, SettingInvalid, StackFailed, Unready)
 QUESTION = "In one sentence: what is an event log?"
 VISIBLE_S = 15.0
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -270,15 +272,16 @@ def ask(ctx: typer.Context) -> None:
 
 
 def _delegate(name: str, words: list[str], stack: LocalStack | None) -> int:
-    return _run([sys.executable, *DELEGATES[name], *words], stack)
+    # Where the caller stands, so that the files it names are found.
+    return _run([sys.executable, *DELEGATES[name], *words], stack, folder=None)
 
 
-def _run(command: list[str], stack: LocalStack | None = None) -> int:
-    """Run a command in the foreground from the repository's root; returns its exit code."""
+def _run(command: list[str], stack: LocalStack | None = None, folder: Path | None = ROOT) -> int:
+    """Run a command in the foreground; returns its exit code."""
     extra = stack.environment() if stack else {}
     inherited = StackSettings().inherited
     try:
-        done = subprocess.run(command, check=False, cwd=ROOT, env={**inherited, **extra})
+        done = subprocess.run(command, check=False, cwd=folder, env={**inherited, **extra})
     except KeyboardInterrupt:
         return 130
     return done.returncode

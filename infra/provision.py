@@ -27,7 +27,13 @@ from confluent_kafka.admin import (
 
 from infra.catalog import CatalogInvalid, CatalogView, load
 from infra.registry import Registry, RegistryUnreachable, SchemaRefused
-from infra.settings import GatewaySettings, KafkaSettings, RegistrySettings, TelemetrySettings
+from infra.settings import (
+    GatewaySettings,
+    KafkaSettings,
+    RegistrySettings,
+    SettingInvalid,
+    TelemetrySettings,
+)
 from infra.telemetry import configure
 from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, Topic
 
@@ -41,6 +47,9 @@ DONE_ALREADY = frozenset({KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_ALREAD
 
 class ProvisioningFailed(RuntimeError):
     """The broker does not answer, or refuses a topic."""
+
+
+UNFIT = (CatalogInvalid, ProvisioningFailed, RegistryUnreachable, SchemaRefused, SettingInvalid)
 
 
 def provision(kafka: KafkaSettings, registry: RegistrySettings, view: CatalogView) -> None:
@@ -123,10 +132,10 @@ def _wait(futures: Mapping[Any, Future[Any]]) -> None:
 
 def main() -> int:
     """Provisions what the settings name; returns the exit code."""
-    configure("provision", TelemetrySettings())
     try:
+        configure("provision", TelemetrySettings())
         provision(KafkaSettings(), RegistrySettings(), load(GatewaySettings().catalog))
-    except (CatalogInvalid, ProvisioningFailed, RegistryUnreachable, SchemaRefused) as problem:
+    except UNFIT as problem:
         print(f"provisioning: {problem}", file=sys.stderr)
         return 1
     return 0

@@ -7,14 +7,41 @@ stack on loopback. Nothing below ``__main__`` reads the environment: settings ar
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 
-class StackSettings(BaseSettings):
+class SettingInvalid(Exception):
+    """A variable holds what it cannot; the message names it and what belongs there, no value."""
+
+
+class Settings(BaseSettings):
+    """What every concern has: a variable that cannot be read is a ``SettingInvalid``."""
+
+    def __init__(self, **values: object) -> None:
+        try:
+            super().__init__(**values)  # type: ignore[arg-type]
+        except ValidationError as failure:
+            found = [
+                f"{self._variable(str(each['loc'][0]))}: {each['msg']}" for each in failure.errors()
+            ]
+            raise SettingInvalid("; ".join(found)) from None
+        except SettingsError as failure:
+            [field] = re.findall('"(.+?)"', str(failure))[:1]
+            raise SettingInvalid(f"{self._variable(field)}: Input should be JSON") from None
+
+    @classmethod
+    def _variable(cls, name: str) -> str:
+        """The variable of a field; one that is named by itself stays."""
+        own = name not in cls.model_fields
+        return name if own else f"{cls.model_config.get('env_prefix', '')}{name}".upper()
+
+
+class StackSettings(Settings):
     """Where the local stack keeps its files and which loopback ports it takes.
 
     Attributes:
@@ -51,7 +78,7 @@ class StackSettings(BaseSettings):
     recorder_health_port: int = 19103
 
 
-class KafkaSettings(BaseSettings):
+class KafkaSettings(Settings):
     """How to reach the broker and how to be a member of a group.
 
     Attributes:
@@ -73,7 +100,7 @@ class KafkaSettings(BaseSettings):
     delivery_timeout_ms: int = 120_000
 
 
-class RegistrySettings(BaseSettings):
+class RegistrySettings(Settings):
     """How to reach the schema registry (Confluent API)."""
 
     model_config = SettingsConfigDict(env_prefix="REGISTRY_", frozen=True)
@@ -81,7 +108,7 @@ class RegistrySettings(BaseSettings):
     url: str = "http://127.0.0.1:18081/apis/ccompat/v7"
 
 
-class LakeSettings(BaseSettings):
+class LakeSettings(Settings):
     """Where the Delta tables lie."""
 
     model_config = SettingsConfigDict(env_prefix="LAKE_", frozen=True)
@@ -91,7 +118,7 @@ class LakeSettings(BaseSettings):
     flush_rows: int = 5000
 
 
-class TelemetrySettings(BaseSettings):
+class TelemetrySettings(Settings):
     """How much a process says, and where its spans go (an OTLP/HTTP URL; empty for nowhere)."""
 
     model_config = SettingsConfigDict(env_prefix="TELEMETRY_", frozen=True)
@@ -101,7 +128,7 @@ class TelemetrySettings(BaseSettings):
     otlp_endpoint: str = ""
 
 
-class HealthSettings(BaseSettings):
+class HealthSettings(Settings):
     """The health endpoint of one process; it listens on loopback unless told otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="HEALTH_", frozen=True)
@@ -111,7 +138,7 @@ class HealthSettings(BaseSettings):
     stall_ms: int = 60_000
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(Settings):
     """Where the gateway finds its catalog."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True)
@@ -119,7 +146,7 @@ class GatewaySettings(BaseSettings):
     catalog: Path = Path("infra/catalog.toml")
 
 
-class InferenceSettings(BaseSettings):
+class InferenceSettings(Settings):
     """What one inference worker process serves.
 
     Attributes:

@@ -29,6 +29,7 @@ from infra.settings import (
     KafkaSettings,
     LakeSettings,
     RegistrySettings,
+    SettingInvalid,
     TelemetrySettings,
 )
 from infra.telemetry import configure
@@ -51,6 +52,7 @@ UNFIT = (
     OffsetsHeld,
     RegistryUnreachable,
     SchemaMissing,
+    SettingInvalid,
     SettingRefused,
     TopicReplaced,
 )
@@ -96,8 +98,8 @@ def main() -> int:
     name = arguments.name or arguments.processor
     if ":" in name:
         parser.error("give a processor of your own a --name")
-    configure(name, TelemetrySettings())
     try:
+        configure(name, TelemetrySettings())
         # Not ``uvloop.run``: it awaits Faust's tasks, of which some outlive their cancellation.
         uvloop.new_event_loop().run_until_complete(work(name, path))
     except UNFIT as problem:

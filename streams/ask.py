@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.bus import BusUnreachable, PublishFailed
 from infra.registry import RegistryUnreachable
+from infra.settings import SettingInvalid
 from schemas.events import Message, Role, Sampling
 from streams.client import Client, NoReply, Part, RequestRefused
 
@@ -28,6 +29,9 @@ def main(words: Sequence[str]) -> int:
         asyncio.run(ask(arguments))
     except RequestRefused as refused:
         print(f"refused: {refused} (request {refused.request_id})", file=sys.stderr)
+        return 1
+    except SettingInvalid as problem:
+        print(f"ask: {problem}", file=sys.stderr)
         return 1
     except (BusUnreachable, LookupError, NoReply, PublishFailed, RegistryUnreachable) as problem:
         print(f"ask: {problem}; is the stack up? try: tessera status", file=sys.stderr)
@@ -55,7 +59,7 @@ async def ask(arguments: argparse.Namespace) -> None:
                 seed=arguments.seed,
                 stop=tuple(arguments.stop),
             ),
-            json_schema=arguments.json_schema.read_text() if arguments.json_schema else None,
+            json_schema=arguments.json_schema,
             timeout=arguments.timeout,
         ):
             whole = part
@@ -89,6 +93,13 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, help="0 is greedy; at most 2")
     parser.add_argument("--seed", type=int, help="makes drawing repeatable")
     parser.add_argument("--stop", action="append", default=[], help="text that ends the answer")
-    parser.add_argument("--json-schema", type=Path, help="file with a JSON Schema for the answer")
+    parser.add_argument("--json-schema", type=_text, help="file with a JSON Schema for the answer")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds until the deadline")
     return parser.parse_args(words)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read: {failure}") from None

@@ -1,7 +1,7 @@
 """Starts a worker.
 
     python -m workers inference                              with what the environment says
-    python -m workers inference --model PATH                 another model folder
+    python -m workers inference --pool NAME --model PATH --model-name NAME      another model
     python -m workers inference --engine dtype=bfloat16 --engine tensor_parallel_size=2
     python -m workers inference --provider openai --pool outside
 
@@ -24,6 +24,7 @@ from infra.settings import (
     InferenceSettings,
     KafkaSettings,
     RegistrySettings,
+    SettingInvalid,
     TelemetrySettings,
 )
 from infra.telemetry import configure
@@ -35,7 +36,13 @@ from workers.worker import Worker
 
 log = structlog.get_logger()
 
-UNFIT = (BusUnreachable, LookupError, RegistryUnreachable, SchemaMissing)
+UNFIT = (
+    BusUnreachable,
+    LookupError,
+    RegistryUnreachable,
+    SchemaMissing,
+    SettingInvalid,
+)
 
 
 async def inference(settings: InferenceSettings) -> None:
@@ -72,6 +79,7 @@ def main() -> int:
     parser.add_argument("--provider", help="echo, openai, vllm, or package.module:function")
     parser.add_argument("--pool", help="worker pool: last segment of the routed topic")
     parser.add_argument("--model", help="model folder, or name at an outside provider")
+    parser.add_argument("--model-name", help="name under which routes ask for the model")
     parser.add_argument(
         "--engine",
         action="append",
@@ -80,21 +88,27 @@ def main() -> int:
         help="argument for the engine, under vLLM's name; may be repeated",
     )
     arguments = parser.parse_args()
-    given = {name: getattr(arguments, name) for name in ("provider", "pool", "model")}
-    settings = InferenceSettings()
-    settings = settings.model_copy(
-        update={
-            **{name: value for name, value in given.items() if value is not None},
-            "engine": {**settings.engine, **dict(map(_engine, arguments.engine))},
-        }
-    )
-    configure(f"inference-{settings.pool}", TelemetrySettings())
     try:
+        settings = _settings(arguments)
+        configure(f"inference-{settings.pool}", TelemetrySettings())
         asyncio.run(inference(settings))
     except UNFIT as problem:
         print(f"inference: {problem}", file=sys.stderr)
         return 1
     return 0
+
+
+def _settings(arguments: argparse.Namespace) -> InferenceSettings:
+    """What the command line says goes before what the environment says."""
+    names = ("provider", "pool", "model", "model_name")
+    given = {name: getattr(arguments, name) for name in names}
+    settings = InferenceSettings()
+    return settings.model_copy(
+        update={
+            **{name: value for name, value in given.items() if value is not None},
+            "engine": {**settings.engine, **dict(map(_engine, arguments.engine))},
+        }
+    )
 
 
 def _engine(argument: str) -> tuple[str, object]:

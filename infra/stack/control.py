@@ -70,6 +70,8 @@ def ask(folder: Path, verb: str, name: str | None = None) -> None:
             link.connect(path)
             link.sendall(json.dumps({"verb": verb, "name": name}).encode() + b"\n")
             reply = link.makefile().readline()
+    except PermissionError as failure:
+        raise _of_another(folder) from failure
     except (FileNotFoundError, ConnectionRefusedError) as failure:
         raise NotRunning(f"no stack is running in {folder.parent}") from failure
     if error := json.loads(reply or "{}").get("error"):
@@ -77,11 +79,23 @@ def ask(folder: Path, verb: str, name: str | None = None) -> None:
 
 
 def listening(folder: Path) -> bool:
-    """Whether a supervisor listens in ``folder``."""
+    """Whether a supervisor listens in ``folder``.
+
+    Raises:
+        Refused: it is another user's.
+    """
     try:
         with _short_path(folder) as path, socket.socket(socket.AF_UNIX) as link:
             link.settimeout(TIMEOUT_S)
             link.connect(path)
+    except PermissionError as failure:
+        raise _of_another(folder) from failure
     except (FileNotFoundError, ConnectionRefusedError):
         return False
     return True
+
+
+def _of_another(folder: Path) -> Refused:
+    return Refused(
+        f"the stack in {folder.parent} is another user's; choose a STACK_HOME of your own"
+    )

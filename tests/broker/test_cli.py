@@ -35,14 +35,14 @@ class Terminal:
             **{f"STACK_{name.upper()}": str(value) for name, value in ports.items()},
         }
 
-    def types(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def types(self, *words: str, folder: Path = Path("/")) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [TESSERA, *words],
             check=False,
             capture_output=True,
             text=True,
             env=self.environment,
-            cwd="/",
+            cwd=folder,
             timeout=2 * WAIT_S,
         )
 
@@ -104,6 +104,13 @@ def test_an_attached_stack_ends_with_its_terminal(
         process.wait(WAIT_S)
     until(lambda: not redis.is_running(), WAIT_S, lambda: "redis still runs")
     until(lambda: not terminal.stack.running(), WAIT_S, lambda: "the supervisor still runs")
+
+
+def test_a_schema_is_looked_for_where_the_caller_stands(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "wrong.json").write_bytes(b"\xff")
+    assert terminal.types("up", "--only", "redis", "--detach").returncode == 0
+    done = terminal.types("ask", "--json-schema", "wrong.json", "hello", folder=tmp_path)
+    assert "wrong.json cannot be read: 'utf-8'" in done.stderr
 
 
 @pytest.mark.parametrize(
