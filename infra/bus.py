@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import methodcaller
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import (
@@ -51,7 +53,11 @@ class BusUnreachable(RuntimeError):
 
 @dataclass(slots=True, frozen=True)
 class Record:
-    """A record as it lies on the log."""
+    """A record as it lies on the log.
+
+    To Kafka a header's name is bytes, but confluent-kafka gives no header of a record of which one
+    name is not UTF-8: such a record is here without headers.
+    """
 
     topic: str
     partition: int
@@ -69,8 +75,35 @@ class Record:
             message.offset(),  # type: ignore[arg-type]
             message.key(),
             message.value(),
-            tuple(message.headers() or ()),  # type: ignore[arg-type]
+            _headers(message),
         )
+
+
+# As a method call this would not do: confluent-kafka lets the error of a name out beside a result,
+# CPython checks for that here, but no more in a method call that has become hot.
+_ask_for_headers = methodcaller("headers")
+
+
+def _headers(message: Message) -> Headers:
+    try:
+        return tuple(_ask_for_headers(message) or ())
+    # Not to be asked again: the answer would be tuples without names, which crash the interpreter.
+    except (SystemError, UnicodeDecodeError):
+        log.warning(
+            "header name is not UTF-8",
+            topic=message.topic(),
+            partition=message.partition(),
+            offset=message.offset(),
+        )
+        return ()
+
+
+class Encoded(NamedTuple):
+    """A record on its way: bytes already."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
 
 
 @dataclass(slots=True)
@@ -121,27 +154,36 @@ class Publisher:
         self._thread = threading.Thread(target=self._poll, name="publisher", daemon=True)
         self._thread.start()
 
+    def encode(self, outgoing: Iterable[Outgoing]) -> list[Encoded]:
+        """Returns events as the records that they become.
+
+        Raises:
+            SchemaUnregistered: An event is not registered.
+            Unencodable: An event holds what its schema cannot say.
+        """
+        return [
+            Encoded(topic.name, topic.key(event).encode(), self._codec.encode(event))
+            for topic, event in outgoing
+        ]
+
     def post(
         self,
-        outgoing: Sequence[Outgoing],
+        records: Sequence[Encoded],
         headers: Headers,
         done: Callable[[PublishFailed | None], None],
     ) -> None:
-        """Hands events to the producer and returns.
+        """Hands records to the producer and returns.
 
         ``done`` is called in the loop when all of them lie on the log, or with the reason why one
         never will.
 
         Raises:
-            PublishFailed: The producer's queue is full, or an event is too large.
-            SchemaUnregistered: An event is not registered.
+            PublishFailed: The producer's queue is full, a record is too large, or this is closed.
         """
-        values = [
-            (topic, topic.key(event).encode(), self._codec.encode(event))
-            for topic, event in outgoing
-        ]
-        size = sum(len(value) for _, _, value in values)
-        batch = _Batch(len(values), size, done, left=len(values))
+        if self._closing.is_set():
+            raise PublishFailed("the publisher is closed")
+        size = sum(len(record.value or b"") for record in records)
+        batch = _Batch(len(records), size, done, left=len(records))
         self._hold(batch.records, size)
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -151,18 +193,20 @@ class Publisher:
             if not batch.left:
                 self._settle(batch)
 
-        if not values:
+        if not records:
             self._settle(batch)
-        for topic, key, value in values:
+        for topic, key, value in records:
             try:
                 self._producer.produce(
-                    topic.name, value, key, headers=list(headers), on_delivery=delivered
+                    topic, value, key, headers=list(headers), on_delivery=delivered
                 )
             except (BufferError, KafkaException) as problem:
-                raise PublishFailed(f"{topic.name}: {problem}") from None
+                # Its batch never settles.
+                self._hold(-batch.records, -batch.size)
+                raise PublishFailed(f"{topic}: {problem}") from None
 
-    async def publish(self, outgoing: Iterable[Outgoing], headers: Headers = ()) -> None:
-        """Publishes events and returns when all of them lie on the log.
+    async def publish(self, records: Sequence[Encoded], headers: Headers = ()) -> None:
+        """Publishes records and returns when all of them lie on the log.
 
         Raises:
             PublishFailed: The broker did not take one of them.
@@ -174,7 +218,7 @@ class Publisher:
             if not settled.done():
                 settled.set_result(failed)
 
-        self.post(list(outgoing), headers, done)
+        self.post(records, headers, done)
         failed = await settled
         if failed is not None:
             raise failed
@@ -192,7 +236,11 @@ class Publisher:
         """
         count, asked_at = self._partitions.get(topic, (0, float("-inf")))
         if time.monotonic() - asked_at > ASK_AGAIN_S:
-            count = len(await asyncio.to_thread(partitions, self._producer, topic))
+            try:
+                count = len(await asyncio.to_thread(partitions, self._producer, topic))
+            except BusUnreachable:
+                if not count:
+                    raise
             self._partitions[topic] = (count, time.monotonic())
         return count
 
@@ -291,6 +339,12 @@ class Tail:
         await asyncio.to_thread(self._consumer.close)
 
     def _starts(self) -> list[TopicPartition]:
+        try:
+            return self._found_starts()
+        except KafkaException as problem:
+            raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
+
+    def _found_starts(self) -> list[TopicPartition]:
         starts = [
             TopicPartition(topic, partition)
             for topic in self._topics
@@ -308,10 +362,13 @@ class Tail:
         return starts
 
     def _read(self) -> None:
-        while not self._closing.is_set():
-            records = fetch(self._consumer, BATCH, POLL_S)
-            if records and not self._closing.is_set():
-                self._loop.call_soon_threadsafe(self._deliver, records)
+        try:
+            while not self._closing.is_set():
+                records = fetch(self._consumer, BATCH, POLL_S)
+                if records and not self._closing.is_set():
+                    self._loop.call_soon_threadsafe(self._deliver, records)
+        except KafkaException as problem:
+            log.error("tail ended", topics=self._topics, error=problem.args[0].name())
 
 
 def fetch(consumer: Consumer, most: int, timeout: float) -> list[Record]:

@@ -14,12 +14,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from schemas.events import Route
-from schemas.topics import MAX_RECORD_BYTES, REPLY
+from schemas.topics import LONGEST_DEADLINE_MS, MAX_RECORD_BYTES, REPLY
 
 # Eight times it, as JSON can make of control characters, must fit the row of a request.
 MOST_REQUEST_BYTES = MAX_RECORD_BYTES // 8
-# Replies stay for a day.
-LONGEST_DEADLINE_MS = 24 * 60 * 60 * 1000
 
 # The last segment of a topic's name, in characters that Kafka takes.
 Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]

@@ -11,6 +11,7 @@ from schemas.topics import DEAD_LETTERS, MAX_LETTER_BYTES, Outgoing
 
 # More is only said to have been there: its hash names it, and the source topic still has it.
 MAX_VALUE_BYTES = MAX_LETTER_BYTES // 2
+MAX_ASIDE_BYTES = MAX_LETTER_BYTES // 16
 
 
 def dead_letter(
@@ -25,19 +26,25 @@ def dead_letter(
         message: The failure in words that quote nothing of the record.
         now: When.
     """
-    value = record.value
+    key, value, headers = record.key, record.value, record.headers
     if value and len(value) > MAX_VALUE_BYTES:
         message += f"; only the beginning of {len(value)} bytes, sha256 {sha256(value).hexdigest()}"
         value = value[:MAX_VALUE_BYTES]
+    if key and len(key) > MAX_ASIDE_BYTES:
+        message += f"; only the beginning of a key of {len(key)} bytes"
+        key = key[:MAX_ASIDE_BYTES]
+    if sum(len(name) + len(content or b"") for name, content in headers) > MAX_ASIDE_BYTES:
+        message += f"; without its {len(headers)} headers, which are too large"
+        headers = ()
     return Outgoing(
         DEAD_LETTERS,
         RecordDeadLettered(
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            key=record.key,
+            key=key,
             value=value,
-            headers=tuple(Header(key=key, value=value) for key, value in record.headers),
+            headers=tuple(Header(key=name, value=content) for name, content in headers),
             processor=processor,
             cause=cause,
             message=message,

@@ -158,13 +158,13 @@ class Health:
         while not self._closing.wait(ASK_EVERY_S):
             try:
                 places, member = self._ask()
+                self._progress.observe(places, member, time.monotonic())
+                self._judge()
             except (KafkaException, TimeoutError) as problem:
                 log.warning("broker does not answer", error=described(problem))
                 # After an outage an old client may wait for ever on a coordinator that is back.
                 self._admin = _admin(self._kafka)
                 continue
-            self._progress.observe(places, member, time.monotonic())
-            self._judge()
             for place in places:
                 LAG.labels(place.topic, place.partition).set(place.lag)
 

@@ -66,7 +66,9 @@ def rewind(
         wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
         back: dict[int, int] = {}
         for each in consumer.committed(wanted, TRANSFER_S):
-            begin, end = consumer.get_watermark_offsets(TopicPartition(topic, each.partition))
+            begin, end = consumer.get_watermark_offsets(
+                TopicPartition(topic, each.partition), TRANSFER_S
+            )
             last = stored(each.partition)
             needed = begin if last is None else last + 1
             if needed > end:
@@ -106,9 +108,9 @@ def _any(
         records = fetch(consumer, BATCH, SILENCE_S)
         if any(record.offset < until and storable(record) for record in records):
             return True
-        # Transaction markers are no records: silence means that nothing is left before the end.
+        # Reading again costs time; not reading what is there would lose rows.
         if not records:
-            return False
+            return True
     return False
 
 

@@ -68,6 +68,25 @@ def provision(kafka: KafkaSettings, registry: RegistrySettings, view: CatalogVie
         client.register(topic)
 
 
+def require(kafka: KafkaSettings, view: CatalogView) -> None:
+    """Makes sure that every topic of a catalog exists.
+
+    Raises:
+        ProvisioningFailed: The broker does not answer, or topics are missing.
+    """
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+    try:
+        known = admin.list_topics(timeout=TRANSFER_S).topics
+    except KafkaException as problem:
+        raise ProvisioningFailed(f"the broker: {problem.args[0].str()}") from None
+    missing = sorted(topic.name for topic in members_of(view) if topic.name not in known)
+    if missing:
+        raise ProvisioningFailed(
+            f"the catalog is ahead of the broker, which lacks {', '.join(missing)}: "
+            "run python -m infra.provision"
+        )
+
+
 def members_of(view: CatalogView) -> Iterator[Topic[Any]]:
     """Yields the topics that exist on the broker, given the tenants and pools of a catalog."""
     yield from (topic for topic in TOPICS if not topic.family)

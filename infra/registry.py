@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ class Registry:
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._url = settings.url
+        # The address may carry a password.
+        self._shown = re.sub(r"//[^/]*@", "//", settings.url)
 
     def ids(self) -> dict[str, int]:
         """Returns the registry's id of each event that a topic carries, by full name.
@@ -84,10 +87,16 @@ class Registry:
         Raises:
             SchemaMissing: There is none.
         """
-        with self._asked(f"the registry knows no schema {schema_id}") as client:
-            text = client.get_schema(schema_id).schema_str
-        found: dict[str, object] = json.loads(text or "null")
-        return found
+        missing = f"the registry knows no Avro schema {schema_id}"
+        with self._asked(missing) as client:
+            found = client.get_schema(schema_id)
+        try:
+            schema = json.loads(found.schema_str or "null")
+        except ValueError:
+            schema = None
+        if found.schema_type != "AVRO" or not isinstance(schema, dict):
+            raise SchemaMissing(missing)
+        return schema
 
     def register(self, topic: Topic[Any]) -> int:
         """Registers the schema of a topic's values where it is new; returns its id.
@@ -126,12 +135,12 @@ class Registry:
             if problem.http_status_code == NOT_FOUND:
                 raise SchemaMissing(missing) from None
             raise RegistryUnreachable(
-                f"the schema registry at {self._url} answers {problem.http_status_code}: "
+                f"the schema registry at {self._shown} answers {problem.http_status_code}: "
                 f"{problem.error_message}"
             ) from None
         except httpx2.HTTPError as problem:
             raise RegistryUnreachable(
-                f"the schema registry at {self._url} does not answer: {type(problem).__name__}"
+                f"the schema registry at {self._shown} does not answer: {type(problem).__name__}"
             ) from None
 
 

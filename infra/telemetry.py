@@ -31,7 +31,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 TRACEPARENT = "traceparent"
 
 # Libraries whose log lines quote errors.
-QUOTING = frozenset({"asyncio", "faust", "mode"})
+QUOTING = frozenset({"asyncio", "faust", "mode", "vllm"})
 
 RECORDS = Counter("tessera_records", "Records taken up, by what became of them", ["what"])
 SECONDS = Histogram("tessera_record_seconds", "From taking a record up to its acknowledgement")
@@ -78,6 +78,13 @@ def configure(process: str, settings: TelemetrySettings) -> None:
             BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint))
         )
         trace.set_tracer_provider(provider)
+
+
+def close() -> None:
+    """Sends the spans that still wait; call it last."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.shutdown()
 
 
 def _without_content(

@@ -33,6 +33,10 @@ class SchemaUnlearned(LookupError):
         self.schema_id = schema_id
 
 
+class Unencodable(ValueError):
+    """An event holds what its schema cannot say; the message quotes nothing of it."""
+
+
 class SchemaUnregistered(LookupError):
     """An event has no id in the registry, so it must not go on the bus."""
 
@@ -71,6 +75,7 @@ class Codec:
 
         Raises:
             SchemaUnregistered: The registry gave no id for this event.
+            Unencodable: A value is out of its type's range, or no text.
         """
         frame = self._frames.get(event.SCHEMA)
         if frame is None:
@@ -79,7 +84,10 @@ class Codec:
             )
         body = BytesIO()
         body.write(frame)
-        fastavro.schemaless_writer(body, self._own[event.SCHEMA], event.to_avro())
+        try:
+            fastavro.schemaless_writer(body, self._own[event.SCHEMA], event.to_avro())
+        except _BROKEN as problem:
+            raise Unencodable(f"{event.SCHEMA}: {type(problem).__name__}") from None
         return body.getvalue()
 
     def decode(self, value: bytes | None, expected: type[E]) -> E:

@@ -28,6 +28,9 @@ E = TypeVar("E", bound=Event)
 HOUR_MS = 60 * 60 * 1000
 DAY_MS = 24 * HOUR_MS
 
+# How far ahead a deadline may lie at most: workers remember cancellations for as long.
+LONGEST_DEADLINE_MS = HOUR_MS
+
 # Requests are held to half of it, so that what tells of one (a refusal, a dead letter) fits too.
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 # Limits hold for compressed batches, so a record can be larger here than it was on its topic.

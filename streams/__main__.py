@@ -22,6 +22,7 @@ import uvloop
 from infra.bus import BusUnreachable, Publisher
 from infra.catalog import CatalogInvalid, load
 from infra.offsets import OffsetsHeld, TopicReplaced
+from infra.provision import ProvisioningFailed
 from infra.registry import Registry, RegistryUnreachable, SchemaMissing
 from infra.settings import (
     GatewaySettings,
@@ -32,7 +33,7 @@ from infra.settings import (
     SettingInvalid,
     TelemetrySettings,
 )
-from infra.telemetry import configure
+from infra.telemetry import close, configure
 from schemas.codec import Codec
 from streams import ask
 from streams.processor import Processor, SettingRefused
@@ -50,6 +51,7 @@ UNFIT = (
     BusUnreachable,
     CatalogInvalid,
     OffsetsHeld,
+    ProvisioningFailed,
     RegistryUnreachable,
     SchemaMissing,
     SettingInvalid,
@@ -114,6 +116,7 @@ if __name__ == "__main__":
     except Exception as error:  # noqa: BLE001 - the last stop: what ended the work is logged already.
         log.error("process ends", reason=type(error).__name__)
         code = 70
+    close()
     # Faust's consumer thread outlives a failed broker; nothing is left that it could still do.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -69,6 +69,14 @@ class NoReply(TimeoutError):
         self.request_id = request_id
 
 
+class ClientClosed(RuntimeError):
+    """The client was closed while a request was under way; the request is cancelled."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"the client was closed before the reply to request {request_id} came")
+        self.request_id = request_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """The answer to a request.
@@ -192,7 +200,7 @@ class Client:
         self._kafka = kafka or KafkaSettings()
         self._registry = Registry(registry or RegistrySettings())
         self._reply_topic = REPLY.member(reply_to or tenant)
-        self._pending: dict[bytes, asyncio.Queue[InferenceReplied]] = {}
+        self._pending: dict[bytes, asyncio.Queue[InferenceReplied | None]] = {}
         self._arrived: asyncio.Queue[Record] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
@@ -218,6 +226,10 @@ class Client:
         self._dispatching.cancel()
         with suppress(asyncio.CancelledError):
             await self._dispatching
+        # Whoever still waits in another task waits in vain from now on.
+        for pending in self._pending.values():
+            pending.put_nowait(None)
+        await asyncio.sleep(0)
         await self._tail.close()
         await self._publisher.close()
 
@@ -261,16 +273,6 @@ class Client:
                 elif part := stitch.add(replied):
                     yield part
 
-    async def cancel(self, request: InferenceRequested) -> None:
-        """Says that nobody waits for a request any more."""
-        cancelled = RequestCancelled(
-            request_id=request.request_id,
-            tenant=request.tenant,
-            cancelled_at=now(),
-            deadline=request.deadline,
-        )
-        await self._publisher.publish([Outgoing(REQUEST_CANCELLED, cancelled)])
-
     def _request(
         self, endpoint: str, messages: Conversation, options: Options, *, stream: bool
     ) -> InferenceRequested:
@@ -305,10 +307,13 @@ class Client:
         ended = False
         try:
             async with asyncio.timeout_at(until):
-                await self._publisher.publish([Outgoing(INFERENCE_REQUESTED, request)], headers)
+                asked = self._publisher.encode([Outgoing(INFERENCE_REQUESTED, request)])
+                await self._publisher.publish(asked, headers)
             while not ended:
                 async with asyncio.timeout_at(until):
                     replied = await replies.get()
+                if replied is None:
+                    raise ClientClosed(request.request_id)
                 ended = replied.delta is None
                 if replied.refusal:
                     raise RequestRefused(request.request_id, replied.refusal, replied.tried)
@@ -319,8 +324,19 @@ class Client:
         finally:
             self._pending.pop(key, None)
             if not ended:
-                with suppress(PublishFailed):
-                    await self.cancel(request)
+                self._cancel(request)
+
+    def _cancel(self, request: InferenceRequested) -> None:
+        """Says that nobody waits for a request any more; does not wait for that to be heard."""
+        cancelled = RequestCancelled(
+            request_id=request.request_id,
+            tenant=request.tenant,
+            cancelled_at=now(),
+            deadline=request.deadline,
+        )
+        with suppress(PublishFailed):
+            said = self._publisher.encode([Outgoing(REQUEST_CANCELLED, cancelled)])
+            self._publisher.post(said, (), lambda failed: None)
 
     def _arrive(self, records: list[Record]) -> None:
         # The reply topic is the tenant's: most of it may be for other clients.

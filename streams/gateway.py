@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from infra.catalog import CatalogView
+from infra.provision import require
 from schemas.events import (
     Attempt,
     InferenceCompleted,
@@ -184,7 +185,12 @@ STEPS: Mapping[Topic[Any], Step] = {
 
 
 def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
-    """Returns the work of the gateway."""
+    """Returns the work of the gateway.
+
+    Raises:
+        ProvisioningFailed: A topic that the catalog names does not exist.
+    """
+    require(runtime.kafka, runtime.view)
     return steps(STEPS, runtime, fail)
 
 

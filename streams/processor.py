@@ -29,6 +29,7 @@ from infra.telemetry import IN_FLIGHT, RECORDS, SECONDS, described, now
 from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause
 from schemas.topics import Topic
+from streams.lenient import read_leniently
 from streams.steps import Fail, Runtime, Taken, Work
 
 log = structlog.get_logger()
@@ -164,7 +165,8 @@ class Processor:
             cause=cause,
         )
         letter = dead_letter(record, self._name, cause, message, now())
-        await self._runtime.publisher.publish([letter])
+        publisher = self._runtime.publisher
+        await publisher.publish(publisher.encode([letter]))
         settle()
 
     def _prefix(self, message: Any) -> Prefix[Any]:
@@ -192,6 +194,7 @@ def _app(name: str, client_id: str, kafka: KafkaSettings) -> faust.App:
             "exactly_once loses no record but doubles some when a process is killed. Use "
             "at_least_once: every effect here is keyed by id, so a record read twice counts once"
         )
+    read_leniently()
     return faust.App(
         id=name,
         broker=f"kafka://{kafka.bootstrap_servers.replace(',', ';')}",

@@ -25,6 +25,8 @@ from streams.steps import Fail, Runtime, Taken, Work
 log = structlog.get_logger()
 
 COMPACT_EVERY = 200
+# Of one commit's records; in memory they are several times as large.
+MOST_BYTES = 32 * 1024 * 1024
 
 
 class Sink:
@@ -41,6 +43,7 @@ class Sink:
         self._settings = settings
         self._fail = fail
         self._gathered: list[Taken] = []
+        self._bytes = 0
         self._some = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -52,8 +55,9 @@ class Sink:
         """Gathers a row; waits while as many are gathered as one commit may carry."""
         await self._room.wait()
         self._gathered.append(taken)
+        self._bytes += len(taken.record.value or b"")
         self._some.set()
-        if len(self._gathered) >= self._settings.flush_rows:
+        if len(self._gathered) >= self._settings.flush_rows or self._bytes > MOST_BYTES:
             self._room.clear()
 
     async def close(self) -> None:
@@ -78,7 +82,7 @@ class Sink:
         batch = sorted(
             self._gathered, key=lambda taken: (taken.record.partition, taken.record.offset)
         )
-        self._gathered = []
+        self._gathered, self._bytes = [], 0
         self._some.clear()
         self._room.set()
         rows = [

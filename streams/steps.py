@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 from aiokafka.partitioner import murmur2
 
-from infra.bus import Publisher, PublishFailed, Record
+from infra.bus import Encoded, Publisher, PublishFailed, Record
 from infra.catalog import CatalogView
 from infra.deadletters import dead_letter
 from infra.registry import Registry
@@ -25,6 +25,9 @@ log = structlog.get_logger()
 
 # Set on a record that was put where its key belongs, so that it is moved at most once.
 MOVED = "tessera-moved"
+
+# A step that fails is tried once more before its record becomes a dead letter.
+TRIES = 2
 
 Step = Callable[[Any, CatalogView, datetime], Iterable[Outgoing]]
 
@@ -84,7 +87,9 @@ class Steps:
         await self._runtime.publisher.room()
         if await self._misplaced(taken):
             RECORDS.labels("moved").inc()
-            self._post(taken, [Outgoing(self._topic, taken.event)], [*taken.headers, (MOVED, b"1")])
+            key = self._topic.key(taken.event).encode()
+            moved = Encoded(self._topic.name, key, taken.record.value)
+            self._post(taken, [moved], [*taken.headers, (MOVED, b"1")])
             return
         with consuming(self._runtime.name, taken.record.topic, taken.headers) as headers:
             self._post(taken, self._decide(taken), headers)
@@ -92,42 +97,43 @@ class Steps:
     async def close(self) -> None:
         """Holds nothing back, so has nothing to settle."""
 
-    def _decide(self, taken: Taken) -> list[Outgoing]:
-        instant = now()
-        for last in (False, True):
+    def _decide(self, taken: Taken) -> list[Encoded]:
+        instant, publisher = now(), self._runtime.publisher
+        for _ in range(TRIES):
             try:
-                outgoing = list(self._step(taken.event, self._runtime.view, instant))
-            # Whatever a step raises, the record must leave as an event: Faust would acknowledge it.
+                outgoing = self._step(taken.event, self._runtime.view, instant)
+                decided = publisher.encode(outgoing)
+            # Whatever a step raises, the record must leave as an event and the partition go on.
             except Exception as error:  # noqa: BLE001
-                if last:
-                    RECORDS.labels("dead").inc()
-                    log.warning("step failed", error=described(error), topic=taken.record.topic)
-                    cause = DeadLetterCause.STEP_FAILED
-                    return [
-                        dead_letter(
-                            taken.record, self._runtime.name, cause, described(error), instant
-                        )
-                    ]
+                said = described(error)
             else:
                 RECORDS.labels("decided").inc()
-                return outgoing
-        raise AssertionError("unreachable")
+                return decided
+        RECORDS.labels("dead").inc()
+        log.warning("step failed", error=said, topic=taken.record.topic)
+        cause = DeadLetterCause.STEP_FAILED
+        return publisher.encode(
+            [dead_letter(taken.record, self._runtime.name, cause, said, instant)]
+        )
 
     async def _misplaced(self, taken: Taken) -> bool:
         if not self._topic.placed or any(key == MOVED for key, _ in taken.headers):
+            return False
+        # What is much too large to be served need not be moved, and might not fit.
+        if len(taken.record.value or b"") > self._topic.max_bytes // 2:
             return False
         key = self._topic.key(taken.event).encode()
         home = _home(key, await self._runtime.publisher.partitions(self._topic.name))
         return taken.record.key != key or taken.record.partition != home
 
-    def _post(self, taken: Taken, outgoing: list[Outgoing], headers: Headers) -> None:
+    def _post(self, taken: Taken, records: list[Encoded], headers: Headers) -> None:
         def done(failed: PublishFailed | None) -> None:
             if failed is None:
                 taken.settle()
             else:
                 self._fail(failed)
 
-        self._runtime.publisher.post(outgoing, headers, done)
+        self._runtime.publisher.post(records, headers, done)
 
 
 def steps(

@@ -1,6 +1,7 @@
 """A provider that does what each request's last message tells it to, as JSON.
 
     {"words": 20, "gap_s": 0.01}        twenty words, one every 10 ms
+    {"say": "so ", "words": 3}          one word three times
     {"delay_s": 15}                     silence first
     {"refuse": "PROVIDER_UNAVAILABLE"}  a refusal, after the words
     {"raise": 1}                        a surprise, on the first so many tries of this request
@@ -50,7 +51,7 @@ class Scripted:
             if script.get("broken"):
                 raise ProviderBroken("the script says so")
             await asyncio.sleep(script.get("delay_s", 0))
-            words = [f"w{number} " for number in range(script.get("words", 1))]
+            words = [script.get("say", f"w{number} ") for number in range(script.get("words", 1))]
             for word in words:
                 yield Delta(content=word)
                 await asyncio.sleep(script.get("gap_s", 0))

@@ -19,6 +19,7 @@ import structlog
 
 from infra.bus import BusUnreachable, Publisher
 from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
+from infra.secrets import SecretUnavailable
 from infra.settings import (
     HealthSettings,
     InferenceSettings,
@@ -27,18 +28,24 @@ from infra.settings import (
     SettingInvalid,
     TelemetrySettings,
 )
-from infra.telemetry import configure
+from infra.telemetry import close, configure
 from schemas.codec import Codec
-from schemas.topics import INFERENCE_ROUTED
+from schemas.topics import INFERENCE_ROUTED, LONGEST_DEADLINE_MS
 from workers.inference import Inference
 from workers.providers import opener
 from workers.worker import Worker
 
 log = structlog.get_logger()
 
+
+class ProviderUnfit(RuntimeError):
+    """The provider cannot be opened as the settings say."""
+
+
 UNFIT = (
     BusUnreachable,
     LookupError,
+    ProviderUnfit,
     RegistryUnreachable,
     SchemaMissing,
     SettingInvalid,
@@ -47,13 +54,18 @@ UNFIT = (
 
 async def inference(settings: InferenceSettings) -> None:
     """Runs an inference worker until it is told to stop."""
-    kafka = KafkaSettings()
+    kafka, health = KafkaSettings(), HealthSettings()
     registry = Registry(RegistrySettings())
     codec = Codec(await asyncio.to_thread(registry.ids))
     name = f"inference-{settings.pool}"
     publisher = Publisher(kafka, codec, f"{name}-publisher")
     log.info("provider opens", provider=settings.provider, pool=settings.pool)
-    provider = await opener(settings.provider)(settings)
+    try:
+        provider = await opener(settings.provider)(settings)
+    except (ValueError, SecretUnavailable) as problem:
+        raise ProviderUnfit(f"provider {settings.provider}: {problem}") from None
+    # An inference may take until its deadline: only beyond that it stands still.
+    stall_ms = LONGEST_DEADLINE_MS + health.stall_ms
     await Worker(
         name=name,
         topic=INFERENCE_ROUTED.member(settings.pool),
@@ -61,7 +73,7 @@ async def inference(settings: InferenceSettings) -> None:
         most=settings.max_in_flight,
         drain_s=settings.drain_ms / 1000,
         kafka=kafka,
-        health=HealthSettings(),
+        health=health.model_copy(update={"stall_ms": stall_ms}),
         publisher=publisher,
         reader=Reader(codec, registry),
     ).run()
@@ -121,4 +133,10 @@ def _engine(argument: str) -> tuple[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except Exception as error:  # noqa: BLE001 - the last stop: what ended the work is logged already.
+        log.error("process ends", reason=type(error).__name__)
+        code = 70
+    close()
+    sys.exit(code)

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from infra.bus import Publisher, PublishFailed, Record, Tail
+from infra.bus import Encoded, Publisher, PublishFailed, Record, Tail
 from infra.deadletters import dead_letter
 from infra.health import Health
 from infra.registry import Reader, SchemaMissing
@@ -24,7 +24,7 @@ from infra.settings import HealthSettings, KafkaSettings
 from infra.telemetry import RECORDS, Headers, consuming, described, now
 from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause, Event, Reason, Refusal, RequestCancelled
-from schemas.topics import REQUEST_CANCELLED, Outgoing, Topic
+from schemas.topics import LONGEST_DEADLINE_MS, REQUEST_CANCELLED, Outgoing, Topic
 from workers.intake import Intake, Taken
 
 E = TypeVar("E", bound=Event)
@@ -34,8 +34,8 @@ log = structlog.get_logger()
 
 # Work that fails by surprise is tried once more before its record becomes a dead letter.
 TRIES = 2
-# How far back cancellations are read at start: the furthest that a deadline may lie ahead.
-REMEMBER = timedelta(minutes=15)
+# How far back cancellations are read at start.
+REMEMBER = timedelta(milliseconds=LONGEST_DEADLINE_MS)
 
 Emit = Callable[[Outgoing], None]
 
@@ -198,9 +198,9 @@ class Worker(Generic[E]):
         record = taken.record
         try:
             with consuming(self._name, record.topic, record.headers) as headers:
-                outgoing = await self._outcome(record, headers)
+                concluded = await self._outcome(record, headers)
                 # The conclusion is published whole even when a cancellation comes meanwhile.
-                await self._publisher.publish(outgoing, headers)
+                await self._publisher.publish(concluded, headers)
             taken.done = True
         except asyncio.CancelledError:
             RECORDS.labels("abandoned").inc()
@@ -210,26 +210,26 @@ class Worker(Generic[E]):
         finally:
             self._intake.take_back(taken)
 
-    async def _outcome(self, record: Record, headers: Headers) -> Iterable[Outgoing]:
+    async def _outcome(self, record: Record, headers: Headers) -> list[Encoded]:
+        encode = self._publisher.encode
         try:
             event = await self._reader.read(record.value, self._topic.event)
         except Unreadable as problem:
-            return [self._bury(record, DeadLetterCause.UNREADABLE, str(problem))]
+            return encode([self._bury(record, DeadLetterCause.UNREADABLE, str(problem))])
         except SchemaMissing as problem:
-            return [self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(problem))]
-        for last in (False, True):
+            return encode([self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(problem))])
+        for _ in range(TRIES):
             job = self._work.begin(event, now())
             try:
-                return await self._conclude(job, headers)
+                return encode(await self._conclude(job, headers))
             except (PublishFailed, WorkerBroken):
                 raise
             # The one broad catch of the work: a surprise becomes a dead letter and a reply.
             except Exception as error:  # noqa: BLE001
-                log.warning("work failed", error=described(error), last=last)
-                if last:
-                    letter = self._bury(record, DeadLetterCause.STEP_FAILED, described(error))
-                    return [letter, *job.give_up(_FAILED)]
-        raise AssertionError("unreachable")
+                said = described(error)
+                log.warning("work failed", error=said)
+        letter = self._bury(record, DeadLetterCause.STEP_FAILED, said)
+        return encode([letter, *job.give_up(_FAILED)])
 
     async def _conclude(self, job: Job, headers: Headers) -> Iterable[Outgoing]:
         """Performs a job unless, or until, nobody waits for it."""
@@ -267,7 +267,10 @@ class Worker(Generic[E]):
             if failed is not None:
                 self.fail(failed)
 
-        self._publisher.post([part], headers, done)
+        try:
+            self._publisher.post(self._publisher.encode([part]), headers, done)
+        except PublishFailed as failed:
+            self.fail(failed)
 
     def _bury(self, record: Record, cause: DeadLetterCause, message: str) -> Outgoing:
         RECORDS.labels("dead").inc()
@@ -287,6 +290,7 @@ class Worker(Generic[E]):
 
     async def _heed(self, records: list[Record]) -> None:
         """Stops what callers no longer want, and remembers it until their deadlines."""
+        instant = now()
         for record in records:
             try:
                 cancelled = await self._reader.read(record.value, RequestCancelled)
@@ -294,11 +298,11 @@ class Worker(Generic[E]):
                 log.warning("cancellation unreadable", offset=record.offset, error=str(problem))
                 continue
             key = (cancelled.tenant, cancelled.request_id)
-            self._cancelled[key] = cancelled.deadline
+            self._cancelled[key] = min(cancelled.deadline, instant + REMEMBER)
             # Delivered twice, a request can be under way twice.
             for task in [task for task, whose in self._running.items() if whose == key]:
                 task.cancel()
-        instant, running = now(), set(self._running.values())
+        running = set(self._running.values())
         for key in [key for key, until in self._cancelled.items() if until < instant]:
             if key not in running:
                 del self._cancelled[key]

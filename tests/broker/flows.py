@@ -39,10 +39,12 @@ class Flow:
         self.name = unique("tests.flow")
         self.group = self.name
         self.topic = cause(self.name, partitions)
-        bus.make(self.topic, effect(self.name))
+        effects = effect(self.name)
+        self.effect_topic = effects.name
+        bus.make(self.topic, effects)
         self.folder = folder
         self._letters = letters
-        self._effects = Follower(bus, effect(self.name))
+        self._effects = Follower(bus, effects)
 
     def processor(self, opener: str, **extra: str) -> AbstractContextManager[Process]:
         """Runs a processor for a block."""

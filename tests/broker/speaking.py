@@ -83,6 +83,43 @@ def put(by: Producer, topic: str, key: bytes | None, value: bytes | None, **opti
     return places[0]
 
 
+# Only aiokafka's pure Python lets a header's name be other than text. All in one batch.
+ODD_HEADERS = """
+import asyncio, sys
+from aiokafka import AIOKafkaProducer
+
+class Odd(str):
+    def encode(self, encoding="utf-8", errors="strict"):
+        return b"odd\\xff\\xfe"
+
+async def main(servers, topic, partition, key, *values):
+    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
+        batch = producer.create_batch()
+        for number, value in enumerate(values):
+            name = Odd() if number % 2 else "even"
+            headers = [("blob", b"\\x00\\xff"), (name, b"x"), ("none", None)]
+            batch.append(
+                key=key.encode(), value=bytes.fromhex(value), timestamp=None, headers=headers
+            )
+        batch.close()
+        sent = await producer.send_batch(batch, topic, partition=int(partition))
+        print((await sent).offset)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def put_oddly(
+    bus: Bus, topic: str, partition: int, key: bytes, values: Iterable[bytes]
+) -> list[Place]:
+    """Produces a batch in which every other record has a header whose name is not UTF-8."""
+    written = [value.hex() for value in values]
+    place = (bus.kafka.bootstrap_servers, topic, str(partition), key.decode())
+    ran = run(bus.environment, "-c", ODD_HEADERS, *place, *written, AIOKAFKA_NO_EXTENSIONS="1")
+    first = int(ran.stdout)
+    return [Place(topic, partition, first + number) for number in range(len(written))]
+
+
 def terminal(bus: Bus, request_id: str) -> list[InferenceReplied]:
     """Returns the terminal replies to a request so far."""
     found = []

@@ -14,7 +14,7 @@ import pytest
 from infra.bus import Record, Tail
 from schemas.events import InferenceReplied, Message, Reason, Role, Sampling
 from schemas.topics import REPLY, REQUEST_CANCELLED
-from streams.client import Client, NoReply, RequestRefused
+from streams.client import Client, ClientClosed, NoReply, RequestRefused
 from tests.harness import Bus, Process, eventually, running, unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("gateway", "echo")]
@@ -136,6 +136,16 @@ async def test_leaving_a_stream_early_frees_the_worker(client: Client, journal: 
         break
     started = await asyncio.to_thread(_line_after, journal, "start ")
     await stream.aclose()
+    wanted = started.replace("start", "cancelled")
+    await asyncio.to_thread(eventually, lambda: wanted in journal.read_text(), 10)
+
+
+async def test_a_task_that_outlives_its_client_ends_with_a_name(bus: Bus, journal: Path) -> None:
+    async with Client(tenant="client", kafka=bus.kafka, registry=bus.registry_settings) as client:
+        asking = asyncio.create_task(client.chat(SCRIPTED, script(delay_s=60)))
+        started = await asyncio.to_thread(_line_after, journal, "start ")
+    with pytest.raises(ClientClosed):
+        await asyncio.wait_for(asking, 5)
     wanted = started.replace("start", "cancelled")
     await asyncio.to_thread(eventually, lambda: wanted in journal.read_text(), 10)
 

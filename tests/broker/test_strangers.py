@@ -21,7 +21,7 @@ from schemas.events import (
     Route,
     Usage,
 )
-from schemas.topics import INFERENCE_REQUESTED, INFERENCE_ROUTED
+from schemas.topics import INFERENCE_REQUESTED, INFERENCE_ROUTED, REPLY
 from streams.client import Client
 from tests.broker.speaking import (
     REPLIES,
@@ -30,6 +30,7 @@ from tests.broker.speaking import (
     letters,
     producer,
     put,
+    put_oddly,
     replies,
     request,
     requests_with,
@@ -184,6 +185,44 @@ def test_nonsense_is_kept_as_a_dead_letter_and_the_partition_flows_on(
     group = "gateway" if topic == INFERENCE_REQUESTED.name else "inference-echo"
     eventually(lambda: bus.lag(group, topic) == 0, what=f"{group} at the end of {topic}")
     assert [len(terminal(bus, each.request_id)) for each in good] == [1] * len(good)
+
+
+@pytest.mark.parametrize("topic", [INFERENCE_REQUESTED.name, ROUTED.name])
+def test_a_header_whose_name_is_no_text_stops_neither_its_record_nor_others(
+    bus: Bus, gateway: Process, echo: Process, topic: str
+) -> None:
+    words = ["plain", "odd", "plain again", "odd again", "after them"]
+    asked = [request(each) for each in words]
+    events = asked if topic == INFERENCE_REQUESTED.name else [on_route(each) for each in asked]
+    *batch, after = [bus.codec.encode(event) for event in events]
+    nonsense = b"nonsense"
+    partition = home(bus, topic, KEY)
+    places = put_oddly(bus, topic, partition, KEY, [*batch, nonsense, nonsense])
+    put(producer(bus), topic, KEY, after, partition=partition)
+
+    assert [content(each) for each in replies(bus, *asked)] == words
+    even, odd = letters(bus, places[-2:])
+    assert (even.key, even.value, odd.key, odd.value) == (KEY, nonsense) * 2
+    headers = [("blob", b"\x00\xff"), ("even", b"x"), ("none", None)]
+    assert [(each.key, each.value) for each in even.headers] == headers
+    # What a worker reads with gives none of such a record's headers.
+    names = ["blob", r"odd\xff\xfe", "none"] if topic == INFERENCE_REQUESTED.name else []
+    assert [each.key for each in odd.headers] == names
+    group = "gateway" if topic == INFERENCE_REQUESTED.name else "inference-echo"
+    eventually(lambda: bus.lag(group, topic) == 0, what=f"{group} at the end of {topic}")
+    assert [len(terminal(bus, each.request_id)) for each in asked] == [1] * len(asked)
+
+
+def test_what_workers_and_clients_read_with_survives_any_number_of_such_headers(bus: Bus) -> None:
+    topic = REPLY.member(unique("odd"))
+    bus.make(topic)
+    # Many, because CPython calls differently what it has often called.
+    values = [b"%d" % number for number in range(200)]
+    put_oddly(bus, topic.name, 0, KEY, values)
+    found = [record for record in bus.records(topic.name) if record.partition == 0]
+    assert [record.value for record in found] == values
+    headers = (("blob", b"\x00\xff"), ("even", b"x"), ("none", None))
+    assert [record.headers for record in found] == [headers, ()] * 100
 
 
 @pytest.mark.parametrize(

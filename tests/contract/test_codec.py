@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.avro import whole
-from schemas.codec import FRAME, Codec, SchemaUnlearned, SchemaUnregistered, Unreadable
+from schemas.codec import FRAME, Codec, SchemaUnlearned, SchemaUnregistered, Unencodable, Unreadable
 from schemas.events import (
     EVENTS,
     Completion,
@@ -336,3 +336,11 @@ def test_a_failed_lesson_changes_nothing() -> None:
     with pytest.raises(Unreadable):
         codec.learn(IDS[CANCELLED.SCHEMA], {"type": "string"})
     assert codec.decode(codec.encode(CANCELLED), RequestCancelled) == CANCELLED
+
+
+@pytest.mark.parametrize("wrong", [{"request_id": "half a pair: \ud83d"}, {"tenant": 7}])
+def test_what_no_schema_can_say_is_not_encoded_and_not_quoted(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Unencodable) as problem:
+        Codec(IDS).encode(replace(CANCELLED, **wrong))
+    assert CANCELLED.SCHEMA in str(problem.value)
+    assert "half" not in str(problem.value)

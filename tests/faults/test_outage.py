@@ -63,6 +63,12 @@ async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minut
         ]
         with pytest.raises((NoReply, PublishFailed)):
             await client.chat(ECHO, "impatient", timeout=1)
+        # Who stops waiting need not wait for the broker to hear of it.
+        asked_at = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await client.chat(ECHO, "never mind", timeout=300)
+        assert time.monotonic() - asked_at < 5
         while time.monotonic() - gone_at < OUTAGE_S:
             for process in crew:
                 process.revive()
