@@ -17,6 +17,8 @@ Check = Callable[[InferenceRequested, CatalogView, datetime], Refusal | None]
 
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
+# Checking a schema takes time that grows with it, and a worker serves others meanwhile.
+MAX_SCHEMA_CHARACTERS = 32 * 1024
 # Characters of a caller's name for something that a refusal quotes.
 QUOTED = 64
 # What holds a text in its record; without it, empty ones would come at no cost in any number.
@@ -145,10 +147,14 @@ def sampling_sensible(
     return None
 
 
-def schemas_sensible(
+def schemas_sensible(  # noqa: PLR0911 - one return for each thing that can be wrong
     request: InferenceRequested, view: CatalogView, now: datetime
 ) -> Refusal | None:
     """What is said to be JSON Schema must at least be a JSON object, and tools well named."""
+    if len(request.json_schema or "") > MAX_SCHEMA_CHARACTERS:
+        return _invalid("json_schema", f"a schema may have {MAX_SCHEMA_CHARACTERS} characters")
+    if sum(len(tool.parameters) for tool in request.tools) > MAX_SCHEMA_CHARACTERS:
+        return _invalid("tools", f"all parameters may have {MAX_SCHEMA_CHARACTERS} characters")
     if request.json_schema is not None and not _is_object(request.json_schema):
         return _invalid("json_schema", "json_schema is not the text of a JSON object")
     names = [tool.name for tool in request.tools]

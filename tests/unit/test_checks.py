@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from schemas.events import (
     Tool,
     ToolCall,
 )
+from streams.checks import first_refusal
 from streams.gateway import admit, record_refusal
 from tests.unit.asking import (
     MINUTE,
@@ -279,3 +281,17 @@ def test_a_refusal_quotes_a_name_only_in_part() -> None:
     for request in (ask(tenant=long), ask(endpoint=long), ask(reply_to=long)):
         [refused] = only(admit(request, view, NOON), topics.INFERENCE_REFUSED)
         assert len(refused.refusal.message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "request_"),
+    [
+        ("json_schema", ask(json_schema=json.dumps({"title": "x" * 40_000}))),
+        ("tools", ask(tools=(Tool(name="t", parameters=json.dumps({"title": "x" * 40_000})),))),
+    ],
+)
+def test_a_schema_the_size_of_a_book_is_refused(field: str, request_: InferenceRequested) -> None:
+    roomy = replace(VIEW, limits=replace(VIEW.limits, max_request_bytes=1_000_000))
+    refusal = first_refusal(request_, roomy, NOON)
+    assert refusal is not None
+    assert (refusal.reason, refusal.field) == (Reason.REQUEST_INVALID, field)

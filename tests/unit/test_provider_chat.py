@@ -180,3 +180,13 @@ def told(content: str = "", tool_calls: tuple[ToolCall, ...] = ()) -> Completion
         finish_reason=FinishReason.STOP,
         usage=Usage(),
     )
+
+
+def test_an_answer_without_end_is_refused() -> None:
+    transcript = Transcript("model")
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x" * 1_000_000}}]}
+    transcript.take(chunk)
+    transcript.take(chunk)
+    with pytest.raises(ProviderRefused) as refused:
+        transcript.take(chunk)
+    assert refused.value.refusal.reason is Reason.PROVIDER_FAILED

@@ -89,6 +89,10 @@ def streaming_body(
     return body
 
 
+# Of an answer; no model says so much, and its row must fit a record even when all is escaped.
+MOST_CHARACTERS = 2 * 1024 * 1024
+
+
 @dataclass(slots=True)
 class Transcript:
     """A completion as far as its stream has come.
@@ -105,12 +109,14 @@ class Transcript:
     _logprobs: list[TokenLogprob] = field(default_factory=list)
     _finish_reason: FinishReason | None = None
     _usage: Usage = field(default_factory=Usage)
+    _size: int = 0
 
     def take(self, chunk: object) -> Delta | None:
         """Adds one chunk of the stream and returns what it brings, or None where that is nothing.
 
         Raises:
             FormInvalid: The chunk is not in the form.
+            ProviderRefused: The answer is larger than any event may carry.
         """
         form = mapping(chunk, "chunk")
         self.begun = True
@@ -152,6 +158,10 @@ class Transcript:
         calls = tuple(self._take_call(piece, place) for place, piece in enumerate(pieces))
         if not content and not calls:
             return None
+        self._size += len(content) + sum(len(call.arguments) for call in calls)
+        if self._size > MOST_CHARACTERS:
+            message = f"the provider's answer passed {MOST_CHARACTERS} characters"
+            raise ProviderRefused(Refusal(reason=Reason.PROVIDER_FAILED, message=message))
         self._content.append(content)
         return Delta(content=content, tool_calls=calls)
 
