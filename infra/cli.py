@@ -84,8 +84,14 @@ def _names(only: str | None) -> list[str]:
 def _bring_up(stack: LocalStack, names: list[str], *, detach: bool) -> None:
     from infra import screen  # noqa: PLC0415 - pyarrow is only loaded where rows are shown
 
+    stays = detach or stack.running()
     stack.up(names, detach=detach, wait=False)
-    screen.watch_until_ready(stack, closure(names, stack.services))
+    try:
+        screen.watch_until_ready(stack, closure(names, stack.services))
+    except StackFailed as failure:
+        if stays and stack.running():
+            raise StackFailed(f"{failure}\nIt keeps trying; stop it: tessera down") from None
+        raise
     for folder in stack.data_folders():
         if not folder.is_relative_to(stack.settings.home):
             typer.echo(
@@ -129,6 +135,22 @@ def down() -> None:
     was_up = stack.running()
     stack.down()
     typer.echo("stopped" if was_up else "nothing was running")
+
+
+@app.command()
+def restart(
+    name: Annotated[str, typer.Argument(help="A service.")],
+) -> None:
+    """Stop one service in good order, start it again and wait until it is ready.
+
+    Example: tessera restart gateway
+    """
+    from infra import screen  # noqa: PLC0415
+
+    stack = _running()
+    [name] = _names(name)
+    stack.restart(name)
+    screen.watch_until_ready(stack, [name])
 
 
 @app.command()

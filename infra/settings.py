@@ -77,6 +77,15 @@ class StackSettings(Settings):
     inference_health_port: int = 19102
     recorder_health_port: int = 19103
 
+    def variable_of(self, port: int) -> str:
+        """The variable that chose a port; of two that stand side by side, the lower one's."""
+        return next(
+            self._variable(name)
+            for below in (port, port - 1)
+            for name, value in self.model_dump().items()
+            if value == below and name.endswith("_port")
+        )
+
 
 class KafkaSettings(Settings):
     """How to reach the broker and how to be a member of a group.

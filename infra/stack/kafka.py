@@ -40,6 +40,7 @@ def service(settings: StackSettings) -> Service:
         prepare=prepare,
         ready=Probe(port=settings.kafka_port, ask=ASK_VERSIONS, answer=VERSIONS_ANSWER),
         artifacts=("kafka",),
+        other_ports=(settings.kafka_controller_port,),
         stop_grace_s=30.0,
     )
 

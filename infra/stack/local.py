@@ -8,7 +8,6 @@ one home.
 from __future__ import annotations
 
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -21,9 +20,9 @@ from infra.settings import StackSettings
 from infra.stack import control, postgres, state
 from infra.stack.processes import bus
 from infra.stack.secret import secret_path
-from infra.stack.service import LOOPBACK, lake_folder, run_folder
+from infra.stack.service import LOOPBACK, is_free, lake_folder, run_folder
 from infra.stack.services import build, closure
-from infra.stack.state import GOOD, Status
+from infra.stack.state import GOOD, State, Status
 
 POLL_S = 0.05
 START_S = 600.0
@@ -164,17 +163,17 @@ class LocalStack:
         until(ready, timeout, lambda: self.diagnosis(names))
 
     def diagnosis(self, names: Iterable[str]) -> str:
-        """Which of the services are not ready, why, and the ends of their logs."""
+        """Which of the services fail, or else are not ready, why, and the ends of their logs."""
         found = self.status()
         if not found:
             return f"the supervisor ended; its log:\n{self.log_tail('supervisor')}"
-        parts = [
-            f"{name} is {found[name].state}: {found[name].reason or 'no reason known'}; "
-            f"the end of {self.log_path(name)}:\n{self.log_tail(name)}"
-            for name in names
-            if name in found and found[name].state not in GOOD
-        ]
-        return "\n".join(parts)
+        late = [found[n] for n in names if n in found and found[n].state not in GOOD]
+        failing = [one for one in late if one.reason and one.state is not State.WAITING]
+        return "\n".join(
+            f"{one.name} is {one.state}: {one.reason or 'no reason known'}; "
+            f"the end of {self.log_path(one.name)}:\n{self.log_tail(one.name)}"
+            for one in failing or late
+        )
 
     def log_path(self, name: str) -> Path:
         """Where a service's output goes."""
@@ -266,14 +265,5 @@ def free_ports(home: Path) -> StackSettings:
     ports: dict[str, int] = {}
     candidates = iter(random.sample(range(FREE_FROM, FREE_TO, 2), 500))
     for name in names:
-        ports[name] = next(port for port in candidates if _is_free(port) and _is_free(port + 1))
+        ports[name] = next(port for port in candidates if is_free(port) and is_free(port + 1))
     return StackSettings().model_copy(update={"home": home, "lake": None, **ports})
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True

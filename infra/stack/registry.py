@@ -34,4 +34,5 @@ def service(settings: StackSettings) -> Service:
         ready=http_ok(settings.registry_port, "/apis/ccompat/v7/subjects"),
         depends_on=("kafka",),
         artifacts=("registry",),
+        other_ports=(settings.registry_management_port,),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -48,6 +49,17 @@ def http_ok(port: int, path: str) -> Probe:
     return Probe(port=port, ask=ask.encode(), answer=b" 200 ")
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of loopback; one that was just left counts as free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
 def no_preparation() -> None:
     """For a service that needs nothing written before it starts."""
 
@@ -63,6 +75,7 @@ class Service:
         ready: Asked until it passes; ``None`` means one-shot: ready is ending with 0.
         live: Asked every few seconds afterwards; several failures in a row mean a restart.
         artifacts: Names in ``infra.artifacts`` that must be there before the first start.
+        other_ports: What it listens on besides ``port``.
         user: Whom to become when the supervisor is root, or ``None`` to stay.
         start_s: How long it may take to become ready before it is restarted.
         stop_grace_s: How long it may take to end on ``stop_signal`` before it is killed.
@@ -79,10 +92,16 @@ class Service:
     depends_on: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
     needs_worker: bool = False
+    other_ports: tuple[int, ...] = ()
     user: str | None = None
     start_s: float = 120.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_grace_s: float = 15.0
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Everything that it listens on."""
+        return (*([] if self.port is None else [self.port]), *self.other_ports)
 
 
 def package_folder(name: str) -> Path:

@@ -32,7 +32,7 @@ class Status:
 
     Attributes:
         born: The process's creation time in seconds since the epoch, which tells a recycled pid.
-        restarts: Deaths and failed starts since the stack came up.
+        restarts: Deaths and failed starts since it was last started by request.
         reason: Why it is not ready, or why it last ended; empty when nothing went wrong.
     """
 

@@ -36,7 +36,7 @@ class Supervisor:
         self._units = {
             name: Unit(
                 service,
-                inherited=settings.inherited,
+                settings=settings,
                 log_path=settings.home.resolve() / "logs" / f"{name}.log",
                 note=self._write,
                 dependencies=self._wait_for(service.depends_on),

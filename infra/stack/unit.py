@@ -7,10 +7,9 @@ import ctypes
 import os
 import pwd
 import signal
-import socket
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,8 @@ from pathlib import Path
 import psutil
 import structlog
 
-from infra.stack.service import LOOPBACK, Service
+from infra.settings import StackSettings
+from infra.stack.service import Service, is_free
 from infra.stack.state import GOOD, State, Status
 
 log = structlog.get_logger()
@@ -46,13 +46,13 @@ class Unit:
         self,
         service: Service,
         *,
-        inherited: Mapping[str, str],
+        settings: StackSettings,
         log_path: Path,
         note: Callable[[], None],
         dependencies: Callable[[], Awaitable[None]],
     ) -> None:
         self.service = service
-        self._inherited = inherited
+        self._settings = settings
         self._log_path = log_path
         self._note = note
         self._dependencies = dependencies
@@ -94,6 +94,7 @@ class Unit:
             await asyncio.wait([self._task])
             # The task may have been ending the process when it was cancelled.
             await self._end()
+        self._restarts = 0
         self._become(State.STOPPED)
 
     def kill(self) -> None:
@@ -123,8 +124,12 @@ class Unit:
         self._become(State.WAITING, self._reason)
         await self._dependencies()
         self._become(State.PREPARING, self._reason)
-        if self.service.port is not None and not _is_free(self.service.port):
-            return f"port {self.service.port} is taken by another program"
+        for port in self.service.ports:
+            if not is_free(port):
+                return (
+                    f"port {port} is taken by another program: stop that (another stack: tessera "
+                    f"down) or choose another port with {self._settings.variable_of(port)}"
+                )
         try:
             await asyncio.to_thread(self.service.prepare)
             self._process = await self._spawn()
@@ -166,7 +171,7 @@ class Unit:
         with self._log_path.open("ab") as out:
             return await asyncio.create_subprocess_exec(
                 *self.service.command,
-                env={**self._inherited, **self.service.environment, **secrets},
+                env={**self._settings.inherited, **self.service.environment, **secrets},
                 stdin=DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -219,16 +224,6 @@ async def _over(ended: asyncio.Task[int], within_s: float) -> bool:
 def _signal_group(group: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(group, number)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
 
 
 def _identity(user: str | None) -> pwd.struct_passwd | None:

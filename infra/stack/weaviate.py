@@ -62,5 +62,10 @@ def service(settings: StackSettings) -> Service:
         prepare=prepare,
         ready=http_ok(port, "/v1/.well-known/ready"),
         artifacts=("weaviate",),
+        other_ports=(
+            settings.weaviate_grpc_port,
+            *(settings.weaviate_gossip_port, settings.weaviate_gossip_port + 1),
+            *(settings.weaviate_raft_port, settings.weaviate_raft_port + 1),
+        ),
         start_s=180.0,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,9 @@ def test_a_detached_stack_runs_until_it_is_told_to_stop(terminal: Terminal) -> N
     status = terminal.types("status")
     assert "ready" in status.stdout
     assert status.returncode == 1, "the others are down"
+    before = terminal.stack.pid("redis")
+    assert terminal.types("restart", "redis").returncode == 0
+    assert terminal.stack.pid("redis") not in (before, None)
     assert "ready to accept" in terminal.types("logs", "redis", "-n", "5").stdout.lower()
     refused = terminal.types("reset", "--yes")
     assert refused.returncode == 1
@@ -106,6 +110,15 @@ def test_an_attached_stack_ends_with_its_terminal(
     until(lambda: not terminal.stack.running(), WAIT_S, lambda: "the supervisor still runs")
 
 
+def test_a_detached_stack_that_fails_says_that_it_keeps_trying(terminal: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", terminal.settings.redis_port)):
+        up = terminal.types("up", "--only", "redis", "--detach")
+    assert up.returncode == 1
+    assert "STACK_REDIS_PORT" in up.stderr
+    assert up.stderr.strip().endswith("It keeps trying; stop it: tessera down")
+    assert terminal.types("down").stdout == "stopped\n"
+
+
 def test_a_schema_is_looked_for_where_the_caller_stands(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "wrong.json").write_bytes(b"\xff")
     assert terminal.types("up", "--only", "redis", "--detach").returncode == 0
@@ -119,6 +132,7 @@ def test_a_schema_is_looked_for_where_the_caller_stands(terminal: Terminal, tmp_
         (("ask", "hello"), "run: tessera up"),
         (("logs", "redis"), "has no log"),
         (("sql", "select 1"), "no table"),
+        (("restart", "redis"), "run: tessera up"),
         (("status",), "run: tessera up"),
         (("up", "--only", "kafa"), "no service is called kafa; there are: connect"),
     ],
@@ -133,7 +147,7 @@ def test_what_cannot_be_is_said_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "command", ["ask", "demo", "down", "logs", "reset", "sql", "status", "test", "up"]
+    "command", ["ask", "demo", "down", "logs", "reset", "restart", "sql", "status", "test", "up"]
 )
 def test_every_command_explains_itself(terminal: Terminal, command: str) -> None:
     done = terminal.types(command, "--help")

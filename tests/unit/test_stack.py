@@ -16,7 +16,7 @@ from infra.settings import LakeSettings, StackSettings
 from infra.stack import control, postgres, state
 from infra.stack.local import LocalStack, free_ports
 from infra.stack.secret import secret, secret_path
-from infra.stack.service import Probe, Service, http_ok, lake_folder
+from infra.stack.service import Probe, Service, http_ok, is_free, lake_folder
 from infra.stack.services import FOUNDATION, SERVICES, build, closure
 from infra.stack.state import GOOD, State, Status
 from infra.stack.unit import Unit
@@ -163,7 +163,7 @@ async def test_the_service_of_the_readme_runs(
     settings = free_ports(tmp_path)
     unit = Unit(
         space["service"](settings),
-        inherited=settings.inherited,
+        settings=settings,
         log_path=tmp_path / "echo.log",
         note=lambda: None,
         dependencies=nothing_to_wait_for,
@@ -176,6 +176,57 @@ async def test_the_service_of_the_readme_runs(
     finally:
         await unit.stop()
     assert unit.status.pid is None
+
+
+@pytest.mark.parametrize("name", ["kafka_port", "kafka_controller_port"])
+async def test_a_taken_port_is_named_with_the_setting_that_chooses_another(
+    name: str, tmp_path: Path
+) -> None:
+    settings = free_ports(tmp_path)
+    unit = Unit(
+        build(settings)["kafka"],
+        settings=settings,
+        log_path=tmp_path / "kafka.log",
+        note=lambda: None,
+        dependencies=nothing_to_wait_for,
+    )
+    taken = getattr(settings, name)
+    async with await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", taken):
+        assert not is_free(taken)
+        unit.start()
+        async with asyncio.timeout(30):
+            while unit.status.state is not State.FAILING:
+                await asyncio.sleep(0.01)
+            said = unit.status.reason
+    await unit.stop()
+    assert f"port {taken} is taken" in said
+    assert said.endswith(f" STACK_{name.upper()}")
+
+
+def test_every_port_of_the_settings_is_some_services() -> None:
+    services = build(HERE).values()
+    chosen = {HERE.variable_of(port) for service in services for port in service.ports}
+    assert chosen == {
+        f"STACK_{name.upper()}" for name in StackSettings.model_fields if name.endswith("_port")
+    }
+
+
+def test_only_what_fails_is_diagnosed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(name: str, state: State, reason: str = "") -> Status:
+        return Status(
+            name=name, state=state, pid=None, born=None, port=None, restarts=0, reason=reason
+        )
+
+    stack = LocalStack(StackSettings(home=tmp_path))
+    waiting = [one("gateway", State.WAITING), one("registry", State.WAITING, "ended with 1")]
+    found = {each.name: each for each in [one("kafka", State.STARTING, "ended with 7"), *waiting]}
+    monkeypatch.setattr(stack, "status", lambda: found)
+    said = stack.diagnosis(found)
+    assert said.startswith("kafka is starting: ended with 7; the end of ")
+    assert "gateway" not in said
+    assert "registry" not in said
+    found["kafka"] = one("kafka", State.READY)
+    assert "gateway is waiting: no reason known" in stack.diagnosis(found)
 
 
 async def nothing_to_wait_for() -> None:
