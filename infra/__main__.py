@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this line is for the Python that is too old
     raise SystemExit("tessera needs Python 3.11 or newer; this is " + sys.version.split()[0])
@@ -16,13 +15,12 @@ if sys.version_info < (3, 11):  # noqa: UP036 - this line is for the Python that
 if (system := (platform.system(), platform.machine())) != ("Linux", "x86_64"):
     raise SystemExit("tessera needs Linux on x86-64; this is " + " on ".join(system))
 
-from infra.bootstrap import Unready, ensure_environment
+from infra.bootstrap import Unready, cache_folder, ensure_environment
 
 
 def main() -> None:
     """Replace this process by the command, running in the service environment."""
-    default = Path("~/.cache/tessera").expanduser()
-    cache = Path(os.environ.get("TESSERA_CACHE") or default)
+    cache = cache_folder(os.environ.get("TESSERA_CACHE"))
     try:
         python = ensure_environment("service", cache)
     except Unready as lack:

@@ -67,6 +67,9 @@ def ensure(name: str, settings: StackSettings) -> Path:
         if target.exists():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever was killed here has left its own; nobody else is in this block.
+        for left in target.parent.glob(f".{name}-????????"):
+            shutil.rmtree(left)
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
         try:
             filled = scratch / "filled"
@@ -93,20 +96,24 @@ def _reason(failure: Exception) -> str:
 
 def _jars(name: str) -> Make:
     def make(target: Path, settings: StackSettings, running: Step) -> None:
+        repository = settings.cache / "m2" / name
         running.expect(len(maven.pinned(name)), "files")
-        for path in maven.fetch(name, target.parent / "m2", lambda _: running.advance(1)):
+        for path in maven.fetch(name, repository, lambda _: running.advance(1)):
             path.rename(target / path.name)
+        shutil.rmtree(repository, ignore_errors=True)
 
     return make
 
 
 def _unpacked(name: str) -> Make:
     def make(target: Path, settings: StackSettings, running: Step) -> None:
-        [archive] = maven.fetch(name, target.parent / "m2", lambda _: None)
+        repository = settings.cache / "m2" / name
+        [archive] = maven.fetch(name, repository, lambda _: None)
         with tarfile.open(archive) as tar:
             # Python before 3.11.4 knows no filters; the digests are pinned either way.
             tar.extraction_filter = getattr(tarfile, "data_filter", None)
             tar.extractall(target)
+        shutil.rmtree(repository, ignore_errors=True)
 
     return make
 
@@ -127,16 +134,17 @@ def _redis(target: Path, settings: StackSettings, running: Step) -> None:
 
 
 def _weaviate(target: Path, settings: StackSettings, running: Step) -> None:
-    cache = settings.cache
+    own = settings.cache / "go"
     environment = {
         "GOBIN": str(target),
-        "GOCACHE": str(cache / "go" / "build"),
-        "GOPATH": str(cache / "go"),
+        "GOCACHE": str(own / "build"),
+        "GOPATH": str(own),
         "GOFLAGS": "-modcacherw",
         "CGO_ENABLED": "0",
     }
     command = [_go(settings), "install", "-ldflags", "-s -w", GO_MODULE]
     _quiet(command, {**settings.inherited, **environment})
+    shutil.rmtree(own, ignore_errors=True)
 
 
 def _model(name: str) -> Make:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,11 @@ class Unready(Exception):
 def say(message: str) -> None:
     """Print one line of progress to standard error."""
     print(f"tessera: {message}", file=sys.stderr, flush=True)
+
+
+def cache_folder(named: str | Path | None) -> Path:
+    """What ``TESSERA_CACHE`` names, a relative one from this clone; the usual one where empty."""
+    return (ROOT / Path(named or "~/.cache/tessera").expanduser()).resolve()
 
 
 @contextmanager
@@ -118,8 +124,9 @@ def ensure_environment(name: str, cache: Path, root: Path = ROOT) -> Path:
         say(f"making the {name} environment ({size}) in {home}")
         (home / "tessera.stamp").unlink(missing_ok=True)
         why = f"the {name} environment could not be made"
-        if not _runs(python):
-            _run([str(uv), "venv", "--quiet", "--clear", "-p", sys.executable, str(home)], why)
+        if not _runs(python) or _version_of(home) != sys.version_info[:3]:
+            venv = [str(uv), "venv", "--quiet", "--clear", "--relocatable", "-p", sys.executable]
+            _run([*venv, str(home)], why)
         target = ["--python", str(python)]
         _run([str(uv), "pip", "sync", *target, str(lock_of(name, root))], why)
         _run([str(uv), "pip", "install", "--quiet", "--no-deps", *target, "-e", str(root)], why)
@@ -145,6 +152,12 @@ def _runs(python: Path) -> bool:
     return subprocess.run([str(python), "-c", ""], capture_output=True, check=False).returncode == 0
 
 
+def _version_of(home: Path) -> tuple[int, ...]:
+    """The version of Python that an environment was made with; empty when it does not say."""
+    said = re.search(r"^version_info = ([\d.]+)", (home / "pyvenv.cfg").read_text(), re.MULTILINE)
+    return tuple(map(int, said[1].split("."))) if said else ()
+
+
 def _run(command: list[str], failure: str) -> None:
     # uv's own bars go to the terminal; large wheels on slow links need more than its 30 s.
     done = subprocess.run(["env", "UV_HTTP_TIMEOUT=300", *command], check=False)
@@ -152,7 +165,8 @@ def _run(command: list[str], failure: str) -> None:
         raise Unready(
             f"{failure}: `{' '.join(command)}` ended with {done.returncode}. "
             "Read its message above; when it names the network or the disk, mend that and run "
-            "this command again (what was fetched is kept)."
+            "this command again (what was fetched is kept). uv looks for a package index of your "
+            "own in UV_DEFAULT_INDEX and for certificates in SSL_CERT_FILE."
         )
 
 

@@ -56,19 +56,22 @@ class Pinned:
     sha256: str
 
     def fetch(self, repository: Path) -> Path:
-        """Download into ``repository``; blocks.
+        """Download into ``repository`` unless it lies there already; blocks.
 
         Raises:
             Corrupt: the bytes are not those that were pinned.
             RuntimeError: the repository does not have the file.
             requests.RequestException: the network failed.
         """
-        path = _download(self.coordinate, repository)
-        found = _digest(path)
-        if found != self.sha256:
+        found = ""
+        # What lies there may be the half of an interrupted download: that is fetched once more.
+        for _ in range(2):
+            path = _download(self.coordinate, repository)
+            found = _digest(path)
+            if found == self.sha256:
+                return path
             path.unlink()
-            raise Corrupt(f"{self.coordinate} has sha256 {found}, pinned is {self.sha256}")
-        return path
+        raise Corrupt(f"{self.coordinate} has sha256 {found}, pinned is {self.sha256}")
 
 
 def pinned(folder: str) -> list[Pinned]:

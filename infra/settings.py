@@ -10,9 +10,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from infra.bootstrap import cache_folder
 
 
 class SettingInvalid(Exception):
@@ -57,8 +60,8 @@ class StackSettings(Settings):
 
     home: Path = Path(".tessera")
     lake: Path | None = Field(default=None, validation_alias="LAKE_ROOT")
-    cache: Path = Field(
-        default=Path("~/.cache/tessera").expanduser(), validation_alias="TESSERA_CACHE"
+    cache: Annotated[Path, BeforeValidator(cache_folder)] = Field(
+        default_factory=lambda: cache_folder(None), validation_alias="TESSERA_CACHE"
     )
     inherited: Mapping[str, str] = Field(default_factory=lambda: dict(os.environ), repr=False)
     kafka_port: int = 19092

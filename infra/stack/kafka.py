@@ -10,7 +10,7 @@ from pathlib import Path
 from infra import artifacts
 from infra.settings import StackSettings
 from infra.stack.jvm import LOGGING, QUICK_START, java, properties, write
-from infra.stack.service import LOOPBACK, Probe, Service, data_folder
+from infra.stack.service import LOOPBACK, Probe, Service, data_folder, private
 
 HEAP_MIB = 512
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -27,6 +27,7 @@ def service(settings: StackSettings) -> Service:
     logging = f"-Dlog4j2.configurationFile={data / 'log4j2.properties'}"
 
     def prepare() -> None:
+        private(data)  # The log carries prompts.
         write(config, properties(configuration(settings, data / "log")))
         write(data / "log4j2.properties", LOGGING)
         if not (data / "log" / "meta.properties").exists():

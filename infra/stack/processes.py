@@ -9,7 +9,7 @@ from dataclasses import replace
 from infra import artifacts
 from infra.bootstrap import python_of
 from infra.settings import StackSettings
-from infra.stack.service import LOOPBACK, Service, http_ok, lake_folder
+from infra.stack.service import LOOPBACK, Service, http_ok, lake_folder, private
 
 # What vLLM needs to be told on a CPU: a small cache, threads that yield, nothing sent anywhere.
 VLLM = {
@@ -75,12 +75,13 @@ def provision(settings: StackSettings) -> Service:
 
 def recorder(settings: StackSettings) -> Service:
     """The sink that writes the inference table."""
-    return _process(
+    process = _process(
         "recorder",
         (sys.executable, "-m", "streams", "recorder"),
         settings.recorder_health_port,
         settings,
     )
+    return replace(process, prepare=lambda: private(lake_folder(settings)))
 
 
 def bus(settings: StackSettings) -> dict[str, str]:

@@ -126,6 +126,11 @@ def lake_folder(settings: StackSettings) -> Path:
     return (ROOT / settings.lake).resolve() if settings.lake else settings.home.resolve() / "lake"
 
 
+def private(folder: Path) -> None:
+    """Make a folder for the owner alone; one that is there already stays as it is."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def run_folder(settings: StackSettings) -> Path:
     """Where state, secrets and the control socket of the running stack lie."""
     return settings.home.resolve() / "run"

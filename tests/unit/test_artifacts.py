@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,12 +62,79 @@ def test_a_file_with_other_bytes_than_pinned_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = tmp_path / "kafka.jar"
-    wrong.write_bytes(b"something else")
-    monkeypatch.setattr(maven, "_download", lambda coordinate, repository: wrong)
+
+    def download(coordinate: str, repository: Path) -> Path:
+        wrong.write_bytes(b"something else")
+        return wrong
+
+    monkeypatch.setattr(maven, "_download", download)
     pinned = maven.Pinned(folder="kafka", coordinate="g:a:1::jar", sha256="0" * 64)
     with pytest.raises(maven.Corrupt, match="pinned is 0000"):
         pinned.fetch(tmp_path)
     assert not wrong.exists()
+
+
+def test_an_interrupted_fetch_goes_on_where_it_was(
+    settings: StackSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["whole", "half", "late"]
+    fetched: list[str] = []
+
+    def download(coordinate: str, repository: Path) -> Path:
+        path = repository / coordinate
+        if not path.exists():
+            repository.mkdir(parents=True, exist_ok=True)
+            fetched.append(coordinate)
+            first = fetched.count(coordinate) == 1
+            path.write_text("ha" if first and coordinate == "half" else coordinate)
+            if first and coordinate == "late":
+                path.unlink()
+                raise OSError("the network is down")
+        return path
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    files = [maven.Pinned(folder="toy", coordinate=name, sha256=digest(name)) for name in names]
+    repository = settings.cache / "m2" / "toy"
+    monkeypatch.setattr(maven, "pinned", lambda name: files)
+    monkeypatch.setattr(maven, "_download", download)
+    table(monkeypatch, artifacts._jars("toy"))
+    with pytest.raises(Unready, match="network is down"):
+        ensure("toy", settings)
+    assert (repository / "whole").exists()
+    (repository / "half").write_text("ha")
+    found = ensure("toy", settings)
+    assert {path.name: path.read_text() for path in found.iterdir()} == {n: n for n in names}
+    assert fetched.count("whole") == 1
+    assert not repository.exists()
+
+
+def test_what_a_killed_one_left_is_swept(
+    settings: StackSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(target: Path, _: StackSettings, __: Step) -> None:
+        (target / "file").touch()
+
+    table(monkeypatch, make)
+    left = settings.cache / "artifacts" / ".toy-a1b2c3d4"
+    left.mkdir(parents=True)
+    made = ensure("toy", settings)
+    assert list((settings.cache / "artifacts").iterdir()) == [made]
+
+
+def test_only_the_server_stays_of_its_build(
+    settings: StackSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(command: list[str], environment: Mapping[str, str]) -> None:
+        Path(environment["GOCACHE"]).mkdir(parents=True)
+        Path(environment["GOBIN"], "weaviate-server").touch()
+
+    monkeypatch.setattr(artifacts, "_go", lambda settings: "go")
+    monkeypatch.setattr(artifacts, "_quiet", build)
+    table(monkeypatch, artifacts._weaviate)
+    assert (ensure("toy", settings) / "weaviate-server").exists()
+    assert not (settings.cache / "go").exists()
 
 
 def test_the_lock_pins_what_is_wanted() -> None:

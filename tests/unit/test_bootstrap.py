@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from infra.bootstrap import (
     ROOT,
     UV_VERSION,
     Unready,
+    cache_folder,
     ensure_environment,
     ensure_uv,
     exclusive,
@@ -108,6 +111,34 @@ def test_a_broken_interpreter_is_replaced(made: Path, cache: Path) -> None:
     assert imports(python, "iniconfig")
 
 
+def test_an_environment_of_another_python_is_replaced(made: Path, cache: Path) -> None:
+    home = python_of("service", made).parent.parent
+    config = home / "pyvenv.cfg"
+    assert "relocatable = true" in config.read_text()
+    config.write_text(re.sub("version_info = .*", "version_info = 3.8.1", config.read_text()))
+    (home / "tessera.stamp").unlink()
+    ensure_environment("service", cache, made)
+    assert f"version_info = {platform.python_version()}" in config.read_text()
+
+
+@pytest.mark.parametrize(
+    ("named", "folder"),
+    [
+        ("", "~/.cache/tessera"),
+        ("/var/cache/tessera", "/var/cache/tessera"),
+        ("here/it/is", f"{ROOT}/here/it/is"),
+        ("~/there", "~/there"),
+    ],
+)
+def test_the_cache_lies_where_it_is_named(
+    named: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Path(folder).expanduser().resolve()
+    assert cache_folder(named) == expected
+    monkeypatch.setenv("TESSERA_CACHE", named)
+    assert StackSettings().cache == expected
+
+
 def test_a_moved_clone_is_made_anew(made: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     moved = tmp_path_factory.mktemp("moved") / "clone"
     shutil.copytree(made, moved, symlinks=True)
@@ -118,7 +149,7 @@ def test_a_moved_clone_is_made_anew(made: Path, tmp_path_factory: pytest.TempPat
 def test_what_cannot_be_installed_is_named(clone: Path, cache: Path) -> None:
     lock = clone / "infra" / "environments" / "service.txt"
     lock.write_text("iniconfig==999.0\n")
-    with pytest.raises(Unready, match="service environment could not be made"):
+    with pytest.raises(Unready, match=r"service environment could not be made.* UV_DEFAULT_INDEX"):
         ensure_environment("service", cache, clone)
     assert not is_ready("service", clone)
 

@@ -13,7 +13,7 @@ import pytest
 from infra.artifacts import ARTIFACTS
 from infra.bootstrap import ROOT
 from infra.settings import LakeSettings, StackSettings
-from infra.stack import control, postgres, state
+from infra.stack import control, kafka, postgres, state
 from infra.stack.local import LocalStack, free_ports
 from infra.stack.secret import secret, secret_path
 from infra.stack.service import Probe, Service, http_ok, is_free, lake_folder
@@ -227,6 +227,17 @@ def test_only_what_fails_is_diagnosed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "registry" not in said
     found["kafka"] = one("kafka", State.READY)
     assert "gateway is waiting: no reason known" in stack.diagnosis(found)
+
+
+def test_only_the_owner_may_read_what_carries_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "_format", lambda tool, config: None)
+    stack = LocalStack(StackSettings(home=tmp_path))
+    for name in ("kafka", "recorder"):
+        stack.services[name].prepare()
+    for folder in (tmp_path / "data" / "kafka", stack.lake):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 async def nothing_to_wait_for() -> None:
