@@ -227,7 +227,7 @@ def demo(
 ) -> None:
     """Ask one question through the whole pipeline and show the row it leaves.
 
-    A first run downloads about 8 GB and takes some minutes; it can be interrupted and goes on.
+    A first run takes about 15 minutes and 8 GB; it can be interrupted and goes on.
     """
     stack = _stack()
     was_up = stack.running()

@@ -1,4 +1,4 @@
-"""What the READMEs of schemas/ and streams/ show works as it stands there."""
+"""What the READMEs show works as it stands there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 import pytest
 
 from infra.bootstrap import ROOT
+from infra.catalog import load
+from infra.settings import GatewaySettings, InferenceSettings
 from schemas.avro import AVSC, whole
 from schemas.events import EVENTS, RequestCancelled
 from schemas.generate import render
 from schemas.topics import INFERENCE_REQUESTED, REQUEST_CANCELLED
 from tests.unit.asking import NOON, VIEW, ask
+from workers import __main__ as entry
 
 
 def example(folder: str, language: str) -> str:
@@ -42,6 +46,28 @@ def test_the_event_of_the_schemas_readme_is_one(tmp_path: Path) -> None:
     assert kind.from_avro(event.to_avro()) == event
     assert event.elapsed_ms == 0
     assert whole(kind.SCHEMA, folder)["name"] == "ToolReturned"
+
+
+def test_another_model_is_asked_for_under_the_name_that_its_worker_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    [added] = re.findall(r"```toml\n(.*?)```", readme, re.S)
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text((ROOT / GatewaySettings().catalog).read_text() + added)
+    [(words, endpoint)] = re.findall(r"python -m workers (.*)\n.*--endpoint (\S+)", readme)
+    [route] = load(catalog).endpoints[endpoint].routes
+    served: list[InferenceSettings] = []
+
+    async def inference(settings: InferenceSettings) -> None:
+        served.append(settings)
+
+    monkeypatch.setattr(entry, "inference", inference)
+    monkeypatch.setattr(entry, "configure", lambda name, settings: None)
+    monkeypatch.setattr(sys, "argv", ["workers", *words.split()])
+    assert entry.main() == 0
+    [settings] = served
+    assert (settings.pool, settings.model_name) == (route.pool, route.model)
 
 
 def test_the_processor_of_the_streams_readme_is_one(
