@@ -21,9 +21,10 @@ from uuid import uuid4
 
 import structlog
 
-from infra.bus import Publisher, PublishFailed, Record, Tail
+from infra.bus import Publisher, PublishFailed, Record
 from infra.registry import Reader, Registry, SchemaMissing
 from infra.settings import KafkaSettings, RegistrySettings
+from infra.tail import Tail
 from infra.telemetry import TRACEPARENT, new_traceparent, now
 from schemas.codec import Codec, Unreadable
 from schemas.events import (

@@ -16,11 +16,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from infra.bus import Encoded, Publisher, PublishFailed, Record, Tail
+from infra.bus import Encoded, Publisher, PublishFailed, Record
 from infra.deadletters import dead_letter
 from infra.health import Health
 from infra.registry import Reader, SchemaMissing
 from infra.settings import HealthSettings, KafkaSettings
+from infra.tail import Tail
 from infra.telemetry import RECORDS, Headers, consuming, described, now
 from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause, Event, Reason, Refusal, RequestCancelled

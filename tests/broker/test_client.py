@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.bus import Record, Tail
+from infra.bus import Record
+from infra.tail import Tail
 from schemas.events import InferenceReplied, Message, Reason, Role, Sampling
 from schemas.topics import REPLY, REQUEST_CANCELLED
 from streams.client import Client, ClientClosed, NoReply, RequestRefused
