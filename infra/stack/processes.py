@@ -18,9 +18,9 @@ VLLM = {
     "OMP_WAIT_POLICY": "PASSIVE",
     # Otherwise the first request for log probabilities waits half a minute for a compiler.
     "TORCHDYNAMO_DISABLE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     # Its own log lines go where ours go, and are held to the same rule.
     "VLLM_CONFIGURE_LOGGING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
 }
