@@ -67,7 +67,7 @@ async def ask(arguments: argparse.Namespace) -> None:
                 print(("\n" if part.restarted else "") + part.content, end="", flush=True)
     if whole is None or whole.reply is None:
         raise AssertionError("a stream ends with its reply")
-    print("" if arguments.stream else whole.reply.content)
+    print("" if arguments.stream else whole.reply.content, flush=True)
     usage = whole.reply.completion.usage
     print(
         f"request {whole.reply.request_id}  model {whole.reply.completion.model}  "
