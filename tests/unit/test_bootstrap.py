@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import platform
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from infra import __main__ as entry
 from infra.bootstrap import (
     ROOT,
     UV_VERSION,
@@ -234,6 +236,16 @@ def test_a_machine_without_libnuma_is_told_so_before_vllm_is_fetched(
     with pytest.raises(Unready, match="apt-get install libnuma1"):
         ensure_environment("worker", tmp_path / "cache", tmp_path)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_fault_of_the_machine_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(name: str, cache: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", "/full/file")
+
+    monkeypatch.setattr(entry, "ensure_environment", full)
+    with pytest.raises(SystemExit, match=r"tessera: .*No space left.*TESSERA_CACHE") as ended:
+        entry.main()
+    assert "\n" not in str(ended.value)
 
 
 def test_the_entry_hands_the_words_over_to_the_command_line() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +104,18 @@ def test_without_a_supervisor_nothing_runs(tmp_path: Path) -> None:
     stack.down()
     with pytest.raises(control.NotRunning):
         stack.stop("kafka")
+
+
+def test_the_stack_of_another_user_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(link: socket.socket, address: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", locked)
+    for ask in (control.listening, lambda folder: control.ask(folder, "stop", "kafka")):
+        with pytest.raises(control.Refused, match="another user's; choose a STACK_HOME"):
+            ask(tmp_path)
 
 
 async def test_the_control_socket_works_in_a_folder_deeper_than_a_socket_path(
