@@ -87,7 +87,7 @@ class Registry:
         Raises:
             SchemaMissing: There is none.
         """
-        missing = f"the registry knows no Avro schema {schema_id}"
+        missing = f"the registry knows no schema {schema_id} of Avro"
         with self._asked(missing) as client:
             found = client.get_schema(schema_id)
         try:
