@@ -95,6 +95,10 @@ def fetch(folder: str, repository: Path, arrived: Callable[[str], None]) -> list
 
 def _context(repository: Path) -> MavenContext:
     # A quarter of a second that only a first start has to pay.
+    import truststore  # noqa: PLC0415
+
+    # What the machine trusts, as uv is told, too: before jgo makes its own choice.
+    truststore.inject_into_ssl()
     from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
 
     return MavenContext(repo_cache=repository, resolver=PythonResolver(), timeout=TIMEOUT_S)
