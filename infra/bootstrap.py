@@ -20,7 +20,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 UV_VERSION = "0.13.9"
-ENVIRONMENTS = ("service", "worker")
 
 
 class Unready(Exception):

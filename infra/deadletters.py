@@ -5,9 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from hashlib import sha256
 
+import structlog
+
 from infra.bus import Record
+from infra.telemetry import RECORDS, now
 from schemas.events import DeadLetterCause, Header, RecordDeadLettered
 from schemas.topics import DEAD_LETTERS, MAX_LETTER_BYTES, Outgoing
+
+log = structlog.get_logger()
 
 # More is only said to have been there: its hash names it, and the source topic still has it.
 MAX_VALUE_BYTES = MAX_LETTER_BYTES // 2
@@ -51,3 +56,16 @@ def dead_letter(
             dead_lettered_at=now,
         ),
     )
+
+
+def bury(record: Record, processor: str, cause: DeadLetterCause, message: str) -> Outgoing:
+    """Returns the dead letter of a record that is given up now; counts it and logs where it lay."""
+    RECORDS.labels("dead").inc()
+    log.warning(
+        "record buried",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        cause=cause,
+    )
+    return dead_letter(record, processor, cause, message, now())

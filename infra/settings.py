@@ -98,7 +98,7 @@ class KafkaSettings(Settings):
         processing_guarantee: Of stream processors; only at_least_once is taken.
         group_protocol: Of workers: ``consumer`` (KIP-848), or ``classic`` for brokers before 4.0.
         session_timeout_ms: When a silent member of a classic group counts as gone.
-        max_poll_interval_ms: How long a member may go without polling.
+        max_poll_interval_ms: Of workers: how long a member may go without polling.
         delivery_timeout_ms: When a publication counts as failed.
     """
 

@@ -20,12 +20,12 @@ import faust
 import structlog
 
 from infra.bus import Record
-from infra.deadletters import dead_letter
+from infra.deadletters import bury
 from infra.health import Health
 from infra.prefix import Prefix
 from infra.registry import Reader, SchemaMissing
 from infra.settings import KafkaSettings
-from infra.telemetry import IN_FLIGHT, RECORDS, SECONDS, described, now
+from infra.telemetry import IN_FLIGHT, SECONDS, described
 from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause
 from schemas.topics import Topic
@@ -156,15 +156,7 @@ class Processor:
     async def _bury(
         self, record: Record, cause: DeadLetterCause, message: str, settle: Callable[[], None]
     ) -> None:
-        RECORDS.labels("dead").inc()
-        log.warning(
-            "record unreadable",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            cause=cause,
-        )
-        letter = dead_letter(record, self._name, cause, message, now())
+        letter = bury(record, self._name, cause, message)
         publisher = self._runtime.publisher
         await publisher.publish(publisher.encode([letter]))
         settle()

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from infra.bus import Encoded, Publisher, PublishFailed, Record
-from infra.deadletters import dead_letter
+from infra.deadletters import bury
 from infra.health import Health
 from infra.registry import Reader, SchemaMissing
 from infra.settings import HealthSettings, KafkaSettings
@@ -216,9 +216,9 @@ class Worker(Generic[E]):
         try:
             event = await self._reader.read(record.value, self._topic.event)
         except Unreadable as problem:
-            return encode([self._bury(record, DeadLetterCause.UNREADABLE, str(problem))])
+            return encode([bury(record, self._name, DeadLetterCause.UNREADABLE, str(problem))])
         except SchemaMissing as problem:
-            return encode([self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(problem))])
+            return encode([bury(record, self._name, DeadLetterCause.SCHEMA_UNKNOWN, str(problem))])
         for _ in range(TRIES):
             job = self._work.begin(event, now())
             try:
@@ -229,7 +229,7 @@ class Worker(Generic[E]):
             except Exception as error:  # noqa: BLE001
                 said = described(error)
                 log.warning("work failed", error=said)
-        letter = self._bury(record, DeadLetterCause.STEP_FAILED, said)
+        letter = bury(record, self._name, DeadLetterCause.STEP_FAILED, said)
         return encode([letter, *job.give_up(_FAILED)])
 
     async def _conclude(self, job: Job, headers: Headers) -> Iterable[Outgoing]:
@@ -272,17 +272,6 @@ class Worker(Generic[E]):
             self._publisher.post(self._publisher.encode([part]), headers, done)
         except PublishFailed as failed:
             self.fail(failed)
-
-    def _bury(self, record: Record, cause: DeadLetterCause, message: str) -> Outgoing:
-        RECORDS.labels("dead").inc()
-        log.warning(
-            "record buried",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            cause=cause,
-        )
-        return dead_letter(record, self._name, cause, message, now())
 
     def _hear(self, records: list[Record]) -> None:
         task = asyncio.create_task(self._heed(records))
