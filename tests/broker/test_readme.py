@@ -29,8 +29,10 @@ def run(bus: Bus, example: str) -> str:
     }
     for ours, theirs in {**NAMES, **places}.items():
         example = example.replace(ours, theirs)
+    # Where it stands when it takes too long, it says itself.
+    watched = f"import faulthandler; faulthandler.dump_traceback_later(100, exit=True)\n{example}"
     ran = subprocess.run(
-        [sys.executable, "-c", example],
+        [sys.executable, "-c", watched],
         cwd=ROOT,
         env=bus.environment,
         capture_output=True,
@@ -38,7 +40,7 @@ def run(bus: Bus, example: str) -> str:
         timeout=120,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
 
