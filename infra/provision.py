@@ -134,10 +134,10 @@ def _altered(topic: Topic[Any]) -> ConfigResource:
 
 
 def _settings(topic: Topic[Any]) -> dict[str, str]:
-    return {
-        "retention.ms": str(topic.retention_ms),
-        "max.message.bytes": str(topic.max_bytes),
-    }
+    settings = {"cleanup.policy": "delete", "max.message.bytes": str(topic.max_bytes)}
+    if topic.compacted:
+        return {**settings, "cleanup.policy": "compact"}
+    return {**settings, "retention.ms": str(topic.retention_ms)}
 
 
 def _wait(futures: Mapping[Any, Future[Any]]) -> None:

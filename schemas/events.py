@@ -48,6 +48,18 @@ class Reason(StrEnum):
     PROVIDER_UNAVAILABLE = "PROVIDER_UNAVAILABLE"
     PROVIDER_FAILED = "PROVIDER_FAILED"
     STREAM_CUT = "STREAM_CUT"
+    SIGNATURE_MISSING = "SIGNATURE_MISSING"
+    SIGNATURE_INVALID = "SIGNATURE_INVALID"
+    SIGNATURE_REPLAYED = "SIGNATURE_REPLAYED"
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+    KEY_EXPIRED = "KEY_EXPIRED"
+    KEY_REVOKED = "KEY_REVOKED"
+    PRINCIPAL_FOREIGN = "PRINCIPAL_FOREIGN"
+    PRIVILEGE_MISSING = "PRIVILEGE_MISSING"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    CONFLICT = "CONFLICT"
+    REFERENCED = "REFERENCED"
 
 
 class Role(StrEnum):
@@ -58,6 +70,15 @@ class Role(StrEnum):
     USER = "USER"
     ASSISTANT = "ASSISTANT"
     TOOL = "TOOL"
+
+
+class AuditOutcome(StrEnum):
+    """How an audited action ended."""
+
+    UNKNOWN = "UNKNOWN"
+    DONE = "DONE"
+    DENIED = "DENIED"
+    FAILED = "FAILED"
 
 
 class DeadLetterCause(StrEnum):
@@ -84,6 +105,196 @@ class Event:
     def from_avro(cls, record: dict[str, Any]) -> Any:
         """Returns the event that fastavro read."""
         raise NotImplementedError
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CatalogChanged(Event):
+    """An entry of the catalog is now so. The topic is compacted: its last record of each key is
+    the entry.
+
+    Attributes:
+        position: Number of the change in commit order, from 1; of one entry, the highest wins.
+        kind: Kind of the entry: endpoint, model, tenant, group, key, grant, version. With the
+            name, the record key: kind/name.
+        name: Full name: main.default.smollm2; of a version main.default.scorer@3; of a grant
+            main.default.smollm2/alice.
+        body: The entry as JSON text in the shape of its kind; null when it is gone.
+        changed_at: When.
+        changed_by: Principal who changed it.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.catalog.CatalogChanged"
+
+    position: int
+    kind: str
+    name: str
+    body: str | None = None
+    changed_at: datetime
+    changed_by: str = ''
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "position": self.position,
+            "kind": self.kind,
+            "name": self.name,
+            "body": self.body,
+            "changed_at": self.changed_at,
+            "changed_by": self.changed_by,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> CatalogChanged:
+        """Returns the event that fastavro read."""
+        return cls(
+            position=record["position"],
+            kind=record["kind"],
+            name=record["name"],
+            body=record["body"],
+            changed_at=record["changed_at"],
+            changed_by=record["changed_by"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CatalogWanted(Event):
+    """A command to the catalog, which may refuse it.
+
+    Attributes:
+        request_id: Unique id chosen by the caller; a command sent twice with the same id is
+            done once.
+        tenant: Who pays. Also the record key.
+        principal: Who wants it; must be whose key signed the record.
+        action: What: create, get, list, search, update, tag, delete, grant, deny, revoke,
+            effective, key-create, key-rotate, key-revoke, apply, export, lineage.
+        body: The action's arguments as a JSON object.
+        reply_to: Reply topic of the tenant.
+        requested_at: When the caller asked.
+        deadline: When an answer stops being of use; nothing is done after it.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.catalog.CatalogWanted"
+
+    request_id: str
+    tenant: str
+    principal: str
+    action: str
+    body: str
+    reply_to: str
+    requested_at: datetime
+    deadline: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "principal": self.principal,
+            "action": self.action,
+            "body": self.body,
+            "reply_to": self.reply_to,
+            "requested_at": self.requested_at,
+            "deadline": self.deadline,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> CatalogWanted:
+        """Returns the event that fastavro read."""
+        return cls(
+            request_id=record["request_id"],
+            tenant=record["tenant"],
+            principal=record["principal"],
+            action=record["action"],
+            body=record["body"],
+            reply_to=record["reply_to"],
+            requested_at=record["requested_at"],
+            deadline=record["deadline"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class LineageEdge(Event):
+    """One thing came from another. Answers lie downstream, sources upstream.
+
+    Attributes:
+        downstream_kind: response, endpoint, model_version, training_run, snapshot, chunk,
+            tool_call.
+        downstream: Id or full name of what was made.
+        relation: How it came from it, in the past tense: answered_by, served_by, trained_by,
+            read, retrieved, called, decided_by.
+        upstream_kind: endpoint, route, model_version, adapter, training_run, snapshot, row,
+            file, chunk, function_version, policy.
+        upstream: Id or full name of what it was made of.
+        attributes: What else is known of the edge: schema id, offset range, row version,
+            verdict.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.catalog.LineageEdge"
+
+    downstream_kind: str
+    downstream: str
+    relation: str
+    upstream_kind: str
+    upstream: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "downstream_kind": self.downstream_kind,
+            "downstream": self.downstream,
+            "relation": self.relation,
+            "upstream_kind": self.upstream_kind,
+            "upstream": self.upstream,
+            "attributes": self.attributes,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> LineageEdge:
+        """Returns the event that fastavro read."""
+        return cls(
+            downstream_kind=record["downstream_kind"],
+            downstream=record["downstream"],
+            relation=record["relation"],
+            upstream_kind=record["upstream_kind"],
+            upstream=record["upstream"],
+            attributes=record["attributes"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class LineageRecorded(Event):
+    """What something was made of, told by the process that knows it.
+
+    Attributes:
+        cause_id: Id of what made the edges known: a request, a run, a change. Also the record
+            key; telling it again changes nothing.
+        at: When it was so.
+        edges: The edges.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.catalog.LineageRecorded"
+
+    cause_id: str
+    at: datetime
+    edges: tuple[LineageEdge, ...]
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "cause_id": self.cause_id,
+            "at": self.at,
+            "edges": [item.to_avro() for item in self.edges],
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> LineageRecorded:
+        """Returns the event that fastavro read."""
+        return cls(
+            cause_id=record["cause_id"],
+            at=record["at"],
+            edges=tuple([LineageEdge.from_avro(item) for item in record["edges"]]),
+        )
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -124,6 +335,9 @@ class Route(Event):
         name: Name of the route inside its endpoint.
         pool: Worker pool: the last segment of the routed topic.
         model: Model as the provider names it.
+        entity: Version of a catalog model that it serves: main.default.scorer@3; empty where
+            the catalog knows none.
+        adapter: Version of a catalog model whose adapter is put on top; empty for none.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Route"
@@ -131,6 +345,8 @@ class Route(Event):
     name: str
     pool: str
     model: str
+    entity: str = ''
+    adapter: str = ''
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -138,6 +354,8 @@ class Route(Event):
             "name": self.name,
             "pool": self.pool,
             "model": self.model,
+            "entity": self.entity,
+            "adapter": self.adapter,
         }
 
     @classmethod
@@ -147,12 +365,14 @@ class Route(Event):
             name=record["name"],
             pool=record["pool"],
             model=record["model"],
+            entity=record["entity"],
+            adapter=record["adapter"],
         )
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Refusal(Event):
-    """Why there is no completion, in words that the caller can act on.
+    """Why there is no answer, in words that the caller can act on.
 
     Attributes:
         reason: The kind of refusal; stable, for programs.
@@ -653,6 +873,40 @@ class InferenceRequested(Event):
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class Signed(Event):
+    """The signature of a record, with what remains to verify it when the record is gone.
+
+    Attributes:
+        key_id: Key that signed it.
+        signature: Ed25519, 64 bytes.
+        digest: SHA-256 of the record's value, 32 bytes.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Signed"
+
+    key_id: str
+    signature: bytes
+    digest: bytes
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "key_id": self.key_id,
+            "signature": self.signature,
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Signed:
+        """Returns the event that fastavro read."""
+        return cls(
+            key_id=record["key_id"],
+            signature=record["signature"],
+            digest=record["digest"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class InferenceRouted(Event):
     """The gateway admitted a request and chose where it goes.
 
@@ -664,6 +918,7 @@ class InferenceRouted(Event):
         parts_to: Topic that parts go to straight from the worker; null sends them through
             release.
         tried: Earlier attempts and why each one failed.
+        signed: What proves who asked; null where unsigned requests are accepted.
         routed_at: When the gateway chose the route.
     """
 
@@ -675,6 +930,7 @@ class InferenceRouted(Event):
     attempt: int = 0
     parts_to: str | None = None
     tried: tuple[Attempt, ...] = ()
+    signed: Signed | None = None
     routed_at: datetime
 
     def to_avro(self) -> dict[str, Any]:
@@ -686,6 +942,7 @@ class InferenceRouted(Event):
             "attempt": self.attempt,
             "parts_to": self.parts_to,
             "tried": [item.to_avro() for item in self.tried],
+            "signed": None if self.signed is None else self.signed.to_avro(),
             "routed_at": self.routed_at,
         }
 
@@ -699,6 +956,7 @@ class InferenceRouted(Event):
             attempt=record["attempt"],
             parts_to=record["parts_to"],
             tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
+            signed=None if record["signed"] is None else Signed.from_avro(record["signed"]),
             routed_at=record["routed_at"],
         )
 
@@ -820,6 +1078,8 @@ class InferenceRecorded(Event):
         endpoint: What was asked.
         route: Route that gave the outcome; null where none was tried.
         model: Model that gave the outcome.
+        entity: Version of the catalog model that answered: main.default.scorer@3.
+        adapter: Version of the catalog model whose adapter was on top.
         outcome: How it ended.
         reason: Kind of refusal, where there is no completion.
         message: The refusal in words.
@@ -835,6 +1095,10 @@ class InferenceRecorded(Event):
         first_token_ms: From the request to its first token.
         elapsed_ms: From the request to its terminal reply.
         tags: The caller's own labels.
+        key_id: Key that signed the request; null where unsigned ones are accepted.
+        signature: The request's Ed25519 signature in base64.
+        signed_digest: SHA-256 of the signed record's value in hex: with it the signature can be
+            verified when the record is gone.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRecorded"
@@ -845,6 +1109,8 @@ class InferenceRecorded(Event):
     endpoint: str
     route: str | None = None
     model: str | None = None
+    entity: str | None = None
+    adapter: str | None = None
     outcome: Outcome
     reason: str | None = None
     message: str | None = None
@@ -860,6 +1126,9 @@ class InferenceRecorded(Event):
     first_token_ms: int | None = None
     elapsed_ms: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
+    key_id: str | None = None
+    signature: str | None = None
+    signed_digest: str | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -870,6 +1139,8 @@ class InferenceRecorded(Event):
             "endpoint": self.endpoint,
             "route": self.route,
             "model": self.model,
+            "entity": self.entity,
+            "adapter": self.adapter,
             "outcome": self.outcome,
             "reason": self.reason,
             "message": self.message,
@@ -885,6 +1156,9 @@ class InferenceRecorded(Event):
             "first_token_ms": self.first_token_ms,
             "elapsed_ms": self.elapsed_ms,
             "tags": self.tags,
+            "key_id": self.key_id,
+            "signature": self.signature,
+            "signed_digest": self.signed_digest,
         }
 
     @classmethod
@@ -897,6 +1171,8 @@ class InferenceRecorded(Event):
             endpoint=record["endpoint"],
             route=record["route"],
             model=record["model"],
+            entity=record["entity"],
+            adapter=record["adapter"],
             outcome=Outcome(record["outcome"]),
             reason=record["reason"],
             message=record["message"],
@@ -912,6 +1188,9 @@ class InferenceRecorded(Event):
             first_token_ms=record["first_token_ms"],
             elapsed_ms=record["elapsed_ms"],
             tags=record["tags"],
+            key_id=record["key_id"],
+            signature=record["signature"],
+            signed_digest=record["signed_digest"],
         )
 
 
@@ -922,6 +1201,7 @@ class InferenceRefused(Event):
     Attributes:
         request: The request; without messages and tools where it was refused for its size.
         refusal: Why.
+        signed: The signature that the request came with, valid or not.
         refused_at: When.
     """
 
@@ -929,6 +1209,7 @@ class InferenceRefused(Event):
 
     request: InferenceRequested
     refusal: Refusal
+    signed: Signed | None = None
     refused_at: datetime
 
     def to_avro(self) -> dict[str, Any]:
@@ -936,6 +1217,7 @@ class InferenceRefused(Event):
         return {
             "request": self.request.to_avro(),
             "refusal": self.refusal.to_avro(),
+            "signed": None if self.signed is None else self.signed.to_avro(),
             "refused_at": self.refused_at,
         }
 
@@ -945,14 +1227,15 @@ class InferenceRefused(Event):
         return cls(
             request=InferenceRequested.from_avro(record["request"]),
             refusal=Refusal.from_avro(record["refusal"]),
+            signed=None if record["signed"] is None else Signed.from_avro(record["signed"]),
             refused_at=record["refused_at"],
         )
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class InferenceReplied(Event):
-    """What the caller receives: exactly one of delta, completion and refusal is set. The last
-    two are terminal, and each request gets one terminal reply.
+    """What the caller receives: exactly one of delta, completion, result and refusal is set. All
+    but the first are terminal, and each request gets one terminal reply.
 
     Attributes:
         request_id: The request it answers. Also the record key.
@@ -965,6 +1248,7 @@ class InferenceReplied(Event):
         delta: A part: what is new.
         completion: Terminal: the whole answer.
         refusal: Terminal: why there is no answer.
+        result: Terminal: what a command came to, as JSON text.
         tried: Terminal: the routes that failed before.
         replied_at: When it was sent.
     """
@@ -978,6 +1262,7 @@ class InferenceReplied(Event):
     delta: Delta | None = None
     completion: Completion | None = None
     refusal: Refusal | None = None
+    result: str | None = None
     tried: tuple[Attempt, ...] = ()
     replied_at: datetime
 
@@ -991,6 +1276,7 @@ class InferenceReplied(Event):
             "delta": None if self.delta is None else self.delta.to_avro(),
             "completion": None if self.completion is None else self.completion.to_avro(),
             "refusal": None if self.refusal is None else self.refusal.to_avro(),
+            "result": self.result,
             "tried": [item.to_avro() for item in self.tried],
             "replied_at": self.replied_at,
         }
@@ -1006,8 +1292,93 @@ class InferenceReplied(Event):
             delta=None if record["delta"] is None else Delta.from_avro(record["delta"]),
             completion=None if record["completion"] is None else Completion.from_avro(record["completion"]),
             refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
+            result=record["result"],
             tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
             replied_at=record["replied_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AuditRecorded(Event):
+    """Somebody did, or was kept from doing, what an auditor asks about. One row of the audit
+    table.
+
+    Attributes:
+        audit_id: Derived from its cause, so that a repeated record is one row. Also the record
+            key.
+        at: When; its date (UTC) is the table's partition.
+        source: Process that tells it: gateway, catalog, inference.
+        principal: Who; empty where nobody could be made out.
+        tenant: Who pays, as claimed or known.
+        key_id: Signing key that the request named.
+        action: What: catalog.create, catalog.grant, request.refused, secret.used.
+        kind: Kind of the object: endpoint, tenant, connection.
+        name: Full name of the object.
+        outcome: How it ended.
+        reason: Why it was denied or failed.
+        before: The object before, as JSON text.
+        after: The object after, as JSON text.
+        request_id: The request that caused it.
+        trace_id: W3C trace id of the request.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.ops.AuditRecorded"
+
+    audit_id: str
+    at: datetime
+    source: str
+    principal: str = ''
+    tenant: str = ''
+    key_id: str | None = None
+    action: str
+    kind: str = ''
+    name: str = ''
+    outcome: AuditOutcome
+    reason: str | None = None
+    before: str | None = None
+    after: str | None = None
+    request_id: str | None = None
+    trace_id: str | None = None
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "audit_id": self.audit_id,
+            "at": self.at,
+            "source": self.source,
+            "principal": self.principal,
+            "tenant": self.tenant,
+            "key_id": self.key_id,
+            "action": self.action,
+            "kind": self.kind,
+            "name": self.name,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "before": self.before,
+            "after": self.after,
+            "request_id": self.request_id,
+            "trace_id": self.trace_id,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> AuditRecorded:
+        """Returns the event that fastavro read."""
+        return cls(
+            audit_id=record["audit_id"],
+            at=record["at"],
+            source=record["source"],
+            principal=record["principal"],
+            tenant=record["tenant"],
+            key_id=record["key_id"],
+            action=record["action"],
+            kind=record["kind"],
+            name=record["name"],
+            outcome=AuditOutcome(record["outcome"]),
+            reason=record["reason"],
+            before=record["before"],
+            after=record["after"],
+            request_id=record["request_id"],
+            trace_id=record["trace_id"],
         )
 
 
@@ -1143,6 +1514,9 @@ class RequestCancelled(Event):
 
 
 EVENTS: dict[str, type[Event]] = {
+    "tessera.catalog.CatalogChanged": CatalogChanged,
+    "tessera.catalog.CatalogWanted": CatalogWanted,
+    "tessera.catalog.LineageRecorded": LineageRecorded,
     "tessera.inference.Completion": Completion,
     "tessera.inference.Delta": Delta,
     "tessera.inference.InferenceCompleted": InferenceCompleted,
@@ -1153,6 +1527,7 @@ EVENTS: dict[str, type[Event]] = {
     "tessera.inference.InferenceRequested": InferenceRequested,
     "tessera.inference.InferenceRouted": InferenceRouted,
     "tessera.inference.Refusal": Refusal,
+    "tessera.ops.AuditRecorded": AuditRecorded,
     "tessera.ops.RecordDeadLettered": RecordDeadLettered,
     "tessera.ops.RequestCancelled": RequestCancelled,
 }

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from schemas.events import (
+    AuditRecorded,
+    CatalogChanged,
+    CatalogWanted,
     Event,
     InferenceCompleted,
     InferencePart,
@@ -19,6 +22,7 @@ from schemas.events import (
     InferenceReplied,
     InferenceRequested,
     InferenceRouted,
+    LineageRecorded,
     RecordDeadLettered,
     RequestCancelled,
 )
@@ -50,6 +54,7 @@ class Topic(Generic[E]):
         family: Whether only members exist on the broker, each with one last segment more.
         placed: Whether a consumer keeps state by key, so that a record on another partition than
             its key's must be moved before it counts.
+        compacted: Whether the broker keeps the last record of each key, however old.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Topic(Generic[E]):
     retention_ms: int = 7 * DAY_MS
     family: bool = False
     placed: bool = False
+    compacted: bool = False
     max_bytes: int = MAX_RECORD_BYTES
 
     @property
@@ -88,6 +94,27 @@ class Outgoing(NamedTuple):
     event: Event
 
 
+AUDIT_RECORDED = Topic(
+    name="audit.recorded.v1",
+    event=AuditRecorded,
+    key=lambda recorded: recorded.audit_id,
+    retention_ms=30 * DAY_MS,
+)
+# One partition, so that the order of changes is the order of records.
+CATALOG_CHANGED = Topic(
+    name="catalog.changed.v1",
+    event=CatalogChanged,
+    key=lambda changed: f"{changed.kind}/{changed.name}",
+    partitions=1,
+    compacted=True,
+)
+CATALOG_WANTED = Topic(
+    name="catalog.wanted.v1",
+    event=CatalogWanted,
+    key=lambda wanted: wanted.tenant,
+    partitions=1,
+    max_bytes=MAX_RECORD_BYTES // 2,
+)
 DEAD_LETTERS = Topic(
     name="ops.dead-letters.v1",
     event=RecordDeadLettered,
@@ -130,6 +157,12 @@ INFERENCE_ROUTED = Topic(
     key=lambda routed: routed.request.request_id,
     family=True,
 )
+LINEAGE_RECORDED = Topic(
+    name="lineage.recorded.v1",
+    event=LineageRecorded,
+    key=lambda recorded: recorded.cause_id,
+    retention_ms=30 * DAY_MS,
+)
 REPLY = Topic(
     name="reply.v1",
     event=InferenceReplied,
@@ -146,6 +179,9 @@ REQUEST_CANCELLED = Topic(
 )
 
 TOPICS: tuple[Topic[Any], ...] = (
+    AUDIT_RECORDED,
+    CATALOG_CHANGED,
+    CATALOG_WANTED,
     DEAD_LETTERS,
     INFERENCE_COMPLETED,
     INFERENCE_PARTS,
@@ -153,6 +189,7 @@ TOPICS: tuple[Topic[Any], ...] = (
     INFERENCE_REFUSED,
     INFERENCE_REQUESTED,
     INFERENCE_ROUTED,
+    LINEAGE_RECORDED,
     REPLY,
     REQUEST_CANCELLED,
 )
