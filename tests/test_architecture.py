@@ -33,9 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Where a library may be imported: a file, or a folder with a slash behind it.
 FENCES: dict[str, tuple[str, ...]] = {
+    "alembic": ("catalog/",),
     "celery": ("workers/jobs.py",),
     "deltalake": ("infra/lake.py",),
     "faust": ("streams/__main__.py", "streams/processor.py"),
+    "openlineage": ("catalog/openlineage.py",),
+    "sqlalchemy": ("catalog/", "infra/sql.py"),
     "sqlmodel": ("catalog/", "infra/sql.py"),
     "torch": ("workers/",),
     "transformers": ("workers/",),
