@@ -1099,6 +1099,7 @@ class InferenceRecorded(Event):
         signature: The request's Ed25519 signature in base64.
         signed_digest: SHA-256 of the signed record's value in hex: with it the signature can be
             verified when the record is gone.
+        deadline: The request's deadline, which is signed with it.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRecorded"
@@ -1129,6 +1130,7 @@ class InferenceRecorded(Event):
     key_id: str | None = None
     signature: str | None = None
     signed_digest: str | None = None
+    deadline: datetime | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1159,6 +1161,7 @@ class InferenceRecorded(Event):
             "key_id": self.key_id,
             "signature": self.signature,
             "signed_digest": self.signed_digest,
+            "deadline": self.deadline,
         }
 
     @classmethod
@@ -1191,6 +1194,7 @@ class InferenceRecorded(Event):
             key_id=record["key_id"],
             signature=record["signature"],
             signed_digest=record["signed_digest"],
+            deadline=record["deadline"],
         )
 
 
