@@ -130,6 +130,19 @@ class LakeSettings(Settings):
     flush_rows: int = 5000
 
 
+class SecretsSettings(Settings):
+    """Where secrets are besides variables and files.
+
+    Attributes:
+        stores: Name of a store to ``package.module:function``, which takes a place in it and
+            returns the secret there.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SECRETS_", frozen=True)
+
+    stores: dict[str, str] = {}
+
+
 class TelemetrySettings(Settings):
     """How much a process says, and where its spans go (an OTLP/HTTP URL; empty for nowhere)."""
 
