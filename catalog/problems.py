@@ -1,0 +1,179 @@
+"""What is wrong with arguments, documents and specs, in words that name place and remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from schemas.kinds import (
+    CONTAINERS,
+    NAME,
+    OBJECTS,
+    PRINCIPALS,
+    VERSIONED,
+    Spec,
+)
+
+Place = tuple[int | str, ...]
+
+# Every kind that a document or a command may name, with the shape of its spec.
+KINDS: dict[str, type[Spec]] = {**OBJECTS, **CONTAINERS, **PRINCIPALS}
+
+ONE = re.compile(rf"{NAME}")
+TWO = re.compile(rf"{NAME}\.{NAME}")
+THREE = re.compile(rf"{NAME}\.{NAME}\.{NAME}")
+CHARACTERS = "letters, digits, _ and -, at most 100 of them, no - in front"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: where in the document or the arguments, and what to do about it."""
+
+    place: Place
+    message: str
+
+    def __str__(self) -> str:
+        return f"{written(self.place)}: {self.message}" if self.place else self.message
+
+
+class Invalid(ValueError):
+    """Arguments or a document that cannot be taken.
+
+    Attributes:
+        problems: All that is wrong, in the order of the text.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+def written(place: Place) -> str:
+    """Returns a place as people write it: ``spec.routes[0].pool``."""
+    return "".join(
+        f"[{each}]" if isinstance(each, int) else f".{each}" for each in place
+    ).removeprefix(".")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns which of the known words may be meant, and all of them."""
+    listed = sorted(known)
+    found = difflib.get_close_matches(word, listed, 1)
+    meant = f"did you mean {found[0]}? " if found else ""
+    return f"{meant}there are: {', '.join(listed)}"
+
+
+def shape_problems(
+    failure: ValidationError, shape: type[BaseModel], under: Place = ()
+) -> Iterator[Problem]:
+    """Yields what a validation found.
+
+    Args:
+        failure: The validation.
+        shape: What was validated against; unknown fields are told its nearest one.
+        under: Where the validated value stands.
+    """
+    for each in failure.errors(include_url=False, include_input=True):
+        place = tuple(each["loc"])
+        yield Problem((*under, *place), _message(each, shape, place))
+
+
+def _message(each: Any, shape: type[BaseModel], place: Place) -> str:
+    if each["type"] == "extra_forbidden":
+        known = _shape_at(shape, place[:-1])
+        fields = known.model_fields if known else {}
+        return f"there is no field {place[-1]}; {nearest(str(place[-1]), fields)}"
+    if each["type"] == "missing":
+        return "this field is missing"
+    if each["type"] in ("enum", "literal_error") and isinstance(each["input"], str):
+        known_words = re.findall(r"'([^']*)'", str(each["ctx"]["expected"]))
+        return (
+            f"{each['input']} is none of what may stand here; {nearest(each['input'], known_words)}"
+        )
+    if each["type"] == "string_pattern_mismatch":
+        return (
+            f"{str(each['input'])[:120]!r} does not have the form {_form(each['ctx']['pattern'])}"
+        )
+    if each["type"] == "string_type" and isinstance(each["input"], bool | float | int):
+        return f"{each['input']} must be text; put it in quotes"
+    return str(each["msg"]).replace("Input should", "this should").removeprefix("Value error, ")
+
+
+def _form(pattern: str) -> str:
+    levels = pattern.count(NAME)
+    if "@" in pattern and levels:
+        return "catalog.schema.name, or with @ and a version behind it"
+    names = {1: "of a name", 3: "catalog.schema.name"}
+    return f"{names[levels]} ({CHARACTERS})" if levels in names else pattern
+
+
+def _shape_at(shape: type[BaseModel], place: Place) -> type[BaseModel] | None:
+    """Returns the shape that stands at a place inside another."""
+    found: object = shape
+    for step in place:
+        if isinstance(found, type) and issubclass(found, BaseModel) and isinstance(step, str):
+            field = found.model_fields.get(step)
+            found = field.annotation if field else None
+        found = _inner(found)
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def _inner(annotation: object) -> object:
+    """Returns the shape inside ``tuple[Shape, ...]`` or ``Shape | None``, else the annotation."""
+    for each in get_args(annotation):
+        found = _inner(each)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return annotation
+
+
+def name_problem(kind: str, name: str) -> str | None:
+    """Returns what is wrong with the name of a kind, or nothing."""
+    pattern, form = (
+        (THREE, "three levels: catalog.schema.name")
+        if kind in OBJECTS
+        else (TWO, "two levels: catalog.schema")
+        if kind == "schema"
+        else (ONE, "one level")
+    )
+    if pattern.fullmatch(name):
+        return None
+    return f"{name[:120]!r} is no name of a {kind}, which has {form} ({CHARACTERS})"
+
+
+def kind_problem(kind: str, known: Iterable[str] = KINDS) -> str | None:
+    """Returns what is wrong with a kind, or nothing."""
+    return None if kind in set(known) else f"there is no kind {kind[:60]}; {nearest(kind, known)}"
+
+
+def spec_of(kind: str, spec: dict[str, Any], under: Place = ("spec",)) -> Spec:
+    """Returns a spec in the shape of its kind.
+
+    Raises:
+        Invalid: It has another shape.
+    """
+    return _shaped(KINDS[kind], spec, under)
+
+
+def version_spec_of(kind: str, spec: dict[str, Any], under: Place = ("spec",)) -> Spec:
+    """Returns the spec of a version in the shape of its kind.
+
+    Raises:
+        Invalid: It has another shape, or the kind has no versions.
+    """
+    if kind not in VERSIONED:
+        known = ", ".join(VERSIONED)
+        raise Invalid([Problem(under, f"a {kind} has no versions; these have: {known}")])
+    return _shaped(VERSIONED[kind], spec, under)
+
+
+def _shaped(shape: type[Spec], spec: dict[str, Any], under: Place) -> Spec:
+    try:
+        return shape.model_validate(spec)
+    except ValidationError as failure:
+        raise Invalid(shape_problems(failure, shape, under)) from None
