@@ -1,4 +1,7 @@
-"""Inference: a routed request becomes parts on the way and one completed event at the end."""
+"""Inference: a routed request becomes parts on the way and one completed event at the end.
+
+What a provider tells of secrets that it uses becomes facts for the audit.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from datetime import datetime
 from infra.settings import InferenceSettings
 from infra.telemetry import annotate, now
 from schemas.events import (
+    AuditOutcome,
+    AuditRecorded,
     Completion,
     Delta,
     InferenceCompleted,
@@ -17,8 +22,8 @@ from schemas.events import (
     InferenceRouted,
     Refusal,
 )
-from schemas.topics import INFERENCE_COMPLETED, INFERENCE_PARTS, REPLY, Outgoing
-from workers.providers import Provider, ProviderBroken, ProviderRefused
+from schemas.topics import AUDIT_RECORDED, INFERENCE_COMPLETED, INFERENCE_PARTS, REPLY, Outgoing
+from workers.providers import Provider, ProviderBroken, ProviderRefused, SecretUsed
 from workers.worker import Emit, Subject, WorkerBroken
 
 
@@ -59,6 +64,9 @@ class Answering:
         parts = Coalescer(self._coalesce_s, lambda delta: emit(self._part(delta)))
         try:
             async for piece in self._provider.complete(request, self._routed.route.model):
+                if isinstance(piece, SecretUsed):
+                    emit(self._used(piece))
+                    continue
                 self._first_token_at = self._first_token_at or now()
                 if isinstance(piece, Completion):
                     parts.flush()
@@ -102,6 +110,25 @@ class Answering:
             replied_at=now(),
         )
         return Outgoing(REPLY.at(routed.parts_to), replied)
+
+    def _used(self, used: SecretUsed) -> Outgoing:
+        request, signed = self._routed.request, self._routed.signed
+        place = (request.request_id, self._routed.attempt, self._epoch, used.reference)
+        recorded = AuditRecorded(
+            audit_id=f"secret.used/{'/'.join(map(str, place))}",
+            at=now(),
+            source="inference",
+            principal=request.principal,
+            tenant=request.tenant,
+            key_id=signed.key_id if signed else None,
+            action="secret.used",
+            kind="secret",
+            name=used.reference,
+            outcome=AuditOutcome.FAILED if used.failure else AuditOutcome.DONE,
+            reason=used.failure,
+            request_id=request.request_id,
+        )
+        return Outgoing(AUDIT_RECORDED, recorded)
 
     @property
     def _epoch(self) -> int:

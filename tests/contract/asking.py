@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -18,7 +19,7 @@ from schemas.events import (
     Sampling,
     Tool,
 )
-from workers.providers import Provider, ProviderRefused
+from workers.providers import Provider, ProviderRefused, SecretUsed
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 PERSON = {
@@ -95,9 +96,15 @@ def ask(
     )
 
 
-def stream(subject: Subject, request: InferenceRequested) -> AsyncGenerator[Delta | Completion]:
+async def stream(
+    subject: Subject, request: InferenceRequested
+) -> AsyncGenerator[Delta | Completion]:
+    """Yields what is said; secrets that are used on the way are another matter."""
     events = subject.provider.complete(request, subject.model)
-    return cast(AsyncGenerator[Delta | Completion], events)
+    async with aclosing(cast(AsyncGenerator[Delta | Completion | SecretUsed], events)) as heard:
+        async for event in heard:
+            if not isinstance(event, SecretUsed):
+                yield event
 
 
 async def hear(subject: Subject, request: InferenceRequested) -> Heard:

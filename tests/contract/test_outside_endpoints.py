@@ -14,7 +14,7 @@ from schemas.events import Delta, Reason, Refusal, Sampling
 from tests.contract.asking import Subject, ask, completion, hear, refused, stream
 from tests.contract.conftest import at_once, on_the_session_loop, opened
 from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer
-from workers.providers import ProviderRefused, opener
+from workers.providers import ProviderRefused, SecretUsed, opener
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -120,6 +120,26 @@ async def test_the_key_is_read_for_each_request(scripted: ScriptedServer, tmp_pa
     ]
     assert refusal.reason is Reason.PROVIDER_FAILED
     assert str(key) not in refusal.message
+
+
+async def test_each_use_of_the_key_is_told_and_the_key_is_not(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-hidden\n")
+    reference = f"file:{key}"
+    settings = InferenceSettings(provider="openai", base_url=scripted.base_url, api_key=reference)
+    async with opened("echo", scripted.idle, settings) as subject:
+        used, *said = [event async for event in subject.provider.complete(ask(), "echo")]
+        assert used == SecretUsed(reference=reference)
+        assert "sk-hidden" not in str(said)
+        key.unlink()
+        failing = subject.provider.complete(ask(), "echo")
+        used = await anext(failing)
+        assert isinstance(used, SecretUsed)
+        assert used.failure == f"{reference} cannot be read: FileNotFoundError"
+        with pytest.raises(ProviderRefused):
+            await anext(failing)
 
 
 async def test_a_key_that_is_not_there_stops_the_start(tmp_path: Path) -> None:

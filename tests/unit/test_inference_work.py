@@ -11,6 +11,8 @@ import pytest
 from infra.settings import InferenceSettings
 from infra.telemetry import now
 from schemas.events import (
+    AuditOutcome,
+    AuditRecorded,
     Completion,
     Delta,
     InferenceCompleted,
@@ -21,12 +23,12 @@ from schemas.events import (
     Reason,
     Refusal,
 )
-from schemas.topics import INFERENCE_COMPLETED, INFERENCE_PARTS, Outgoing
+from schemas.topics import AUDIT_RECORDED, INFERENCE_COMPLETED, INFERENCE_PARTS, Outgoing
 from tests.harness import soon
 from tests.routed import routed
 from tests.scripted import Scripted
 from workers.inference import Inference
-from workers.providers import Provider
+from workers.providers import Provider, ProviderRefused, SecretUsed
 from workers.worker import WorkerBroken
 
 GONE = Refusal(reason=Reason.CANCELLED, message="nobody waits")
@@ -193,3 +195,33 @@ async def test_a_dead_engine_ends_the_worker_and_not_only_the_request(provider: 
 async def test_a_provider_that_ends_without_a_completion_never_yields_half_an_answer() -> None:
     with pytest.raises(RuntimeError, match="without a completion"):
         await Tried(routed(stream=True), Silent()).perform()
+
+
+class Unlocking:
+    """Uses one secret that is there and one that is not."""
+
+    async def complete(
+        self, request: InferenceRequested, model: str
+    ) -> AsyncIterator[Delta | Completion | SecretUsed]:
+        yield SecretUsed(reference="env:KEY")
+        yield SecretUsed(reference="file:/gone", failure="file:/gone cannot be read")
+        raise ProviderRefused(GONE)
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+async def test_each_use_of_a_secret_goes_into_the_audit_once() -> None:
+    event = routed({}, attempt=1)
+    tried = Tried(event, Unlocking())
+    assert (await tried.perform()).first_token_at is None
+    [first, second] = [found for topic, found in tried.emitted if topic is AUDIT_RECORDED]
+    assert isinstance(first, AuditRecorded)
+    assert isinstance(second, AuditRecorded)
+    request = event.request
+    assert (first.action, first.source) == ("secret.used", "inference")
+    assert (first.name, first.outcome, first.reason) == ("env:KEY", AuditOutcome.DONE, None)
+    assert (first.tenant, first.request_id) == (request.tenant, request.request_id)
+    assert second.outcome is AuditOutcome.FAILED
+    assert second.reason == "file:/gone cannot be read"
+    assert first.audit_id != second.audit_id

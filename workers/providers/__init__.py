@@ -6,6 +6,7 @@ A provider is opened once per worker process and then answers many requests at a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
@@ -25,13 +26,28 @@ class ProviderBroken(RuntimeError):
     """The provider cannot answer anybody any more: the process must end and be started anew."""
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SecretUsed:
+    """A secret was asked for, to answer a request with it.
+
+    Attributes:
+        reference: Where the secret is; never the secret.
+        failure: Why it could not be had; null where it was.
+    """
+
+    reference: str
+    failure: str | None = None
+
+
 class Provider(Protocol):
     """A way to get completions."""
 
     def complete(
         self, request: InferenceRequested, model: str
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncIterator[Delta | Completion | SecretUsed]:
         """Yields what the completion grows by, as it grows, and last the whole Completion.
+
+        Before it uses a secret it yields that, too: it goes into the audit.
 
         Never blocks the event loop. The caller may stop iterating or cancel the task at any time;
         the provider then frees everything that the request holds, at once.

@@ -7,6 +7,7 @@ redirects are not followed, so a request goes to the address of the settings and
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from infra.secrets import SecretUnavailable, resolve
 from infra.settings import InferenceSettings
 from schemas.events import Completion, Delta, InferenceRequested, Reason, Refusal
 from schemas.openai import FormInvalid
-from workers.providers import ProviderRefused
+from workers.providers import ProviderRefused, SecretUsed
 from workers.providers.chat import Complaint, Transcript, refusal, stream_cut, streaming_body
 from workers.providers.checks import require_answerable, require_kept
 
@@ -62,12 +63,18 @@ class OpenAICompatible:
 
     async def complete(
         self, request: InferenceRequested, model: str
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncIterator[Delta | Completion | SecretUsed]:
         """Yields the deltas as they arrive, and the Completion once the stream has ended well."""
         require_answerable(request)
+        key: str | Omit = Omit()
+        if self._api_key:
+            used, key = await _unlocked(self._api_key)
+            yield used
+            if used.failure:
+                raise ProviderRefused(_failed("the provider's key cannot be read on this platform"))
         transcript = Transcript(model)
         try:
-            async with await self._stream(request, model) as stream:
+            async with await self._stream(request, model, key) as stream:
                 async for chunk in stream:
                     if delta := transcript.take(chunk):
                         yield delta
@@ -84,7 +91,9 @@ class OpenAICompatible:
         """Closes the connections."""
         await self._client.close()
 
-    async def _stream(self, request: InferenceRequested, model: str) -> AsyncStream[object]:
+    async def _stream(
+        self, request: InferenceRequested, model: str, key: str | Omit
+    ) -> AsyncStream[object]:
         body = streaming_body(request, model, strict_tools=self._endpoint.strict_tools)
         if "max_tokens" in body:
             body[self._endpoint.max_tokens_field] = body.pop("max_tokens")
@@ -92,27 +101,10 @@ class OpenAICompatible:
             "/chat/completions",
             cast_to=object,
             body=body,
-            options={"headers": self._headers()},
+            options={"headers": _headers(key)},
             stream=True,
             stream_cls=AsyncStream[object],
         )
-
-    def _headers(self) -> dict[str, str | Omit]:
-        return {
-            "Authorization": self._authorization(),
-            # The library would take these two from the environment.
-            "OpenAI-Organization": Omit(),
-            "OpenAI-Project": Omit(),
-        }
-
-    def _authorization(self) -> str | Omit:
-        if not self._api_key:
-            return Omit()
-        try:
-            return f"Bearer {resolve(self._api_key)}"
-        except SecretUnavailable:
-            message = "the provider's key cannot be read on this platform"
-            raise ProviderRefused(_failed(message)) from None
 
 
 async def open_openai(settings: InferenceSettings) -> OpenAICompatible:
@@ -137,6 +129,24 @@ async def open_openai(settings: InferenceSettings) -> OpenAICompatible:
         _enforce_credentials=False,
     )
     return OpenAICompatible(client, endpoint, settings.api_key)
+
+
+async def _unlocked(reference: str) -> tuple[SecretUsed, str]:
+    """Returns what is to be told of it, and what goes into the header; a store may take a while."""
+    try:
+        secret = await asyncio.to_thread(resolve, reference)
+    except SecretUnavailable as lack:
+        return SecretUsed(reference=reference, failure=str(lack)), ""
+    return SecretUsed(reference=reference), f"Bearer {secret}"
+
+
+def _headers(key: str | Omit) -> dict[str, str | Omit]:
+    return {
+        "Authorization": key,
+        # The library would take these two from the environment.
+        "OpenAI-Organization": Omit(),
+        "OpenAI-Project": Omit(),
+    }
 
 
 def _endpoint(engine: Mapping[str, object]) -> Endpoint:
