@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import fcntl
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -85,6 +85,7 @@ class TableSpec:
 
 
 TABLES: dict[str, TableSpec] = {
+    "audits": TableSpec(topic=topics.AUDIT_RECORDED, key="audit_id", at="at"),
     "inferences": TableSpec(topic=topics.INFERENCE_RECORDED, key="request_id", at="requested_at"),
 }
 
@@ -147,7 +148,9 @@ class EventTable:
         self._at = at
         self._group = group
         self._attempts = attempts
-        self._schema = pa.schema([*arrow_schema(event), *LOG_COLUMNS])
+        own = arrow_schema(event)
+        added = [column for column in LOG_COLUMNS if column.name not in own.names]
+        self._schema = pa.schema([*own, *added])
         self._path = root / name
         self._table = _open(self._path, self._schema, f"{key},{at},log_partition,log_offset")
         self._keys = KeyMemory(key)
@@ -264,12 +267,13 @@ class EventTable:
         )
 
     def _record(self, row: Row) -> dict[str, Any]:
+        event = row.event.to_avro()
         return {
-            **row.event.to_avro(),
+            **event,
             "log_topic": row.topic,
             "log_partition": row.partition,
             "log_offset": row.offset,
-            "trace_id": row.trace_id,
+            "trace_id": event.get("trace_id") or row.trace_id,
             DATE: self._date(row),
         }
 
@@ -357,10 +361,11 @@ class KeyMemory:
         return pq.ParquetFile(file).read([self._column])[self._column]
 
 
-def query(root: Path, sql: str) -> pa.Table:
+def query(root: Path, sql: str, values: Mapping[str, object] | None = None) -> pa.Table:
     """Answers one SELECT over the tables of a lake; only the columns and files it needs are read.
 
     Nothing else can run: DuckDB may touch no file, load no extension and change no setting.
+    ``values`` stand where the statement says ``$name``.
 
     Raises:
         QueryInvalid: The SQL is wrong, names no table of the lake, or does not only read.
@@ -376,7 +381,7 @@ def query(root: Path, sql: str) -> pa.Table:
                 raise QueryInvalid("only one SELECT or EXPLAIN can be asked at a time")
             for name, path in found.items():
                 connection.register(name, _dataset(path))
-            return connection.sql(sql).to_arrow_table()
+            return connection.sql(sql, params=values).to_arrow_table()
         except duckdb.CatalogException as problem:
             known = ", ".join(found)
             raise QueryInvalid(f"{problem}\n\nThe tables of the lake: {known}") from None

@@ -17,6 +17,8 @@ from infra.columns import arrow_schema
 from infra.lake import TABLES, EventTable, KeyMemory, LakeContended, Row, query
 from schemas.events import (
     Attempt,
+    AuditOutcome,
+    AuditRecorded,
     Event,
     InferenceRecorded,
     InferenceReplied,
@@ -53,6 +55,18 @@ def test_nested_records_are_stored_whole(tmp_path: Path) -> None:
     table.append([Row(replied, "reply", 0, 0)])
     [stored] = query(tmp_path, "SELECT tried, completion FROM replies").to_pylist()
     assert stored == {"tried": [tried.to_avro()], "completion": None}
+
+
+@pytest.mark.parametrize(("own", "stored"), [("of the event", "of the event"), (None, "of it")])
+def test_an_event_that_has_a_column_of_the_log_itself_keeps_it(
+    own: str | None, stored: str, tmp_path: Path
+) -> None:
+    event = AuditRecorded(
+        audit_id="a", at=NOON, source="s", action="x", outcome=AuditOutcome.DONE, trace_id=own
+    )
+    EventTable.of(tmp_path, "audits", group="g").append([Row(event, TOPIC, 0, 0, "of it")])
+    [found] = query(tmp_path, "SELECT trace_id FROM audits").to_pylist()
+    assert found == {"trace_id": stored}
 
 
 def test_the_partition_is_the_date_in_utc(tmp_path: Path) -> None:

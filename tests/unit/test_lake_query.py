@@ -38,6 +38,14 @@ def test_an_answer_depends_on_nothing_around_it(lake: Path, setting: str, value:
     assert found == {"value": value}
 
 
+def test_a_value_is_bound_and_never_read_as_sql(lake: Path) -> None:
+    sql = "SELECT request_id FROM inferences WHERE request_id = $key"
+    assert query(lake, sql, {"key": "a"}).to_pylist() == [{"request_id": "a"}]
+    assert query(lake, sql, {"key": "a' OR 'a' = 'a"}).to_pylist() == []
+    with pytest.raises(QueryInvalid, match="key"):
+        query(lake, sql, {})
+
+
 def test_wrong_sql_is_told_in_duckdbs_words(lake: Path) -> None:
     with pytest.raises(QueryInvalid, match='syntax error at or near "SELEC"'):
         query(lake, "SELEC 1")
