@@ -79,6 +79,7 @@ class StackSettings(Settings):
     gateway_health_port: int = 19101
     inference_health_port: int = 19102
     recorder_health_port: int = 19103
+    catalog_health_port: int = 19104
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""
@@ -88,6 +89,22 @@ class StackSettings(Settings):
             for name, value in self.model_dump().items()
             if value == below and name.endswith("_port")
         )
+
+
+class ClientSettings(Settings):
+    """Who asks.
+
+    Attributes:
+        tenant: Who pays.
+        principal: Who acts; whose key it is, when empty.
+        key: Reference to the private key that signs requests, as PEM: ``file:PATH``; empty for none.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CLIENT_", frozen=True)
+
+    tenant: str = "demo"
+    principal: str = ""
+    key: str = ""
 
 
 class KafkaSettings(Settings):
@@ -118,6 +135,23 @@ class RegistrySettings(Settings):
     model_config = SettingsConfigDict(env_prefix="REGISTRY_", frozen=True)
 
     url: str = "http://127.0.0.1:18081/apis/ccompat/v7"
+
+
+class PostgresSettings(Settings):
+    """How to reach PostgreSQL.
+
+    Attributes:
+        password: Reference to it: ``env:NAME`` or ``file:PATH``; empty for none.
+        database: The catalog's; made where it is missing.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="POSTGRES_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = 15432
+    user: str = "tessera"
+    password: str = "file:.tessera/run/postgres.secret"
+    database: str = "tessera_catalog"
 
 
 class LakeSettings(Settings):

@@ -18,7 +18,7 @@ from infra import artifacts
 from infra.bootstrap import ROOT, ensure_environment
 from infra.settings import StackSettings
 from infra.stack import control, postgres, state
-from infra.stack.processes import bus
+from infra.stack.processes import bus, client
 from infra.stack.secret import secret_path
 from infra.stack.service import LOOPBACK, is_free, lake_folder, run_folder
 from infra.stack.services import build, closure
@@ -193,11 +193,9 @@ class LocalStack:
         s = self.settings
         return {
             **bus(s),
+            **client(s),
+            **postgres.reached(s),
             "CONNECT_URL": f"http://{LOOPBACK}:{s.connect_port}",
-            "POSTGRES_HOST": LOOPBACK,
-            "POSTGRES_PASSWORD": f"file:{secret_path('postgres', s)}",
-            "POSTGRES_PORT": str(s.postgres_port),
-            "POSTGRES_USER": postgres.USER,
             "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",
             "WEAVIATE_API_KEY": f"file:{secret_path('weaviate', s)}",
             "WEAVIATE_GRPC_PORT": str(s.weaviate_grpc_port),

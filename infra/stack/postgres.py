@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from infra.settings import StackSettings
-from infra.stack.secret import secret
+from infra.stack.secret import secret, secret_path
 from infra.stack.service import LOOPBACK, Probe, Service, data_folder, package_folder
 
 USER = "tessera"
@@ -60,6 +60,16 @@ def service(settings: StackSettings) -> Service:
         # "Fast" shutdown: end sessions instead of waiting for them.
         stop_signal=signal.SIGINT,
     )
+
+
+def reached(settings: StackSettings) -> dict[str, str]:
+    """Where it is and who logs in, for any process of ours; the password is a reference."""
+    return {
+        "POSTGRES_HOST": LOOPBACK,
+        "POSTGRES_PASSWORD": f"file:{secret_path('postgres', settings)}",
+        "POSTGRES_PORT": str(settings.postgres_port),
+        "POSTGRES_USER": USER,
+    }
 
 
 def places(settings: StackSettings) -> tuple[Path, Path]:

@@ -7,8 +7,10 @@ import sys
 from dataclasses import replace
 
 from infra import artifacts
-from infra.bootstrap import python_of
+from infra.bootstrap import ROOT, python_of
 from infra.settings import StackSettings
+from infra.stack import postgres
+from infra.stack.secret import key_path, private_key
 from infra.stack.service import LOOPBACK, Service, http_ok, lake_folder, private
 
 # What vLLM needs to be told on a CPU: a small cache, threads that yield, nothing sent anywhere.
@@ -25,20 +27,47 @@ VLLM = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 MODEL = "smollm2-135m-instruct"
+# Who may do everything at first, and the tenant that it acts for; both are in the seed.
+OPERATOR, TENANT = "operator", "demo"
+SEED = ROOT / "catalog" / "seed.yaml"
+
+
+def catalog(settings: StackSettings) -> Service:
+    """The registrar: the one writer of the catalog, in PostgreSQL."""
+    process = _process(
+        "catalog", (sys.executable, "-m", "catalog"), settings.catalog_health_port, settings
+    )
+    return replace(
+        process,
+        environment={
+            **process.environment,
+            **postgres.reached(settings),
+            "CATALOG_FIRST_KEY": f"file:{key_path(OPERATOR, settings)}",
+            "CATALOG_FIRST_PRINCIPAL": OPERATOR,
+            "CATALOG_SEED": str(SEED),
+        },
+        prepare=lambda: _first_key(settings),
+        depends_on=("postgres", "provision"),
+    )
 
 
 def gateway(settings: StackSettings) -> Service:
     """The processor that admits requests and releases replies."""
-    return _process(
+    process = _process(
         "gateway",
         (sys.executable, "-m", "streams", "gateway"),
         settings.gateway_health_port,
         settings,
     )
+    # One that starts earlier refuses what it does not know yet.
+    return replace(process, depends_on=("catalog",))
 
 
 def inference(settings: StackSettings) -> Service:
-    """The worker that serves the packaged model with vLLM; starting it takes minutes."""
+    """The worker that serves the packaged model with vLLM; starting it takes minutes.
+
+    The topic of its pool comes with the catalog's endpoint.
+    """
     process = _process(
         "inference",
         (str(python_of("worker")), "-m", "workers", "inference"),
@@ -48,6 +77,7 @@ def inference(settings: StackSettings) -> Service:
     model = artifacts.folder(MODEL, settings.cache)
     return replace(
         process,
+        depends_on=("catalog",),
         environment={
             **process.environment,
             **VLLM,
@@ -62,7 +92,7 @@ def inference(settings: StackSettings) -> Service:
 
 
 def provision(settings: StackSettings) -> Service:
-    """Makes topics and registers schemas, once, before any process starts."""
+    """Makes the topics that the contract names and registers schemas, before any process starts."""
     return Service(
         name="provision",
         command=(sys.executable, "-m", "infra.provision"),
@@ -74,7 +104,7 @@ def provision(settings: StackSettings) -> Service:
 
 
 def recorder(settings: StackSettings) -> Service:
-    """The sink that writes the inference table."""
+    """The sinks that write the tables of the lake."""
     process = _process(
         "recorder",
         (sys.executable, "-m", "streams", "recorder"),
@@ -91,6 +121,21 @@ def bus(settings: StackSettings) -> dict[str, str]:
         "LAKE_ROOT": str(lake_folder(settings)),
         "REGISTRY_URL": f"http://{LOOPBACK}:{settings.registry_port}/apis/ccompat/v7",
     }
+
+
+def client(settings: StackSettings) -> dict[str, str]:
+    """Who asks: the operator, unless the caller's own variables say who."""
+    inherited = settings.inherited
+    own = {name: inherited[name] for name in inherited if name.startswith("CLIENT_")}
+    return own or {
+        "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
+        "CLIENT_PRINCIPAL": OPERATOR,
+        "CLIENT_TENANT": TENANT,
+    }
+
+
+def _first_key(settings: StackSettings) -> None:
+    private_key(OPERATOR, settings)
 
 
 def _process(name: str, command: tuple[str, ...], port: int, settings: StackSettings) -> Service:

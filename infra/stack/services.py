@@ -9,6 +9,7 @@ from infra.stack import connect, kafka, postgres, processes, redis, registry, we
 from infra.stack.service import Service
 
 SERVICES: dict[str, Callable[[StackSettings], Service]] = {
+    "catalog": processes.catalog,
     "connect": connect.service,
     "gateway": processes.gateway,
     "inference": processes.inference,

@@ -13,11 +13,11 @@ from compose_spec import PyCompose
 from infra import artifacts, maven, models
 from infra.artifacts import WEAVIATE
 from infra.bootstrap import ROOT, UV_VERSION
-from infra.settings import GatewaySettings, StackSettings
+from infra.settings import StackSettings
 from infra.stack import connect, kafka
 from infra.stack.jvm import properties
 from infra.stack.kafka import MAX_MESSAGE_BYTES
-from infra.stack.processes import VLLM
+from infra.stack.processes import OPERATOR, SEED, TENANT, VLLM
 from infra.stack.services import build
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -91,7 +91,7 @@ def test_every_target_that_is_built_exists() -> None:
 
 
 def test_our_processes_are_started_as_locally() -> None:
-    for name in ("gateway", "inference", "provision", "recorder"):
+    for name in ("catalog", "gateway", "inference", "provision", "recorder"):
         assert SERVICES[name]["command"][1:] == list(LOCAL[name].command[1:])
         assert set(LOCAL[name].environment) <= set(SERVICES[name]["environment"])
     assert VLLM.items() <= SERVICES["inference"]["environment"].items()
@@ -122,16 +122,28 @@ def test_the_broker_treats_groups_the_same() -> None:
     assert expected.items() <= SERVICES["kafka"]["environment"].items()
 
 
-@pytest.mark.parametrize("name", ["gateway", "inference", "kafka", "recorder"])
+@pytest.mark.parametrize("name", ["catalog", "gateway", "inference", "kafka", "recorder"])
 def test_a_service_has_as_long_to_end_as_locally(name: str) -> None:
     assert SERVICES[name]["stop_grace_period"] == f"{LOCAL[name].stop_grace_s:.0f}s"
 
 
-@pytest.mark.parametrize("name", ["gateway", "provision"])
-def test_a_new_endpoint_needs_no_new_image(name: str) -> None:
-    path = GatewaySettings().catalog
-    assert (ROOT / path).exists()
-    assert f"./{path}:/app/{path}:ro" in SERVICES[name]["volumes"]
+def test_another_seed_needs_no_new_image() -> None:
+    path = SEED.relative_to(ROOT)
+    assert f"./{path}:/app/{path}:ro" in SERVICES["catalog"]["volumes"]
+    assert SERVICES["catalog"]["environment"]["CATALOG_SEED"] == f"/app/{path}"
+
+
+def test_the_operators_key_is_a_secret_file_that_git_does_not_take() -> None:
+    environment = SERVICES["catalog"]["environment"]
+    [name] = SERVICES["catalog"]["secrets"]
+    assert environment["CATALOG_FIRST_KEY"] == f"file:/run/secrets/{name}"
+    assert environment["CLIENT_KEY"] == environment["CATALOG_FIRST_KEY"]
+    assert (environment["CLIENT_PRINCIPAL"], environment["CLIENT_TENANT"]) == (OPERATOR, TENANT)
+    assert environment["CATALOG_FIRST_PRINCIPAL"] == OPERATOR
+    file = COMPOSE["secrets"][name]["file"]
+    assert f"openssl genpkey -algorithm ed25519 -out {file} " in TEXT
+    for ignored in (".dockerignore", ".gitignore"):
+        assert file in (ROOT / ignored).read_text().splitlines()
 
 
 def test_no_secret_is_written_down() -> None:

@@ -11,13 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infra.artifacts import ARTIFACTS
 from infra.bootstrap import ROOT
-from infra.settings import LakeSettings, StackSettings
+from infra.models import PACKAGES
+from infra.secrets import resolve
+from infra.settings import InferenceSettings, LakeSettings, StackSettings
+from infra.signing import Signer
 from infra.stack import control, kafka, postgres, state
 from infra.stack.local import LocalStack, free_ports
-from infra.stack.secret import secret, secret_path
+from infra.stack.processes import MODEL, OPERATOR, SEED, TENANT
+from infra.stack.secret import key_path, secret, secret_path
 from infra.stack.service import Probe, Service, http_ok, is_free, lake_folder
 from infra.stack.services import FOUNDATION, SERVICES, build, closure
 from infra.stack.state import GOOD, State, Status
@@ -85,6 +90,40 @@ def test_a_secret_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) ->
     settings = StackSettings(home=tmp_path)
     assert secret("one", settings) == secret("one", settings) != secret("two", settings)
     assert stat.S_IMODE(secret_path("one", settings).stat().st_mode) == 0o600
+
+
+def test_the_operators_key_is_made_once_and_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    settings = StackSettings(home=tmp_path)
+    catalog = build(settings)["catalog"]
+    catalog.prepare()
+    place = LocalStack(settings).environment()["CLIENT_KEY"]
+    first = Signer(resolve(place)).key_id
+    catalog.prepare()
+    assert Signer(resolve(place)).key_id == first
+    assert catalog.environment["CATALOG_FIRST_KEY"] == place
+    assert stat.S_IMODE(key_path(OPERATOR, settings).stat().st_mode) == 0o600
+
+
+def test_whoever_says_who_asks_is_believed(tmp_path: Path) -> None:
+    own = {"CLIENT_PRINCIPAL": "alice", "CLIENT_KEY": "file:/home/alice/key.pem"}
+    operator = LocalStack(StackSettings(home=tmp_path, inherited={})).environment()
+    assert operator["CLIENT_PRINCIPAL"] == OPERATOR
+    environment = LocalStack(StackSettings(home=tmp_path, inherited=own)).environment()
+    asked = {name: environment[name] for name in environment if name.startswith("CLIENT_")}
+    assert asked == own
+
+
+def test_the_seed_holds_whom_the_stack_asks_as_and_what_its_worker_serves() -> None:
+    seed = {(each["kind"], each["name"]): each for each in yaml.safe_load_all(SEED.read_text())}
+    assert seed["service_principal", OPERATOR]["spec"] == {"tenant": TENANT}
+    assert ("tenant", TENANT) in seed
+    [route] = seed["endpoint", "main.default.smollm2"]["spec"]["routes"]
+    served = InferenceSettings()
+    assert (route["pool"], route["model"]) == (served.pool, served.model_name)
+    model, _, number = route["entity"].partition("@")
+    [version] = seed["model", model]["versions"]
+    assert number == "1"
+    assert version["spec"]["uri"] == f"package:{PACKAGES[MODEL].replace('_', '-')}"
 
 
 def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:
