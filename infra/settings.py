@@ -97,7 +97,7 @@ class ClientSettings(Settings):
     Attributes:
         tenant: Who pays.
         principal: Who acts; whose key it is, when empty.
-        key: Reference to the private key that signs requests, as PEM: ``file:PATH``; empty for none.
+        key: Reference to the PEM of the private key that signs: ``file:PATH``; empty for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="CLIENT_", frozen=True)

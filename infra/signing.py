@@ -12,6 +12,10 @@ its length in bytes as four bytes, the highest first.
 
 Only the value's digest goes in, so that a signature can be verified as long as digest and public
 key are kept, with or without the record.
+
+What a record claims, in one short text, is the SHA-256 in hex of four parts, each with its length
+before it as above: the key's id, the digits of the deadline, the signature, and the SHA-256 of the
+value. Two records with one claim are copies of each other.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ SIGNATURE = "tessera-signature"
 
 PURPOSE = b"tessera-request-v1"
 KEY_ID_DIGITS = 32
+SIGNATURE_BYTES = 64
 LENGTH = struct.Struct(">I")
 
 
@@ -105,14 +110,27 @@ def claimed(headers: Headers, value: bytes) -> Signature | None:
     """Returns the signature that headers carry; None where they carry none, or no whole one."""
     found = {name: content or b"" for name, content in headers}
     try:
+        key, deadline, signature = found[KEY], found[DEADLINE], found[SIGNATURE]
+        whole = len(key) == KEY_ID_DIGITS and deadline.isdigit()
+        if not whole or len(signature) != SIGNATURE_BYTES:
+            return None
         return Signature(
-            key_id=found[KEY].decode("ascii"),
-            deadline_ms=int(found[DEADLINE]),
-            signature=found[SIGNATURE],
+            key_id=key.decode("ascii"),
+            deadline_ms=int(deadline),
+            signature=signature,
             digest=hashlib.sha256(value).digest(),
         )
     except (KeyError, ValueError):
         return None
+
+
+def claim(signature: Signature | None) -> str:
+    """Returns what names a record and its proof in short; empty where there is none."""
+    if signature is None:
+        return ""
+    deadline = str(signature.deadline_ms).encode()
+    parts = (signature.key_id.encode(), deadline, signature.signature, signature.digest)
+    return hashlib.sha256(_framed(parts)).hexdigest()
 
 
 def is_genuine(signature: Signature, public_key: bytes, topic: str, key: bytes) -> bool:
@@ -128,9 +146,13 @@ def is_genuine(signature: Signature, public_key: bytes, topic: str, key: bytes) 
 def message(topic: str, key: bytes, deadline_ms: int, digest: bytes) -> bytes:
     """Returns the bytes that are signed."""
     parts = (PURPOSE, topic.encode(), key, str(deadline_ms).encode(), digest)
-    return b"".join(LENGTH.pack(len(part)) + part for part in parts)
+    return _framed(parts)
 
 
 def milliseconds(instant: datetime) -> int:
     """Returns an instant in milliseconds since 1970."""
     return round(instant.timestamp() * 1000)
+
+
+def _framed(parts: tuple[bytes, ...]) -> bytes:
+    return b"".join(LENGTH.pack(len(part)) + part for part in parts)

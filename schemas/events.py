@@ -1254,6 +1254,9 @@ class InferenceReplied(Event):
         refusal: Terminal: why there is no answer.
         result: Terminal: what a command came to, as JSON text.
         tried: Terminal: the routes that failed before.
+        claim: Of a refusal whose request proves not who sent it: which record is refused, as
+            infra/signing.py derives it from headers and value; empty for one without a
+            signature. Whoever sent another record under this id is not meant.
         replied_at: When it was sent.
     """
 
@@ -1268,6 +1271,7 @@ class InferenceReplied(Event):
     refusal: Refusal | None = None
     result: str | None = None
     tried: tuple[Attempt, ...] = ()
+    claim: str | None = None
     replied_at: datetime
 
     def to_avro(self) -> dict[str, Any]:
@@ -1282,6 +1286,7 @@ class InferenceReplied(Event):
             "refusal": None if self.refusal is None else self.refusal.to_avro(),
             "result": self.result,
             "tried": [item.to_avro() for item in self.tried],
+            "claim": self.claim,
             "replied_at": self.replied_at,
         }
 
@@ -1298,6 +1303,7 @@ class InferenceReplied(Event):
             refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
             result=record["result"],
             tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
+            claim=record["claim"],
             replied_at=record["replied_at"],
         )
 

@@ -1,6 +1,6 @@
 """The client: ask over the bus and await the reply.
 
-    async with Client(tenant="demo") as client:
+    async with Client() as client:
         reply = await client.chat("main.default.smollm2", "Why is the sky blue?")
         async for part in client.stream("main.default.smollm2", "Count to ten."):
             print(part.content, end="")
@@ -10,30 +10,26 @@ Many requests may be under way at once; one reader serves them all.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 from uuid import uuid4
 
-import structlog
-
-from infra.bus import Publisher, PublishFailed, Record
-from infra.registry import Reader, Registry, SchemaMissing
-from infra.settings import KafkaSettings, RegistrySettings
-from infra.tail import Tail
-from infra.telemetry import TRACEPARENT, new_traceparent, now
-from schemas.codec import Codec, Unreadable
+from infra.asker import Asker, ClientClosed, NoReply, RequestRefused
+from infra.registry import Registry
+from infra.secrets import resolve
+from infra.settings import ClientSettings, KafkaSettings, RegistrySettings
+from infra.signing import Signer
+from infra.telemetry import now
 from schemas.events import (
     Attempt,
     Completion,
     InferenceReplied,
     InferenceRequested,
     Message,
-    Refusal,
     RequestCancelled,
     Role,
     Sampling,
@@ -42,40 +38,12 @@ from schemas.events import (
 )
 from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED, Outgoing
 
-log = structlog.get_logger()
+__all__ = ["Client", "ClientClosed", "NoReply", "Part", "Reply", "RequestRefused", "Stitch"]
 
 DEFAULT_TIMEOUT_S = 60.0
-# The platform itself replies at the deadline; the client waits a little longer for that.
-GRACE_S = 5.0
 MILLISECOND = timedelta(milliseconds=1)
 
 Conversation = str | Sequence[Message]
-
-
-class RequestRefused(RuntimeError):
-    """The platform said no; ``refusal`` has the reason, what was wrong and what to do."""
-
-    def __init__(self, request_id: str, refusal: Refusal, tried: Sequence[Attempt]) -> None:
-        super().__init__(f"{refusal.reason}: {refusal.message}")
-        self.request_id = request_id
-        self.refusal = refusal
-        self.tried = tried
-
-
-class NoReply(TimeoutError):
-    """No terminal reply came in time; whether the request was worked on is not known."""
-
-    def __init__(self, request_id: str, seconds: float) -> None:
-        super().__init__(f"no reply to request {request_id} within {seconds:g} s")
-        self.request_id = request_id
-
-
-class ClientClosed(RuntimeError):
-    """The client was closed while a request was under way; the request is cancelled."""
-
-    def __init__(self, request_id: str) -> None:
-        super().__init__(f"the client was closed before the reply to request {request_id} came")
-        self.request_id = request_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,49 +141,51 @@ class Options(TypedDict, total=False):
 class Client:
     """Asks endpoints over the bus. Use it as an asynchronous context.
 
+    What is left out is read from the environment (CLIENT_*, KAFKA_*, REGISTRY_*).
+
     Args:
         tenant: Who pays.
-        principal: Who acts, where it is not the tenant itself.
-        kafka: Where the broker is; read from the environment when left out.
-        registry: Where the schema registry is; likewise.
+        principal: Who acts; whose key it is, when left empty.
+        key: Where the private key is that signs the requests: ``file:PATH`` to its PEM, or another
+            reference to a secret. Without one, requests are sent unsigned.
+        kafka: Where the broker is.
+        registry: Where the schema registry is.
         reply_to: Last segment of the reply topic; the tenant's name when left out.
 
     Raises:
         BusUnreachable: No broker answers.
-        RegistryUnreachable: The registry does not answer.
+        KeyUnusable: What the reference leads to is no private key.
         LookupError: The reply topic or a schema does not exist: provisioning has not run, or the
             catalog does not know the tenant.
+        RegistryUnreachable: The registry does not answer.
+        SecretUnavailable: The reference leads nowhere.
     """
 
     def __init__(
         self,
         *,
-        tenant: str,
-        principal: str = "",
+        tenant: str | None = None,
+        principal: str | None = None,
+        key: str | None = None,
         kafka: KafkaSettings | None = None,
         registry: RegistrySettings | None = None,
         reply_to: str | None = None,
     ) -> None:
-        self._tenant = tenant
-        self._principal = principal
-        self._kafka = kafka or KafkaSettings()
-        self._registry = Registry(registry or RegistrySettings())
-        self._reply_topic = REPLY.member(reply_to or tenant)
-        self._pending: dict[bytes, asyncio.Queue[InferenceReplied | None]] = {}
-        self._arrived: asyncio.Queue[Record] = asyncio.Queue()
+        settings = ClientSettings()
+        self._tenant = settings.tenant if tenant is None else tenant
+        self._principal = settings.principal if principal is None else principal
+        reference = settings.key if key is None else key
+        self._reply_topic = REPLY.member(reply_to or self._tenant)
+        self._asker = Asker(
+            kafka or KafkaSettings(),
+            Registry(registry or RegistrySettings()),
+            self._tenant,
+            self._reply_topic.name,
+            Signer(resolve(reference)) if reference else None,
+        )
 
     async def __aenter__(self) -> Self:
-        codec = Codec(await asyncio.to_thread(self._registry.ids))
-        self._reader = Reader(codec, self._registry)
-        self._publisher = Publisher(self._kafka, codec, f"client-{self._tenant}")
-        name = f"client-{self._tenant}-{uuid4()}"
-        self._tail = Tail(self._kafka, [self._reply_topic.name], None, self._arrive, name)
-        try:
-            await self._tail.start()
-        except BaseException:
-            await self._publisher.close()
-            raise
-        self._dispatching = asyncio.create_task(self._dispatch())
+        await self._asker.__aenter__()
         return self
 
     async def __aexit__(
@@ -224,15 +194,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._dispatching.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._dispatching
-        # Whoever still waits in another task waits in vain from now on.
-        for pending in self._pending.values():
-            pending.put_nowait(None)
-        await asyncio.sleep(0)
-        await self._tail.close()
-        await self._publisher.close()
+        await self._asker.__aexit__(kind, error, trace)
 
     async def chat(
         self, endpoint: str, messages: Conversation, **options: Unpack[Options]
@@ -299,31 +261,20 @@ class Client:
         )
 
     async def _replies(self, request: InferenceRequested) -> AsyncGenerator[InferenceReplied, None]:
-        """Sends a request and yields what comes back; the last one carries the completion."""
-        key = request.request_id.encode()
-        replies = self._pending[key] = asyncio.Queue()
-        patience = (request.deadline - request.requested_at).total_seconds() + GRACE_S
-        until = asyncio.get_running_loop().time() + patience
-        headers = [(TRACEPARENT, new_traceparent().encode())]
+        """Asks and yields what comes back; cancels a request that is left before its end."""
         ended = False
+        asking = self._asker.replies(
+            INFERENCE_REQUESTED, request, request.request_id, request.deadline
+        )
         try:
-            async with asyncio.timeout_at(until):
-                asked = self._publisher.encode([Outgoing(INFERENCE_REQUESTED, request)])
-                await self._publisher.publish(asked, headers)
-            while not ended:
-                async with asyncio.timeout_at(until):
-                    replied = await replies.get()
-                if replied is None:
-                    raise ClientClosed(request.request_id)
-                ended = replied.delta is None
-                if replied.refusal:
-                    raise RequestRefused(request.request_id, replied.refusal, replied.tried)
-                yield replied
-        except TimeoutError:
+            async with aclosing(asking) as replies:
+                async for replied in replies:
+                    ended = replied.delta is None
+                    yield replied
+        except (NoReply, RequestRefused):
             ended = True
-            raise NoReply(request.request_id, patience) from None
+            raise
         finally:
-            self._pending.pop(key, None)
             if not ended:
                 self._cancel(request)
 
@@ -335,26 +286,7 @@ class Client:
             cancelled_at=now(),
             deadline=request.deadline,
         )
-        with suppress(PublishFailed):
-            said = self._publisher.encode([Outgoing(REQUEST_CANCELLED, cancelled)])
-            self._publisher.post(said, (), lambda failed: None)
-
-    def _arrive(self, records: list[Record]) -> None:
-        # The reply topic is the tenant's: most of it may be for other clients.
-        for record in records:
-            if record.key in self._pending:
-                self._arrived.put_nowait(record)
-
-    async def _dispatch(self) -> None:
-        while True:
-            record = await self._arrived.get()
-            try:
-                replied = await self._reader.read(record.value, InferenceReplied)
-            except (Unreadable, SchemaMissing) as problem:
-                log.warning("reply unreadable", offset=record.offset, error=str(problem))
-                continue
-            if pending := self._pending.get(record.key or b""):
-                pending.put_nowait(replied)
+        self._asker.say(Outgoing(REQUEST_CANCELLED, cancelled))
 
 
 def _reply(replied: InferenceReplied, completion: Completion) -> Reply:

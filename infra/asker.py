@@ -1,0 +1,222 @@
+"""Asking over the bus: publish a request, signed, and await what comes back under its id.
+
+One reader serves all requests that are under way. The client of endpoints and the operator's
+commands stand on this.
+
+Everybody may write to the request topic, so a refusal may be about somebody else's record that only
+bears this request's id: unsigned, badly signed, or copied. Such a refusal says which record it
+refuses (``claim``); unless that is the one sent from here, it is passed over. So is
+SIGNATURE_REPLAYED: the request itself was taken before its copy, and its own reply stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import structlog
+
+from infra.bus import Publisher, PublishFailed, Record
+from infra.registry import Reader, Registry, SchemaMissing
+from infra.settings import KafkaSettings
+from infra.signing import Signer, claim, claimed
+from infra.tail import Tail
+from infra.telemetry import TRACEPARENT, Headers, new_traceparent, now
+from schemas.codec import Codec, Unreadable
+from schemas.events import Attempt, Event, InferenceReplied, Reason, Refusal
+from schemas.topics import Outgoing, Topic
+
+log = structlog.get_logger()
+
+# The platform itself replies at the deadline; the asker waits a little longer for that.
+GRACE_S = 5.0
+
+
+class RequestRefused(RuntimeError):
+    """The platform said no; ``refusal`` has the reason, what was wrong and what to do."""
+
+    def __init__(self, request_id: str, refusal: Refusal, tried: Sequence[Attempt]) -> None:
+        super().__init__(f"{refusal.reason}: {refusal.message}")
+        self.request_id = request_id
+        self.refusal = refusal
+        self.tried = tried
+
+
+class NoReply(TimeoutError):
+    """No terminal reply came in time; whether the request was worked on is not known."""
+
+    def __init__(self, request_id: str, seconds: float) -> None:
+        super().__init__(f"no reply to request {request_id} within {seconds:g} s")
+        self.request_id = request_id
+
+
+class ClientClosed(RuntimeError):
+    """The client was closed while a request was under way."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"the client was closed before the reply to request {request_id} came")
+        self.request_id = request_id
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request under way: which record it is, and what came back; None when nothing more can."""
+
+    claim: str = ""
+    replies: asyncio.Queue[InferenceReplied | None] = field(default_factory=asyncio.Queue)
+
+    def means(self, replied: InferenceReplied) -> bool:
+        """Returns whether a reply is to this record, and not to another under its id."""
+        refusal = replied.refusal
+        if refusal is None:
+            return True
+        if refusal.reason is Reason.SIGNATURE_REPLAYED:
+            return False
+        return replied.claim is None or replied.claim == self.claim
+
+
+class Asker:
+    """Asks, and hears what comes back. Use it as an asynchronous context.
+
+    Args:
+        kafka: Where the broker is.
+        registry: Knows the schemas.
+        tenant: Who pays; names the process on the broker.
+        reply_topic: Full name of the topic that the requests name for their replies.
+        signer: Signs the requests; None sends them unsigned.
+
+    Raises:
+        BusUnreachable: No broker answers.
+        RegistryUnreachable: The registry does not answer.
+        LookupError: The reply topic or a schema does not exist: provisioning has not run, or the
+            catalog does not know the tenant.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        registry: Registry,
+        tenant: str,
+        reply_topic: str,
+        signer: Signer | None,
+    ) -> None:
+        self._kafka = kafka
+        self._registry = registry
+        self._name = f"client-{tenant}"
+        self._reply_topic = reply_topic
+        self._signer = signer
+        self._pending: dict[bytes, _Pending] = {}
+        self._arrived: asyncio.Queue[Record] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        codec = Codec(await asyncio.to_thread(self._registry.ids))
+        self._reader = Reader(codec, self._registry)
+        self._publisher = Publisher(self._kafka, codec, self._name)
+        name = f"{self._name}-{uuid4()}"
+        self._tail = Tail(self._kafka, [self._reply_topic], None, self._arrive, name)
+        try:
+            await self._tail.start()
+        except BaseException:
+            await self._publisher.close()
+            raise
+        self._dispatching = asyncio.create_task(self._dispatch())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._dispatching.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._dispatching
+        # Whoever still waits in another task waits in vain from now on.
+        for pending in self._pending.values():
+            pending.replies.put_nowait(None)
+        await asyncio.sleep(0)
+        await self._tail.close()
+        await self._publisher.close()
+
+    async def replies(
+        self, topic: Topic[Any], event: Event, request_id: str, deadline: datetime
+    ) -> AsyncGenerator[InferenceReplied, None]:
+        """Sends a request and yields what comes back; the last reply is the terminal one.
+
+        Args:
+            topic: Where it goes.
+            event: The request, which names this asker's reply topic.
+            request_id: Its id, under which replies come.
+            deadline: When an answer stops being of use.
+
+        Raises:
+            ClientClosed: This was closed meanwhile.
+            NoReply: Nothing came until a little after the deadline.
+            PublishFailed: The broker did not take the request.
+            RequestRefused: The platform said no.
+        """
+        key = request_id.encode()
+        pending = self._pending[key] = _Pending()
+        patience = max(0.0, (deadline - now()).total_seconds()) + GRACE_S
+        until = asyncio.get_running_loop().time() + patience
+        try:
+            async with asyncio.timeout_at(until):
+                [asked] = self._publisher.encode([Outgoing(topic, event)])
+                signed = self._signed(asked.topic, asked.key or b"", deadline, asked.value or b"")
+                pending.claim = claim(claimed(signed, asked.value or b""))
+                traced = (TRACEPARENT, new_traceparent().encode())
+                await self._publisher.publish([asked], [traced, *signed])
+            ended = False
+            while not ended:
+                async with asyncio.timeout_at(until):
+                    replied = await pending.replies.get()
+                if replied is None:
+                    raise ClientClosed(request_id)
+                if replied.refusal:
+                    raise RequestRefused(request_id, replied.refusal, replied.tried)
+                ended = replied.delta is None
+                yield replied
+        except TimeoutError:
+            raise NoReply(request_id, patience) from None
+        finally:
+            self._pending.pop(key, None)
+
+    def say(self, outgoing: Outgoing) -> None:
+        """Publishes an event without waiting until it is heard."""
+        with suppress(PublishFailed):
+            self._publisher.post(self._publisher.encode([outgoing]), (), lambda failed: None)
+
+    def _signed(self, topic: str, key: bytes, deadline: datetime, value: bytes) -> Headers:
+        return self._signer.headers(topic, key, deadline, value) if self._signer else ()
+
+    def _arrive(self, records: list[Record]) -> None:
+        # The reply topic is the tenant's: most of it may be for other clients.
+        for record in records:
+            if record.key in self._pending:
+                self._arrived.put_nowait(record)
+
+    async def _dispatch(self) -> None:
+        while True:
+            record = await self._arrived.get()
+            try:
+                replied = await self._reader.read(record.value, InferenceReplied)
+            except (Unreadable, SchemaMissing) as problem:
+                log.warning("reply unreadable", offset=record.offset, error=str(problem))
+                continue
+            pending = self._pending.get(record.key or b"")
+            if pending is None:
+                continue
+            if pending.means(replied):
+                pending.replies.put_nowait(replied)
+            elif replied.refusal:
+                log.warning(
+                    "refusal of another record under this id passed over",
+                    request_id=replied.request_id,
+                    reason=replied.refusal.reason,
+                )
