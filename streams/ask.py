@@ -10,7 +10,9 @@ from pathlib import Path
 
 from infra.bus import BusUnreachable, PublishFailed
 from infra.registry import RegistryUnreachable
+from infra.secrets import SecretUnavailable
 from infra.settings import SettingInvalid
+from infra.signing import KeyUnusable
 from schemas.events import Message, Role, Sampling
 from streams.client import Client, NoReply, Part, RequestRefused
 
@@ -30,7 +32,7 @@ def main(words: Sequence[str]) -> int:
     except RequestRefused as refused:
         print(f"refused: {refused} (request {refused.request_id})", file=sys.stderr)
         return 1
-    except SettingInvalid as problem:
+    except (KeyUnusable, SecretUnavailable, SettingInvalid) as problem:
         print(f"ask: {problem}", file=sys.stderr)
         return 1
     except (BusUnreachable, LookupError, NoReply, PublishFailed, RegistryUnreachable) as problem:
@@ -47,7 +49,8 @@ async def ask(arguments: argparse.Namespace) -> None:
     messages = [Message(role=Role.USER, content=arguments.question)]
     if arguments.system:
         messages.insert(0, Message(role=Role.SYSTEM, content=arguments.system))
-    async with Client(tenant=arguments.tenant) as client:
+    who = {"tenant": arguments.tenant, "principal": arguments.principal, "key": arguments.key}
+    async with Client(**who) as client:
         # Also without --stream the answer comes in parts: they are only held back.
         whole: Part | None = None
         async for part in client.stream(
@@ -87,7 +90,11 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("question", help="what the user says")
     parser.add_argument("--stream", action="store_true", help="print the answer as it grows")
     parser.add_argument("--endpoint", default="main.default.smollm2", help="three-level name")
-    parser.add_argument("--tenant", default="demo", help="who pays")
+    parser.add_argument("--tenant", help="who pays; CLIENT_TENANT when left out")
+    parser.add_argument("--principal", help="who acts; whose key it is when left out")
+    parser.add_argument(
+        "--key", help="where the signing key is, as file:PATH; CLIENT_KEY if left out"
+    )
     parser.add_argument("--system", help="what the model is told first")
     parser.add_argument("--max-tokens", type=int, default=128, help="most tokens to produce")
     parser.add_argument("--temperature", type=float, help="0 is greedy; at most 2")
