@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, DateTime, Index, RowMapping, TextClause, text
+from sqlalchemy import BigInteger, Column, DateTime, Index, RowMapping, TextClause, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 from sqlmodel import Field, SQLModel
@@ -46,7 +46,6 @@ class Edge(SQLModel, table=True):
 
     __tablename__ = "lineage_edge"
     __table_args__ = (
-        # What came from a thing, the newest first, and where it came from.
         Index(
             "lineage_edge_upstream",
             "upstream_id",
@@ -74,6 +73,20 @@ class Edge(SQLModel, table=True):
     first_at: datetime = Field(sa_type=DateTime(timezone=True))
     last_at: datetime = Field(sa_type=DateTime(timezone=True))
     cause_id: str
+
+
+class Position(SQLModel, table=True):
+    """A row: how far a partition has been read for edges.
+
+    Attributes:
+        next: The first offset of which nothing is here.
+    """
+
+    __tablename__ = "lineage_position"
+
+    topic: str = Field(primary_key=True)
+    partition: int = Field(primary_key=True)
+    next: int = Field(sa_type=BigInteger)
 
 
 @dataclass(frozen=True, slots=True)

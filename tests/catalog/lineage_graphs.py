@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from uuid import uuid4
 
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import URL, Engine, create_engine, text
-from sqlmodel import SQLModel
 
-from catalog.edges import Edge, Walk
+from catalog.edges import Walk
 from catalog.lineage import NAMES
 from infra.secrets import resolve
 from infra.stack.local import LocalStack
@@ -73,7 +75,7 @@ def naive_walk(edges: Iterable[Told], walk: Walk) -> set[tuple[str, str, str]]:
 
 @contextmanager
 def database(stack: LocalStack) -> Iterator[Engine]:
-    """A database of its own with the table of edges."""
+    """A database of its own with the tables of lineage, as the migration makes them."""
     environment = stack.environment()
     server = URL.create(
         "postgresql+psycopg",
@@ -89,7 +91,8 @@ def database(stack: LocalStack) -> Iterator[Engine]:
         connection.execute(text(f"CREATE DATABASE {name}"))
     admin.dispose()
     engine = create_engine(server.set(database=name))
-    SQLModel.metadata.create_all(engine, [Edge.__table__])  # type: ignore[attr-defined]
+    with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
+        import_module("catalog.migrations.versions.0002_lineage").upgrade()
     try:
         yield engine
     finally:

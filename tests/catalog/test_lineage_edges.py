@@ -8,9 +8,12 @@ from itertools import permutations
 from uuid import uuid4
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
+from sqlmodel import SQLModel
 
 from catalog.edges import Edge, Found, Walk, kinds_of, tell, tenants_of, walk
 from catalog.lineage import NAMES, Node
@@ -201,3 +204,9 @@ def test_a_name_is_found_under_its_kinds(fresh: Engine) -> None:
     assert walked(fresh, Walk(start=Node("response", "y"))) == Found((), cut=False)
     assert walked(fresh, Walk(start=Node("response", "x"), since=minute(1))).links == ()
     assert walked(fresh, Walk(start=Node("response", "x"), until=NOON)).links == ()
+
+
+def test_the_migration_makes_the_tables_that_the_code_says(fresh: Engine) -> None:
+    with fresh.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, SQLModel.metadata) == []
