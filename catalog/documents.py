@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from catalog.problems import (
     KINDS,
@@ -32,6 +32,8 @@ from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, Name, Privilege, Shape
 # The document of the top of everything: only grants stand in it.
 ROOT_KIND = "root"
 PUBLIC_KEY_BYTES = 32
+# Kinds of principals that sign.
+SIGNING = frozenset({"service_principal", "user"})
 
 # What plain scalars mean; PyYAML puts text that looks like these, or like YAML 1.1, in quotes.
 FLOAT = re.compile(r"-?[0-9]+\.[0-9]*(?:[eE][-+][0-9]+)?")
@@ -40,8 +42,9 @@ WORDS: dict[str, bool | None] = {"": None, "false": False, "null": None, "true":
 
 
 class VersionDocument(Shape):
-    """A version; its number is its place in the list, from 1."""
+    """A version; without a number it has the next one after the version before it, from 1."""
 
+    number: int | None = Field(default=None, gt=0)
     spec: dict[str, Any]
     comment: str = ""
 
@@ -106,6 +109,9 @@ def _problems(document: Document) -> Iterator[Problem]:
         yield Problem(("name",), problem)
     yield from _misplaced(document, _fields(kind), f"a {kind} has none")
     yield from _spec_problems(document)
+    numbers = [number for number, _ in numbered(document)]
+    if numbers != sorted(set(numbers)):
+        yield Problem(("versions",), "the numbers of versions must rise")
     for number, key in enumerate(document.keys or ()):
         try:
             public_key_of(key.public_key)
@@ -117,7 +123,17 @@ def _fields(kind: str) -> set[str]:
     fields = {"comment", "owner", "properties", "spec", "tags"}
     if kind in VERSIONED:
         fields |= {"aliases", "versions"}
-    return fields | ({"keys"} if kind in PRINCIPALS else {"denies", "grants"})
+    if kind in SIGNING:
+        fields |= {"keys"}
+    return fields if kind in PRINCIPALS else fields | {"denies", "grants"}
+
+
+def numbered(document: Document) -> Iterator[tuple[int, VersionDocument]]:
+    """Yields the versions of a document with their numbers."""
+    number = 0
+    for version in document.versions or ():
+        number = version.number or number + 1
+        yield number, version
 
 
 def _misplaced(document: Document, fields: set[str], why: str) -> Iterator[Problem]:
@@ -130,9 +146,9 @@ def _spec_problems(document: Document) -> Iterator[Problem]:
     try:
         if document.spec is not None:
             spec_of(document.kind, document.spec)
-        for number, version in enumerate(document.versions or ()):
+        for at, version in enumerate(document.versions or ()):
             if document.kind in VERSIONED:
-                version_spec_of(document.kind, version.spec, ("versions", number, "spec"))
+                version_spec_of(document.kind, version.spec, ("versions", at, "spec"))
     except Invalid as invalid:
         yield from invalid.problems
 

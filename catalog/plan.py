@@ -15,7 +15,7 @@ from catalog.documents import ROOT_KIND, Document
 from catalog.picture import Picture, parent, without_version
 from catalog.problems import Invalid, Place, Problem, nearest, spec_of, version_spec_of
 from catalog.steps import Step, principals_in, steps_of
-from schemas.kinds import EVERYONE, PRINCIPALS, ROOT, Grant
+from schemas.kinds import EVERYONE, PRINCIPALS, ROOT, Grant, Version
 
 # What a document says of an entry in the entry's own words, in this order.
 SAID = ("owner", "comment", "tags", "properties", "spec")
@@ -142,12 +142,21 @@ def _exported(picture: Picture, kind: str, name: str) -> Document:
         ]
     else:
         fields |= _shown_grants(picture.grants.get(name, {}))
-        fields["versions"] = [
-            {"spec": each.spec, **({"comment": each.comment} if each.comment else {})}
-            for _, each in sorted(picture.versions.get(name, {}).items())
-        ]
+        fields["versions"] = _versions(picture.versions.get(name, {}))
     said = ("kind", "name", *SAID, "versions", "aliases", "grants", "denies", "keys")
     return Document.model_validate({each: fields[each] for each in said if fields.get(each)})
+
+
+def _versions(versions: Mapping[int, Version]) -> list[dict[str, object]]:
+    gaps = sorted(versions) != [*range(1, len(versions) + 1)]
+    return [
+        {
+            **({"number": number} if gaps else {}),
+            "spec": each.spec,
+            **({"comment": each.comment} if each.comment else {}),
+        }
+        for number, each in sorted(versions.items())
+    ]
 
 
 def _shown_grants(grants: Mapping[str, Grant]) -> dict[str, object]:

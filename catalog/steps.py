@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 
-from catalog.documents import ROOT_KIND, Document, public_key_of
+from catalog.documents import ROOT_KIND, Document, numbered, public_key_of
 from catalog.picture import Picture, parent
 from catalog.problems import Invalid, Place, Problem, spec_of, version_spec_of
 from infra.signing import key_id
@@ -94,11 +93,17 @@ def steps_of(document: Document, picture: Picture, made: set[str], place: Place)
 
 
 def normal(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns a spec with all its fields said; one that this version cannot read as it is."""
+    """Returns a spec as the catalog keeps it; one that this version cannot read as it is."""
     try:
-        return spec_of(kind, spec).model_dump(mode="json")
+        return _kept(spec_of(kind, spec))
     except Invalid:
         return spec
+
+
+def _kept(spec: Spec) -> dict[str, Any]:
+    told = spec.model_dump(mode="json")
+    # A group is a set.
+    return {"members": sorted({*spec.members})} if isinstance(spec, GroupSpec) else told
 
 
 def _created(document: Document, made: set[str], place: Place) -> Iterator[Step]:
@@ -110,7 +115,7 @@ def _created(document: Document, made: set[str], place: Place) -> Iterator[Step]
         "comment": document.comment,
         "tags": document.tags,
         "properties": document.properties,
-        "spec": spec.model_dump(mode="json"),
+        "spec": _kept(spec),
     }
     above = None if document.kind in PRINCIPALS else parent(document.name)
     yield Step(
@@ -135,7 +140,7 @@ def _updated(document: Document, picture: Picture, place: Place) -> Iterator[Ste
     needs: tuple[Node, ...] = ()
     if document.spec is not None:
         spec = spec_of(document.kind, document.spec, (*place, "spec"))
-        before, wanted = normal(document.kind, now.spec), spec.model_dump(mode="json")
+        before, wanted = normal(document.kind, now.spec), _kept(spec)
         if wanted != before:
             changes["spec"], needs = (before, wanted), tuple(_needs(spec))
     if changes:
@@ -165,27 +170,31 @@ def _own(document: Document, place: Place, before: str | None) -> Step:
 
 def _versions(document: Document, picture: Picture, place: Place) -> Iterator[Step]:
     there = picture.versions.get(document.name, {})
-    for number, wanted in enumerate(document.versions or (), 1):
-        at = (*place, "versions", number - 1)
-        spec = version_spec_of(document.kind, wanted.spec, (*at, "spec"))
-        told = spec.model_dump(mode="json")
+    previous = max(there, default=0)
+    for at, (number, wanted) in enumerate(numbered(document)):
+        place_of = (*place, "versions", at)
+        spec = version_spec_of(document.kind, wanted.spec, (*place_of, "spec"))
+        told = _kept(spec)
         if now := there.get(number):
             before = version_spec_of(document.kind, now.spec).model_dump(mode="json")
             if (before, now.comment) != (told, wanted.comment):
-                raise Invalid([Problem(at, _unlike(document.name, number, max(there) + 1))])
+                raise Invalid([Problem(place_of, _unlike(document.name, number, previous + 1))])
             continue
+        if number < previous:
+            raise Invalid([Problem(place_of, f"{document.name} has later versions already")])
         yield Step(
             verb="version",
             kind=document.kind,
             name=f"{document.name}@{number}",
             changes={"spec": (None, told), "comment": (None, wanted.comment)},
-            place=at,
+            place=place_of,
             needs=(
                 _itself(document),
                 *_needs(spec),
-                Node("version", False, f"{document.name}@{number - 1}"),
+                Node("version", False, f"{document.name}@{previous}"),
             ),
         )
+        previous = number
 
 
 def _unlike(name: str, number: int, fresh: int) -> str:
@@ -201,7 +210,7 @@ def _aliases(document: Document, picture: Picture, place: Place) -> Iterator[Ste
     now = picture.described.get((document.kind, document.name))
     before = now.aliases if now else {}
     numbers = {*picture.versions.get(document.name, {})}
-    numbers |= set(range(1, len(document.versions or ()) + 1))
+    numbers |= {number for number, _ in numbered(document)}
     wrong = {alias: number for alias, number in document.aliases.items() if number not in numbers}
     if wrong:
         raise Invalid(
@@ -229,25 +238,23 @@ def _keys(document: Document, picture: Picture, place: Place) -> Iterator[Step]:
             raise Invalid([Problem(at, f"key {identity} is {now.principal}'s already")])
         if now and now.revoked_at:
             raise Invalid([Problem(at, f"key {identity} was revoked and stays so; remove it")])
-        before = now.expires_at if now else None
-        changes: dict[str, tuple[Any, Any]] = {}
-        if wanted.expires_at not in (None, before):
-            changes["expires_at"] = (_told(before), _told(wanted.expires_at))
+        if now and wanted.expires_at not in (None, now.expires_at):
+            message = f"when key {identity} expires does not change; revoke it and add another"
+            raise Invalid([Problem((*at, "expires_at"), message)])
         if now is None:
-            changes["public_key"] = (None, wanted.public_key)
-        if changes:
+            expires = wanted.expires_at
             yield Step(
                 verb="key",
                 kind=document.kind,
                 name=identity,
-                changes={"principal": (now and now.principal, document.name), **changes},
+                changes={
+                    "principal": (None, document.name),
+                    "public_key": (None, wanted.public_key),
+                    "expires_at": (None, expires and expires.isoformat()),
+                },
                 place=at,
                 needs=(_itself(document),),
             )
-
-
-def _told(instant: datetime | None) -> str | None:
-    return instant.isoformat() if instant else None
 
 
 def _grants(document: Document, picture: Picture, place: Place) -> Iterator[Step]:
