@@ -25,6 +25,7 @@ from infra.stack.state import GOOD
 # What is asked of another package: run as its own process.
 DELEGATES: dict[str, tuple[str, ...]] = {
     "ask": ("-P", "-m", "streams", "ask"),
+    "audit": ("-P", "-m", "infra.audit"),
 }
 # An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.
 EXPECTED = (NotRunning, OSError, Refused, SettingInvalid, StackFailed, Unready)
@@ -58,7 +59,8 @@ app = PlainErrors(
     "tessera up --detach              start everything, keep it running\n\n"
     "tessera up --only kafka,registry start two services and what they need\n\n"
     'tessera ask "What is Kafka?"     ask the model\n\n'
-    'tessera sql "select * from inferences"',
+    'tessera sql "select * from inferences"\n\n'
+    "tessera audit --since 1h         who did what",
 )
 
 
@@ -291,6 +293,17 @@ def ask(ctx: typer.Context) -> None:
     """
     stack = None if HELP.intersection(ctx.args) else _running()
     raise typer.Exit(_delegate("ask", ctx.args, stack))
+
+
+@app.command(context_settings={**PASS_ON, "help_option_names": []})
+def audit(ctx: typer.Context) -> None:
+    """Show who did what, newest first, or verify who asked; `tessera audit --help` lists options.
+
+    Works while the stack is down, save --verify.
+    Example: tessera audit --who operator --what 'catalog.*' --since 1h
+    """
+    stack = _running() if "--verify" in ctx.args else _stack()
+    raise typer.Exit(_delegate("audit", ctx.args, stack))
 
 
 def _delegate(name: str, words: list[str], stack: LocalStack | None) -> int:

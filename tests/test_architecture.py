@@ -82,7 +82,16 @@ INDEX_HOSTS = tuple(
 )
 
 # What workers use of infra/ must import in their environment; this is for the service alone.
-SERVICE_ONLY = ("infra.cli", "infra.columns", "infra.lake", "infra.screen", "infra.stack.")
+SERVICE_ONLY = (
+    "infra.audit",
+    "infra.cli",
+    "infra.columns",
+    "infra.lake",
+    "infra.proof",
+    "infra.screen",
+    "infra.sql",
+    "infra.stack.",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,11 +130,13 @@ def test_a_schema_is_looked_for_where_the_caller_stands(terminal: Terminal, tmp_
     ("words", "says"),
     [
         (("ask", "hello"), "run: tessera up"),
+        (("audit", "--who", "alice"), "no table"),
+        (("audit", "--verify", "request"), "run: tessera up"),
         (("logs", "redis"), "has no log"),
         (("sql", "select 1"), "no table"),
         (("restart", "redis"), "run: tessera up"),
         (("status",), "run: tessera up"),
-        (("up", "--only", "kafa"), "no service is called kafa; there are: connect"),
+        (("up", "--only", "kafa"), "no service is called kafa; there are: catalog, connect"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
@@ -147,7 +149,8 @@ def test_what_cannot_be_is_said_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "command", ["ask", "demo", "down", "logs", "reset", "restart", "sql", "status", "test", "up"]
+    "command",
+    ["ask", "audit", "demo", "down", "logs", "reset", "restart", "sql", "status", "test", "up"],
 )
 def test_every_command_explains_itself(terminal: Terminal, command: str) -> None:
     done = terminal.types(command, "--help")

@@ -1,0 +1,119 @@
+"""Proof of who asked: the signature of a request, verified long after its record is gone.
+
+Knows what the inference table keeps of a signature and where the catalog's public keys are. What is
+proved is that a key signed a record with this digest, for this tenant and deadline; that the row
+tells the record's content as it was is the log's word, not the signature's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from infra.catalog import CatalogView, Limits, SigningKey
+from infra.follow import follow
+from infra.lake import query
+from infra.registry import Reader, Registry
+from infra.settings import KafkaSettings, RegistrySettings
+from infra.signing import Signature, is_genuine, milliseconds
+from schemas.codec import Codec
+from schemas.topics import INFERENCE_REQUESTED
+
+
+class Unproved(Exception):
+    """Who asked is not proved; the message says what is missing or wrong."""
+
+
+async def keys(kafka: KafkaSettings, registry: RegistrySettings) -> Mapping[str, SigningKey]:
+    """Returns every key that the catalog ever knew, the revoked and expired among them.
+
+    Raises:
+        BusUnreachable: No broker answers.
+        CatalogLost: The catalog's topic cannot be read whole.
+        LookupError: There is no such topic.
+        RegistryUnreachable: The registry does not answer.
+    """
+    schemas = Registry(registry)
+    codec = Codec(await asyncio.to_thread(schemas.ids))
+    view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    following = await follow(kafka, Reader(codec, schemas), view, "audit", failed.set_exception)
+    await following.close()
+    if failed.done():
+        failed.result()
+    return view.keys
+
+
+def proof(root: Path, request_id: str, known: Mapping[str, SigningKey]) -> str:
+    """Returns who signed a request of the inference table, in words.
+
+    Args:
+        root: The lake.
+        request_id: The request.
+        known: Keys by id.
+
+    Raises:
+        QueryInvalid: There is no inference table.
+        Unproved: There is no such row, no signature in it, or it is not genuine.
+    """
+    rows = query(root, "SELECT * FROM inferences WHERE request_id = $id", {"id": request_id})
+    for row in rows.to_pylist():
+        return verdict(row, known)
+    raise Unproved(f"the table inferences has no request {request_id}")
+
+
+def verdict(row: Mapping[str, Any], known: Mapping[str, SigningKey]) -> str:
+    """Returns who signed the request of a row, in words.
+
+    Raises:
+        Unproved: Nobody did, or not with a key that counted.
+    """
+    signature, request_id = _signature(row), row["request_id"]
+    key = known.get(signature.key_id)
+    if key is None:
+        raise Unproved(f"the catalog never knew the key {signature.key_id}")
+    tenant = str(row["tenant"]).encode()
+    if not is_genuine(signature, key.public_key, INFERENCE_REQUESTED.name, tenant):
+        raise Unproved(f"the signature of request {request_id} is not that of key {key.key_id}")
+    if key.principal != row["principal"]:
+        raise Unproved(
+            f"request {request_id} names {row['principal'] or 'nobody'}, but {key.principal} "
+            "signed it"
+        )
+    if lack := _lack(key, row["requested_at"]):
+        raise Unproved(f"{key.principal} signed request {request_id}, but its key {lack}")
+    return (
+        f"{key.principal} signed request {request_id} at {row['requested_at']:%Y-%m-%d %H:%M:%S} "
+        f"with key {key.key_id}, which was valid then"
+    )
+
+
+def _signature(row: Mapping[str, Any]) -> Signature:
+    wanted = {name: row.get(name) for name in ("key_id", "signature", "signed_digest", "deadline")}
+    if None in wanted.values():
+        lacks = ", ".join(name for name, value in wanted.items() if value is None)
+        raise Unproved(f"request {row['request_id']} was not signed: its row has no {lacks}")
+    try:
+        return Signature(
+            key_id=row["key_id"],
+            deadline_ms=milliseconds(row["deadline"]),
+            signature=base64.b64decode(row["signature"], validate=True),
+            digest=bytes.fromhex(row["signed_digest"]),
+        )
+    except (ValueError, binascii.Error):
+        raise Unproved(f"the row of request {row['request_id']} holds no signature") from None
+
+
+def _lack(key: SigningKey, at: datetime) -> str:
+    """Returns why a key did not count at an instant; empty where it did."""
+    if at < key.not_before:
+        return f"counted only from {key.not_before:%Y-%m-%d %H:%M:%S}"
+    for end, what in ((key.expires_at, "expired"), (key.revoked_at, "was revoked")):
+        if end is not None and at >= end:
+            return f"{what} at {end:%Y-%m-%d %H:%M:%S}, before that"
+    return ""

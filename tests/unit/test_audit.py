@@ -1,0 +1,225 @@
+"""Questions to the audit, and proofs of who asked, on a lake that holds both tables."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from argparse import ArgumentTypeError
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.audit import MOST_CHANGES, Question, ask, changes, instant, main, told
+from infra.catalog import SigningKey
+from infra.lake import EventTable, QueryInvalid, Row
+from infra.proof import Unproved, proof
+from infra.signing import SIGNATURE, Signer, generate
+from infra.telemetry import now
+from schemas.events import AuditOutcome, AuditRecorded, InferenceRecorded
+from schemas.topics import INFERENCE_REQUESTED
+from tests.unit.lakes import NOON, recorded
+
+HOUR = timedelta(hours=1)
+
+
+def audited(number: int, **differing: Any) -> AuditRecorded:
+    event = AuditRecorded(
+        audit_id=f"a{number}",
+        at=NOON + number * HOUR,
+        source="catalog",
+        principal="operator",
+        tenant="demo",
+        action="catalog.update",
+        kind="endpoint",
+        name="main.default.smollm2",
+        outcome=AuditOutcome.DONE,
+    )
+    return replace(event, **differing)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    rows = [
+        audited(0),
+        audited(1, principal="alice", action="catalog.create", name="main.default.mine"),
+        audited(2, action="catalog.grant", kind="grant", name="main.default.smollm2/alice"),
+        audited(3, principal="bob", outcome=AuditOutcome.DENIED, reason="USE on main is missing"),
+        audited(4, kind="version", name="main.default.smollm2@2"),
+    ]
+    table = EventTable.of(tmp_path, "audits", group="recorder")
+    table.append([Row(event, "audits", 0, at) for at, event in enumerate(rows)])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (Question(), "a4 a3 a2 a1 a0"),
+        (Question(who="operator"), "a4 a2 a0"),
+        (Question(what="catalog.grant"), "a2"),
+        (Question(what="catalog.*", who="alice"), "a1"),
+        (Question(on="main.default.smollm2"), "a4 a3 a2 a0"),
+        (Question(on="main.default.m*"), "a1"),
+        (Question(on="main"), ""),
+        (Question(since=NOON + 3 * HOUR), "a4 a3"),
+        (Question(outcome="denied"), "a3"),
+        (Question(limit=2), "a4 a3"),
+        (Question(who="operator' OR 'a' = 'a"), ""),
+        (Question(on="%"), ""),
+    ],
+)
+def test_a_question_finds_what_it_asks_for_the_newest_first(
+    lake: Path, question: Question, expected: str
+) -> None:
+    assert [row["audit_id"] for row in ask(lake, question).to_pylist()] == expected.split()
+
+
+def test_without_a_table_nothing_was_audited(tmp_path: Path) -> None:
+    with pytest.raises(QueryInvalid, match="no table"):
+        ask(tmp_path, Question())
+
+
+def test_a_row_is_told_in_a_line_and_its_changes_below(lake: Path) -> None:
+    before = json.dumps({"owner": "alice", "etag": "1", "spec": {"routes": [{"pool": "a"}]}})
+    after = json.dumps({"owner": "bob", "etag": "2", "spec": {"routes": [{"pool": "b"}, {}]}})
+    event = audited(0, before=before, after=after)
+    assert list(told(event.to_avro())) == [
+        "2026-03-01 12:00:00  operator  catalog.update  endpoint main.default.smollm2  DONE",
+        "    owner: alice -> bob",
+        "    spec.routes[0].pool: a -> b",
+    ]
+    [denied] = ask(lake, Question(outcome="denied")).to_pylist()
+    [line] = told(denied)
+    assert line.endswith("DENIED: USE on main is missing")
+
+
+def test_what_is_made_or_gone_is_told_field_by_field() -> None:
+    body = json.dumps({"owner": "alice", "tags": {}, "comment": ""})
+    assert list(changes(None, body)) == ["owner: nothing -> alice"]
+    assert list(changes(body, None)) == ["owner: alice -> nothing"]
+    assert list(changes("no JSON", '"text"')) == ["no JSON -> text"]
+
+
+def test_a_change_is_one_short_line_whatever_it_holds() -> None:
+    [line] = changes(None, json.dumps({"comment": "\x1b[31m" + "long\n" * 500}))
+    assert len(line) < 120
+    assert line.isprintable()
+    event = audited(0, after=json.dumps({f"f{n}": n for n in range(2 * MOST_CHANGES)}))
+    lines = list(told(event.to_avro()))
+    assert len(lines) == MOST_CHANGES + 2
+    assert lines[-1] == f"    and {MOST_CHANGES} more; --json shows all"
+
+
+@pytest.mark.parametrize("text", ["yesterday", "1", "5y", "2026-13-01", "999999w"])
+def test_a_time_that_is_none_is_told_the_forms(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="2026-11-25"):
+        instant(text)
+
+
+def test_times_are_utc_and_spans_count_from_now() -> None:
+    assert instant("2026-11-25") == datetime(2026, 11, 25, tzinfo=UTC)
+    assert instant("2026-11-25T12:00:00+02:00") == datetime(2026, 11, 25, 10, tzinfo=UTC)
+    assert timedelta(minutes=29) < now() - instant("30m") < timedelta(minutes=31)
+
+
+def test_the_command_prints_lines_or_json(
+    lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAKE_ROOT", str(lake))
+    assert main(["--who", "alice", "--what", "catalog.*"]) == 0
+    assert "alice  catalog.create  endpoint main.default.mine  DONE" in capsys.readouterr().out
+    assert main(["--outcome", "denied", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == "USE on main is missing"
+    assert main(["--who", "nobody"]) == 0
+    assert "nothing of that" in capsys.readouterr().err
+
+
+SIGNER = Signer(generate())
+KEY = SigningKey(
+    key_id=SIGNER.key_id,
+    principal="alice",
+    public_key=SIGNER.public_key,
+    not_before=NOON - HOUR,
+    expires_at=None,
+    revoked_at=None,
+)
+
+
+def signed(request_id: str = "r1") -> InferenceRecorded:
+    value, deadline = b"the record's value", NOON + HOUR
+    headers = dict(SIGNER.headers(INFERENCE_REQUESTED.name, b"acme", deadline, value))
+    return replace(
+        recorded(request_id),
+        principal="alice",
+        key_id=SIGNER.key_id,
+        signature=base64.b64encode(headers[SIGNATURE] or b"").decode(),
+        signed_digest=hashlib.sha256(value).hexdigest(),
+        deadline=deadline,
+    )
+
+
+def proved(root: Path, event: InferenceRecorded, key: SigningKey | None = KEY) -> str:
+    EventTable.of(root, "inferences", group="recorder").append([Row(event, "recorded", 0, 0)])
+    known: Mapping[str, SigningKey] = {key.key_id: key} if key else {}
+    return proof(root, event.request_id, known)
+
+
+def test_a_genuine_signature_tells_who_signed(tmp_path: Path) -> None:
+    said = proved(tmp_path, signed())
+    assert said == (
+        f"alice signed request r1 at 2026-03-01 12:00:00 with key {KEY.key_id}, which was valid "
+        "then"
+    )
+
+
+@pytest.mark.parametrize(
+    ("differing", "says"),
+    [
+        ({"tenant": "other"}, "is not that of key"),
+        ({"deadline": NOON}, "is not that of key"),
+        ({"signed_digest": "00" * 32}, "is not that of key"),
+        ({"signature": base64.b64encode(bytes(64)).decode()}, "is not that of key"),
+        ({"signature": "?"}, "holds no signature"),
+        ({"signature": None}, "was not signed: its row has no signature"),
+        ({"deadline": None}, "was not signed: its row has no deadline"),
+        ({"principal": "bob"}, "names bob, but alice signed it"),
+        ({"principal": ""}, "names nobody, but alice signed it"),
+    ],
+)
+def test_what_was_not_signed_so_is_not_proved(
+    tmp_path: Path, differing: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Unproved, match=says):
+        proved(tmp_path, replace(signed(), **differing))
+
+
+@pytest.mark.parametrize(
+    ("differing", "says"),
+    [
+        ({"not_before": NOON + HOUR}, "counted only from 2026-03-01 13:00:00"),
+        ({"expires_at": NOON}, "expired at 2026-03-01 12:00:00"),
+        ({"revoked_at": NOON - HOUR}, "was revoked at 2026-03-01 11:00:00"),
+    ],
+)
+def test_a_key_that_did_not_count_then_proves_nothing(
+    tmp_path: Path, differing: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Unproved, match=says):
+        proved(tmp_path, signed(), replace(KEY, **differing))
+
+
+def test_a_key_that_was_revoked_later_still_proves(tmp_path: Path) -> None:
+    later = replace(KEY, revoked_at=NOON + HOUR, expires_at=NOON + HOUR)
+    assert "which was valid then" in proved(tmp_path, signed(), later)
+
+
+def test_what_is_not_there_is_not_proved(tmp_path: Path) -> None:
+    with pytest.raises(Unproved, match="never knew the key"):
+        proved(tmp_path, signed(), None)
+    with pytest.raises(Unproved, match="no request r2"):
+        proof(tmp_path, "r2", {})
