@@ -277,13 +277,20 @@ class Publisher:
             self._room.set()
 
 
-def fetch(consumer: Consumer, most: int, timeout: float) -> list[Record]:
+def fetch(
+    consumer: Consumer,
+    most: int,
+    timeout: float,
+    at_end: Callable[[Message], object] = lambda message: None,
+) -> list[Record]:
     """Returns the records that are there, waiting only for the first.
 
     Args:
         consumer: An assigned consumer.
         most: How many to return at most.
         timeout: Seconds to wait for the first.
+        at_end: Called with topic, partition and offset where a partition ends, if the consumer is
+            set to tell (``enable.partition.eof``).
 
     Raises:
         KafkaException: The consumer cannot go on. What passes by itself is only logged.
@@ -296,7 +303,10 @@ def fetch(consumer: Consumer, most: int, timeout: float) -> list[Record]:
         error = message.error()
         if error is None:
             records.append(Record.of(message))
-        elif error.fatal():
+        elif error.code() == KafkaError._PARTITION_EOF:
+            at_end(message)
+        # Where a consumer is set to fail there, records are gone that it has not seen.
+        elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise KafkaException(error)
         else:
             log.warning("broker trouble", error=error.name())

@@ -1,55 +1,90 @@
-"""What endpoints and tenants exist: a view for the gateway and for provisioning.
+"""The catalog as it is now: a view for whoever decides by it, fed by the log of changes.
 
-Read from a TOML file. Everything is refused that the file does not name.
+It knows nothing at first, and what it does not know is refused. Each entry has a position of its
+own, so records may come twice, late, or with earlier ones of the same entry gone.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+import base64
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from datetime import datetime
+from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+import structlog
+from pydantic import BaseModel, ValidationError
 
-from schemas.events import Route
-from schemas.topics import LONGEST_DEADLINE_MS, MAX_RECORD_BYTES, REPLY
+from infra.grants import Access
+from infra.serving import NUMBER, Endpoint, Serving
+from schemas.events import CatalogChanged
+from schemas.kinds import (
+    CONTAINERS,
+    OBJECTS,
+    Described,
+    EndpointSpec,
+    Grant,
+    GroupSpec,
+    Key,
+    MemberSpec,
+    Privilege,
+    TenantSpec,
+    Version,
+)
+from schemas.topics import REPLY
 
-# Eight times it, as JSON can make of control characters, must fit the row of a request.
-MOST_REQUEST_BYTES = MAX_RECORD_BYTES // 8
+__all__ = [
+    "CatalogView",
+    "Endpoint",
+    "Limits",
+    "Principal",
+    "SigningKey",
+    "Tenant",
+    "reply_topics",
+]
 
-# The last segment of a topic's name, in characters that Kafka takes.
-Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
-ThreeLevelName = Annotated[str, StringConstraints(pattern=r"^[^.\s]+\.[^.\s]+\.[^.\s]+$")]
-Named = Annotated[str, StringConstraints(min_length=1)]
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
+log = structlog.get_logger()
 
-class CatalogInvalid(ValueError):
-    """The file says something that makes no catalog; the message names the place."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """What can be asked.
-
-    Attributes:
-        name: Three-level name.
-        routes: Where requests go: the first, then the fallbacks in their order.
-        output_policy: Whether parts must pass through release before the caller sees them.
-    """
-
-    name: str
-    routes: tuple[Route, ...]
-    output_policy: bool = False
+PUBLIC_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Who pays, and the topics it may be answered on."""
+    """Who pays, the topics it may be answered on, and whether it is believed unsigned."""
 
     name: str
     reply_topics: tuple[str, ...]
+    accept_unsigned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who acts.
+
+    Attributes:
+        name: One level, unique among all kinds of principals.
+        kind: group, service_principal, tenant or user.
+        tenant: The tenant that it acts for; a tenant acts for itself, a group for none.
+    """
+
+    name: str
+    kind: str
+    tenant: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """Whose signature a public key of 32 bytes makes, and when it counts."""
+
+    key_id: str
+    principal: str
+    public_key: bytes
+    not_before: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,96 +100,225 @@ class Limits:
     max_deadline_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogView:
-    """The catalog at one moment."""
+class _Shared(Generic[T]):
+    """Names that several kinds share: what stands under one is the entry that changed last."""
 
-    endpoints: Mapping[str, Endpoint]
-    limits: Limits
-    tenants: Mapping[str, Tenant]
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, tuple[int, T]]] = {}
+
+    def put(self, changed: CatalogChanged, value: T | None) -> T | None:
+        """Takes an entry, or that it is gone; returns what stands under its name now."""
+        kinds = self._entries.setdefault(changed.name, {})
+        if value is not None:
+            kinds[changed.kind] = (changed.position, value)
+            return max(kinds.values(), key=lambda entry: entry[0])[1]
+        kinds.pop(changed.kind, None)
+        if kinds:
+            return max(kinds.values(), key=lambda entry: entry[0])[1]
+        del self._entries[changed.name]
+        return None
+
+
+class CatalogView:
+    """What the catalog says. Feed it in the order of the log and from one thread.
+
+    Attributes:
+        limits: Bounds that hold for every request, whatever the catalog says.
+        access: Who may do what.
+        endpoints: By three-level name; one is missing while no version that it names exists.
+        tenants: By name.
+        principals: By name, tenants and groups among them.
+        keys: By the key's id, the revoked and expired among them.
+        position: Position of the latest change that was applied; 0 before the first.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.access = Access()
+        self.position = 0
+        self._entries: dict[tuple[str, str], tuple[int, str | None]] = {}
+        self._serving = Serving()
+        self._keys: dict[str, SigningKey] = {}
+        self._principals: dict[str, Principal] = {}
+        self._tenants: dict[str, Tenant] = {}
+        self.endpoints: Mapping[str, Endpoint] = self._serving.endpoints
+        self.keys: Mapping[str, SigningKey] = self._keys
+        self.principals: Mapping[str, Principal] = self._principals
+        self.tenants: Mapping[str, Tenant] = self._tenants
+        self._owners = _Shared[str]()
+        self._named = _Shared[tuple[Principal, tuple[str, ...]]]()
+        self._takes: dict[str, Callable[[CatalogChanged], None]] = {
+            **dict.fromkeys((*CONTAINERS, *OBJECTS), self._take_owned),
+            "endpoint": self._take_endpoint,
+            "grant": self._take_grant,
+            "group": self._take_group,
+            "key": self._take_key,
+            "model": self._take_model,
+            "service_principal": self._take_member,
+            "tenant": self._take_tenant,
+            "user": self._take_member,
+            "version": self._take_version,
+        }
 
     @property
     def pools(self) -> tuple[str, ...]:
         """The worker pools that routes name, in alphabetical order."""
-        routes = [route for endpoint in self.endpoints.values() for route in endpoint.routes]
-        return tuple(sorted({route.pool for route in routes}))
+        return self._serving.pools
+
+    def apply(self, changed: CatalogChanged) -> bool:
+        """Takes a change; returns False where a later one of the same entry is known already.
+
+        An entry in a shape that is not known here is refused: it counts as gone, and an unreadable
+        grant denies everything.
+        """
+        key = (changed.kind, changed.name)
+        known = self._entries.get(key)
+        if known is not None and changed.position <= known[0]:
+            return False
+        self._entries[key] = (changed.position, changed.body)
+        self.position = max(self.position, changed.position)
+        if take := self._takes.get(changed.kind):
+            take(changed)
+        return True
+
+    def entry(self, kind: str, name: str) -> tuple[int, str | None] | None:
+        """Returns position and body of an entry as they came; no body where it is gone."""
+        return self._entries.get((kind, name))
+
+    def entries(self) -> Iterator[tuple[str, str, int, str]]:
+        """Yields kind, name, position and body of all that is not gone."""
+        for (kind, name), (position, body) in self._entries.items():
+            if body is not None:
+                yield kind, name, position, body
+
+    def _take_owned(self, changed: CatalogChanged) -> None:
+        self._own(changed, _read(changed, Described))
+
+    def _take_endpoint(self, changed: CatalogChanged) -> None:
+        described = _read(changed, Described)
+        spec = _spec(changed, described, EndpointSpec)
+        self._own(changed, described if spec else None)
+        self._serving.put(changed.name, spec)
+
+    def _take_grant(self, changed: CatalogChanged) -> None:
+        securable, _, principal = changed.name.rpartition("/")
+        grant = _read(changed, Grant)
+        if grant is None and changed.body is not None:
+            grant = Grant(deny=tuple(Privilege))
+        allow, deny = (grant.allow, grant.deny) if grant else ((), ())
+        self.access.grant(securable, principal, allow, deny)
+
+    def _take_group(self, changed: CatalogChanged) -> None:
+        spec = _spec(changed, _read(changed, Described), GroupSpec)
+        self._name(changed, None, spec.members if spec else None)
+
+    def _take_key(self, changed: CatalogChanged) -> None:
+        self._keys.pop(changed.name, None)
+        key = _read(changed, Key)
+        if key is None:
+            return
+        try:
+            public_key = base64.b64decode(key.public_key, validate=True)
+        except ValueError:
+            public_key = b""
+        if len(public_key) != PUBLIC_KEY_BYTES:
+            _refuse(changed, "public_key: not 32 bytes in base64")
+            return
+        self._keys[changed.name] = SigningKey(
+            key_id=changed.name,
+            principal=key.principal,
+            public_key=public_key,
+            not_before=key.not_before,
+            expires_at=key.expires_at,
+            revoked_at=key.revoked_at,
+        )
+
+    def _take_member(self, changed: CatalogChanged) -> None:
+        spec = _spec(changed, _read(changed, Described), MemberSpec)
+        self._name(changed, spec.tenant if spec else None, () if spec else None)
+
+    def _take_model(self, changed: CatalogChanged) -> None:
+        described = _read(changed, Described)
+        self._own(changed, described)
+        self._serving.alias(changed.name, described.aliases if described else None)
+
+    def _take_tenant(self, changed: CatalogChanged) -> None:
+        spec = _spec(changed, _read(changed, Described), TenantSpec)
+        self._name(changed, changed.name, () if spec else None)
+        self._tenants.pop(changed.name, None)
+        if spec is not None:
+            self._tenants[changed.name] = Tenant(
+                name=changed.name,
+                reply_topics=reply_topics(changed.name, spec),
+                accept_unsigned=spec.accept_unsigned,
+            )
+
+    def _take_version(self, changed: CatalogChanged) -> None:
+        model, _, number = changed.name.rpartition("@")
+        if not NUMBER.fullmatch(number):
+            _refuse(changed, "its name ends in no number")
+            return
+        version = _read(changed, Version)
+        exists = version is not None and version.kind == "model"
+        self._serving.version(model, int(number), exists=exists)
+
+    def _own(self, changed: CatalogChanged, described: Described | None) -> None:
+        owner = described.owner if described else None
+        self.access.own(changed.name, self._owners.put(changed, owner))
+
+    def _name(
+        self, changed: CatalogChanged, tenant: str | None, members: tuple[str, ...] | None
+    ) -> None:
+        """Takes a principal; no members, not even none, where it is gone."""
+        principal = Principal(name=changed.name, kind=changed.kind, tenant=tenant)
+        standing = self._named.put(changed, None if members is None else (principal, members))
+        self.access.leave(changed.name)
+        self._principals.pop(changed.name, None)
+        if standing is not None:
+            principal, members = standing
+            self._principals[changed.name] = principal
+            self.access.belong(
+                changed.name, None if principal.kind == "tenant" else principal.tenant
+            )
+            self.access.join(changed.name, members)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+def reply_topics(tenant: str, spec: TenantSpec) -> tuple[str, ...]:
+    """Returns the names of the topics that a tenant may be answered on."""
+    return tuple(REPLY.member(segment).name for segment in spec.replies or (tenant,))
 
 
-class _RouteSpec(_Strict):
-    name: Named
-    pool: Segment
-    model: Named
-
-
-class _EndpointSpec(_Strict):
-    routes: list[_RouteSpec] = Field(min_length=1)
-    output_policy: bool = False
-
-
-class _TenantSpec(_Strict):
-    replies: list[Segment] = Field(min_length=1)
-
-
-class _LimitsSpec(_Strict):
-    max_request_bytes: int = Field(gt=0, le=MOST_REQUEST_BYTES)
-    max_deadline_ms: int = Field(gt=0, le=LONGEST_DEADLINE_MS)
-
-
-class _FileSpec(_Strict):
-    endpoints: dict[ThreeLevelName, _EndpointSpec]
-    limits: _LimitsSpec
-    tenants: dict[Named, _TenantSpec]
-
-
-def load(path: Path) -> CatalogView:
-    """Reads the catalog file.
-
-    Raises:
-        CatalogInvalid: It is missing, is no TOML, has a missing, wrong or unknown entry, or gives
-            one reply topic to two tenants.
-    """
+def _read(changed: CatalogChanged, shape: type[M]) -> M | None:
+    """Returns the body of an entry; None where it is gone, or not in this shape."""
+    if changed.body is None:
+        return None
     try:
-        spec = _FileSpec.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as problem:
-        raise CatalogInvalid(f"{path}: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise CatalogInvalid(f"{path}: {problem}") from None
+        return shape.model_validate_json(changed.body)
     except ValidationError as problem:
-        places = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors()]
-        raise CatalogInvalid(f"{path}: {'; '.join(places)}") from None
-    owners: dict[str, str] = {}
-    for name, tenant in spec.tenants.items():
-        for last in tenant.replies:
-            if owners.setdefault(last, name) != name:
-                raise CatalogInvalid(
-                    f"{path}: tenants.{name}.replies: {last} is {owners[last]}'s already; "
-                    "whoever shares a reply topic reads the other's answers"
-                )
-    return CatalogView(
-        endpoints={
-            name: Endpoint(
-                name=name,
-                routes=tuple(
-                    Route(name=route.name, pool=route.pool, model=route.model)
-                    for route in endpoint.routes
-                ),
-                output_policy=endpoint.output_policy,
-            )
-            for name, endpoint in spec.endpoints.items()
-        },
-        limits=Limits(
-            max_request_bytes=spec.limits.max_request_bytes,
-            max_deadline_ms=spec.limits.max_deadline_ms,
-        ),
-        tenants={
-            name: Tenant(
-                name=name,
-                reply_topics=tuple(REPLY.member(last).name for last in tenant.replies),
-            )
-            for name, tenant in spec.tenants.items()
-        },
+        _refuse(changed, _places(problem))
+        return None
+
+
+def _spec(changed: CatalogChanged, described: Described | None, shape: type[M]) -> M | None:
+    if described is None:
+        return None
+    try:
+        return shape.model_validate(described.spec)
+    except ValidationError as problem:
+        _refuse(changed, _places(problem))
+        return None
+
+
+def _refuse(changed: CatalogChanged, error: str) -> None:
+    log.error(
+        "catalog entry unreadable",
+        kind=changed.kind,
+        name=changed.name,
+        position=changed.position,
+        error=error,
     )
+
+
+def _places(problem: ValidationError) -> str:
+    found = problem.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in found)

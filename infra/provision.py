@@ -9,7 +9,7 @@ as a difference, and nothing after it is registered.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -25,21 +25,24 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from infra.catalog import CatalogInvalid, CatalogView, load
+from infra.catalog import CatalogView, reply_topics
 from infra.registry import Registry, RegistryUnreachable, SchemaRefused
 from infra.settings import (
-    GatewaySettings,
     KafkaSettings,
     RegistrySettings,
     SettingInvalid,
     TelemetrySettings,
 )
 from infra.telemetry import configure
+from schemas.events import CatalogChanged
+from schemas.kinds import Described, EndpointSpec, TenantSpec
 from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, Topic
 
 log = structlog.get_logger()
 
 TRANSFER_S = 30
+
+STATIC = tuple(topic for topic in TOPICS if not topic.family)
 
 # Another provisioning may run at the same time and be faster: then both are content.
 DONE_ALREADY = frozenset({KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_ALREADY_EXISTS})
@@ -49,27 +52,30 @@ class ProvisioningFailed(RuntimeError):
     """The broker does not answer, or refuses a topic."""
 
 
-UNFIT = (CatalogInvalid, ProvisioningFailed, RegistryUnreachable, SchemaRefused, SettingInvalid)
+UNFIT = (ProvisioningFailed, RegistryUnreachable, SchemaRefused, SettingInvalid)
 
 
-def provision(kafka: KafkaSettings, registry: RegistrySettings, view: CatalogView) -> None:
-    """Makes every topic and registers every schema.
+def provision(
+    kafka: KafkaSettings, registry: RegistrySettings, members: Iterable[Topic[Any]] = ()
+) -> None:
+    """Makes the topics that exist whatever the catalog says, and members of families.
+
+    Every schema is registered, also those of families: there a process looks ids up.
 
     Raises:
         ProvisioningFailed: The broker does not answer or refuses; what is made already stays.
         SchemaRefused: A schema is not compatible with what is registered.
         RegistryUnreachable: The registry does not answer.
     """
-    members = list(members_of(view))
-    make_topics(AdminClient({"bootstrap.servers": kafka.bootstrap_servers}), members)
+    members = list(members)
+    make_topics(AdminClient({"bootstrap.servers": kafka.bootstrap_servers}), [*STATIC, *members])
     client = Registry(registry)
-    # A family is registered under its own name too: that is where a process looks ids up.
-    for topic in {topic.name: topic for topic in (*TOPICS, *members)}.values():
+    for topic in (*TOPICS, *members):
         client.register(topic)
 
 
-def require(kafka: KafkaSettings, view: CatalogView) -> None:
-    """Makes sure that every topic of a catalog exists.
+def require(kafka: KafkaSettings) -> None:
+    """Makes sure that the topics exist that every process relies on.
 
     Raises:
         ProvisioningFailed: The broker does not answer, or topics are missing.
@@ -79,20 +85,46 @@ def require(kafka: KafkaSettings, view: CatalogView) -> None:
         known = admin.list_topics(timeout=TRANSFER_S).topics
     except KafkaException as problem:
         raise ProvisioningFailed(f"the broker: {problem.args[0].str()}") from None
-    missing = sorted(topic.name for topic in members_of(view) if topic.name not in known)
+    missing = [topic.name for topic in STATIC if topic.name not in known]
     if missing:
         raise ProvisioningFailed(
-            f"the catalog is ahead of the broker, which lacks {', '.join(missing)}: "
-            "run python -m infra.provision"
+            f"the broker lacks {', '.join(missing)}: run python -m infra.provision"
         )
 
 
 def members_of(view: CatalogView) -> Iterator[Topic[Any]]:
-    """Yields the topics that exist on the broker, given the tenants and pools of a catalog."""
-    yield from (topic for topic in TOPICS if not topic.family)
+    """Yields the members of families that the tenants and endpoints of a catalog need."""
     yield from (INFERENCE_ROUTED.member(pool) for pool in view.pools)
     for tenant in view.tenants.values():
         yield from (REPLY.at(address) for address in tenant.reply_topics)
+
+
+def members(changed: CatalogChanged) -> list[Topic[Any]]:
+    """Returns the members of families that an entry of the catalog needs; most need none.
+
+    Raises:
+        ValidationError: Its body is not in the shape of its kind.
+    """
+    find = MEMBERS.get(changed.kind)
+    if find is None or changed.body is None:
+        return []
+    return find(changed.name, Described.model_validate_json(changed.body).spec)
+
+
+def _pools(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
+    pools = {route.pool for route in EndpointSpec.model_validate(spec).routes}
+    return [INFERENCE_ROUTED.member(pool) for pool in sorted(pools)]
+
+
+def _replies(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
+    addresses = reply_topics(name, TenantSpec.model_validate(spec))
+    return [REPLY.at(address) for address in addresses]
+
+
+MEMBERS: dict[str, Callable[[str, dict[str, Any]], list[Topic[Any]]]] = {
+    "endpoint": _pools,
+    "tenant": _replies,
+}
 
 
 def make_topics(admin: AdminClient, topics: list[Topic[Any]]) -> None:
@@ -153,7 +185,7 @@ def main() -> int:
     """Provisions what the settings name; returns the exit code."""
     try:
         configure("provision", TelemetrySettings())
-        provision(KafkaSettings(), RegistrySettings(), load(GatewaySettings().catalog))
+        provision(KafkaSettings(), RegistrySettings())
     except UNFIT as problem:
         print(f"provisioning: {problem}", file=sys.stderr)
         return 1

@@ -16,6 +16,10 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from infra.bootstrap import cache_folder
+from schemas.topics import LONGEST_DEADLINE_MS, MAX_RECORD_BYTES
+
+# Eight times it, as JSON can make of control characters, must fit the row of a request.
+MOST_REQUEST_BYTES = MAX_RECORD_BYTES // 8
 
 
 class SettingInvalid(Exception):
@@ -198,11 +202,17 @@ class HealthSettings(Settings):
 
 
 class GatewaySettings(Settings):
-    """Where the gateway finds its catalog."""
+    """Bounds that hold for every request.
+
+    Attributes:
+        max_request_bytes: UTF-8 bytes of all texts of a request together, and 8 more for each.
+        max_deadline_ms: How far ahead a deadline may lie.
+    """
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True)
 
-    catalog: Path = Path("infra/catalog.toml")
+    max_request_bytes: int = Field(default=1024 * 1024, gt=0, le=MOST_REQUEST_BYTES)
+    max_deadline_ms: int = Field(default=900_000, gt=0, le=LONGEST_DEADLINE_MS)
 
 
 class InferenceSettings(Settings):

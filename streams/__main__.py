@@ -20,10 +20,11 @@ import structlog
 import uvloop
 
 from infra.bus import BusUnreachable, Publisher
-from infra.catalog import CatalogInvalid, load
+from infra.catalog import CatalogView, Limits
+from infra.follow import CatalogLost, follow
 from infra.offsets import OffsetsHeld, TopicReplaced
 from infra.provision import ProvisioningFailed
-from infra.registry import Registry, RegistryUnreachable, SchemaMissing
+from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
 from infra.settings import (
     GatewaySettings,
     HealthSettings,
@@ -41,6 +42,9 @@ from streams.steps import Runtime
 
 log = structlog.get_logger()
 
+# These decide nothing, so they need not wait for the catalog.
+WITHOUT_CATALOG = frozenset({"recorder"})
+
 # Dotted paths, so that a process loads only the processor it runs.
 PROCESSORS: dict[str, str] = {
     "gateway": "streams.gateway:open_gateway",
@@ -49,7 +53,7 @@ PROCESSORS: dict[str, str] = {
 
 UNFIT = (
     BusUnreachable,
-    CatalogInvalid,
+    CatalogLost,
     OffsetsHeld,
     ProvisioningFailed,
     RegistryUnreachable,
@@ -60,11 +64,12 @@ UNFIT = (
 )
 
 
-async def work(name: str, path: str) -> None:
-    """Runs a processor until it is told to stop."""
+async def work(name: str, path: str, *, follows: bool) -> None:
+    """Runs a processor until it is told to stop; it takes no work before it knows the catalog."""
     module, _, function = path.partition(":")
     kafka = KafkaSettings()
     registry = Registry(RegistrySettings())
+    gateway = GatewaySettings()
     codec = Codec(await asyncio.to_thread(registry.ids))
     runtime = Runtime(
         name=name,
@@ -73,10 +78,22 @@ async def work(name: str, path: str) -> None:
         lake=LakeSettings(),
         registry=registry,
         codec=codec,
-        view=load(GatewaySettings().catalog),
+        view=CatalogView(
+            Limits(
+                max_request_bytes=gateway.max_request_bytes,
+                max_deadline_ms=gateway.max_deadline_ms,
+            )
+        ),
         publisher=Publisher(kafka, codec, f"{name}-publisher"),
     )
-    await Processor(runtime, getattr(import_module(module), function)).run()
+    processor = Processor(runtime, getattr(import_module(module), function))
+    if follows:
+        reader = Reader(codec, registry)
+        following = await follow(kafka, reader, runtime.view, name, processor.fail)
+        await processor.run()
+        await following.close()
+    else:
+        await processor.run()
     await runtime.publisher.close()
 
 
@@ -103,7 +120,9 @@ def main() -> int:
     try:
         configure(name, TelemetrySettings())
         # Not ``uvloop.run``: it awaits Faust's tasks, of which some outlive their cancellation.
-        uvloop.new_event_loop().run_until_complete(work(name, path))
+        uvloop.new_event_loop().run_until_complete(
+            work(name, path, follows=arguments.processor not in WITHOUT_CATALOG)
+        )
     except UNFIT as problem:
         print(f"{name}: {problem}", file=sys.stderr)
         return 1

@@ -137,7 +137,12 @@ class Worker(Generic[E]):
         )
         self._health = Health(health, kafka, name, client_id, [topic.name])
         self._cancellations = Tail(
-            kafka, [REQUEST_CANCELLED.name], now() - REMEMBER, self._hear, f"{client_id}-control"
+            kafka,
+            [REQUEST_CANCELLED.name],
+            now() - REMEMBER,
+            self._hear,
+            f"{client_id}-control",
+            fail=self.fail,
         )
         self._tasks: dict[asyncio.Task[None], int] = {}
         self._running: dict[asyncio.Task[Iterable[Outgoing]], tuple[str, str]] = {}

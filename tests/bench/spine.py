@@ -25,8 +25,6 @@ from confluent_kafka import Consumer
 from openai import AsyncOpenAI
 
 from infra.bus import fetch
-from infra.catalog import load
-from infra.provision import provision
 from infra.stack.processes import MODEL
 from infra.telemetry import now
 from schemas.events import (
@@ -49,11 +47,12 @@ from schemas.topics import (
     Topic,
 )
 from streams.client import Client
+from tests.broker.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.contract.conftest import driven_vllm
 from tests.harness import Bus, Process, eventually, running, unique
+from tests.seed import seed
 
-CATALOG = Path(__file__).parent.parent / "broker" / "catalog.toml"
 ECHO = "main.tests.echo"
 GUARDED = "main.tests.guarded"
 TENANT = "acme"
@@ -78,7 +77,7 @@ class Bench:
     def gateway(self) -> AbstractContextManager[Process]:
         """Runs a gateway."""
         command = ["-m", "streams", "gateway"]
-        return running(self.bus, command, self.folder, GATEWAY_CATALOG=str(CATALOG))
+        return running(self.bus, command, self.folder)
 
     def recorder(self) -> AbstractContextManager[Process]:
         """Runs a recorder."""
@@ -99,7 +98,7 @@ def run(what: str = "bus") -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
     with running_stack(["kafka", "registry"]) as stack, tempfile.TemporaryDirectory() as folder:
         bus = Bus(stack)
-        provision(bus.kafka, bus.registry_settings, load(CATALOG))
+        seed(bus, CATALOG)
         bench = Bench(bus, Path(folder))
         PARTS[what](bench)
 

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from infra.catalog import load
-from infra.provision import provision
 from infra.stack.local import LocalStack
 from tests.harness import Bus, Process, running
+from tests.seed import documents, seed
 
-CATALOG = Path(__file__).with_name("catalog.toml")
+CATALOG = documents(Path(__file__).with_name("catalog.yaml"))
 
 
 @pytest.fixture(scope="session")
 def bus(stack: LocalStack) -> Bus:
     """The broker and the registry with every topic and schema of the tests' catalog."""
     bus = Bus(stack)
-    provision(bus.kafka, bus.registry_settings, load(CATALOG))
+    seed(bus, CATALOG)
     return bus
 
 
@@ -32,9 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def gateway(bus: Bus, folder: Path) -> Iterator[Process]:
     """The gateway of the session."""
-    with running(
-        bus, ["-m", "streams", "gateway"], folder, GATEWAY_CATALOG=str(CATALOG)
-    ) as process:
+    with running(bus, ["-m", "streams", "gateway"], folder) as process:
         yield process
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import random
-from pathlib import Path
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
-from infra.catalog import load
 from infra.settings import RegistrySettings
 from schemas.codec import FRAME
 from schemas.events import DeadLetterCause, Reason
 from schemas.topics import INFERENCE_REQUESTED
 from streams.client import Client, RequestRefused
-from tests.broker.conftest import CATALOG
 from tests.broker.pools import Pools, pools
 from tests.broker.speaking import TENANT, letters, producer, put, replies, request
 from tests.harness import Bus, Process, eventually, unique
@@ -85,20 +82,6 @@ def test_an_answer_that_no_event_can_hold_is_a_refusal_and_the_worker_lives(pool
         eventually(lambda: pool.completed(next_one), 30, "the next one")
         assert "secret" not in worker.log()
         assert worker.stop() == 0
-
-
-def test_a_catalog_ahead_of_the_broker_is_said_at_start(bus: Bus, tmp_path: Path) -> None:
-    catalog = tmp_path / "catalog.toml"
-    catalog.write_text(CATALOG.read_text() + '\n[tenants.later]\nreplies = ["later"]\n')
-    assert "later" in load(catalog).tenants
-    early = Process(
-        ["-m", "streams", "gateway"],
-        {**bus.environment, "GATEWAY_CATALOG": str(catalog)},
-        tmp_path / "log",
-    )
-    assert early.child.wait(60) == 1
-    assert "reply.v1.later" in early.log()
-    assert "python -m infra.provision" in early.log()
 
 
 async def test_a_registrys_password_is_in_no_error() -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from infra.catalog import load
-from infra.provision import provision
 from infra.stack.local import LocalStack
+from tests.broker.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.harness import Bus
-
-CATALOG = Path(__file__).parent.parent / "broker" / "catalog.toml"
+from tests.seed import seed
 
 
 @pytest.fixture(scope="module")
@@ -27,5 +24,5 @@ def mortal_stack() -> Iterator[LocalStack]:
 def bus(mortal_stack: LocalStack) -> Bus:
     """The mortal broker, provisioned."""
     bus = Bus(mortal_stack)
-    provision(bus.kafka, bus.registry_settings, load(CATALOG))
+    seed(bus, CATALOG)
     return bus

@@ -31,7 +31,6 @@ from schemas.events import (
 )
 from schemas.topics import INFERENCE_COMPLETED, INFERENCE_RECORDED, REPLY
 from streams.client import Client
-from tests.faults.conftest import CATALOG
 from tests.harness import Bus, Process, eventually, running
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -78,9 +77,7 @@ def crew(bus: Bus, lake: Path) -> Iterator[Crew]:
     with ExitStack() as open_processes:
         crew = Crew(
             {
-                name: open_processes.enter_context(
-                    running(bus, command, lake, GATEWAY_CATALOG=str(CATALOG))
-                )
+                name: open_processes.enter_context(running(bus, command, lake))
                 for name, command in commands.items()
             }
         )
@@ -161,9 +158,7 @@ def test_twenty_kills_and_two_changes_of_scale_leave_each_effect_once(
             if kill == KILLS // 4:
                 for number in (2, 3):
                     extra[f"gateway{number}"] = open_processes.enter_context(
-                        running(
-                            bus, ["-m", "streams", "gateway"], lake, GATEWAY_CATALOG=str(CATALOG)
-                        )
+                        running(bus, ["-m", "streams", "gateway"], lake)
                     )
                 crew.processes.update(extra)
             if kill == 3 * KILLS // 4:

@@ -13,7 +13,6 @@ import pytest
 from infra.bus import PublishFailed
 from infra.stack.local import LocalStack
 from streams.client import Client, NoReply
-from tests.faults.conftest import CATALOG
 from tests.harness import Bus, Process, eventually, running, soon
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -34,10 +33,7 @@ def crew(bus: Bus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pr
         ["-m", "workers", "inference", "--provider", "echo", "--pool", "echo"],
     ]
     with ExitStack() as processes:
-        yield [
-            processes.enter_context(running(bus, command, folder, GATEWAY_CATALOG=str(CATALOG)))
-            for command in commands
-        ]
+        yield [processes.enter_context(running(bus, command, folder)) for command in commands]
 
 
 async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minute(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra.catalog import CatalogView, Endpoint, Limits, Tenant
+from infra.catalog import Limits
 from schemas.events import (
     InferenceCompleted,
     InferenceRequested,
@@ -17,8 +17,10 @@ from schemas.events import (
     Route,
     Sampling,
 )
-from schemas.topics import Outgoing, Topic
+from schemas.topics import INFERENCE_REQUESTED, Outgoing, Topic
 from streams.gateway import admit
+from streams.identity import Asked
+from tests.seed import view_of
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -26,19 +28,28 @@ FIRST, SECOND, THIRD = (
     Route(name=name, pool=f"pool-{name}", model=f"model-{name}")
     for name in ("first", "second", "third")
 )
-VIEW = CatalogView(
-    endpoints={
-        "main.tests.guarded": Endpoint(
-            name="main.tests.guarded", routes=(FIRST,), output_policy=True
-        ),
-        "main.tests.plain": Endpoint(name="main.tests.plain", routes=(FIRST, SECOND, THIRD)),
+LIMITS = Limits(max_request_bytes=1000, max_deadline_ms=600_000)
+ROUTES = [
+    {"name": each.name, "pool": each.pool, "model": each.model} for each in (FIRST, SECOND, THIRD)
+]
+CATALOG: list[dict[str, Any]] = [
+    {"kind": "catalog", "name": "main", "grants": {"everyone": ["USE"]}},
+    {"kind": "schema", "name": "main.tests", "grants": {"everyone": ["USE", "QUERY"]}},
+    {
+        "kind": "endpoint",
+        "name": "main.tests.guarded",
+        "spec": {"routes": ROUTES[:1], "output_policy": True},
     },
-    limits=Limits(max_request_bytes=1000, max_deadline_ms=600_000),
-    tenants={
-        "acme": Tenant(name="acme", reply_topics=("reply.v1.acme", "reply.v1.acme2")),
-        "other": Tenant(name="other", reply_topics=("reply.v1.other",)),
+    {"kind": "endpoint", "name": "main.tests.plain", "spec": {"routes": ROUTES}},
+    {
+        "kind": "tenant",
+        "name": "acme",
+        "spec": {"replies": ["acme", "acme2"], "accept_unsigned": True},
     },
-)
+    {"kind": "tenant", "name": "other", "spec": {"accept_unsigned": True}},
+    {"kind": "user", "name": "ann", "spec": {"tenant": "acme"}},
+]
+VIEW = view_of(CATALOG, LIMITS)
 
 
 def ask(**changes: Any) -> InferenceRequested:
@@ -58,6 +69,12 @@ def ask(**changes: Any) -> InferenceRequested:
         ),
         **changes,
     )
+
+
+def asked(request: InferenceRequested | None = None, **changes: Any) -> Asked:
+    """Returns a request as it comes to the step; unsigned as it stands."""
+    place = f"{INFERENCE_REQUESTED.name}/0/7"
+    return replace(Asked(request=ask() if request is None else request, place=place), **changes)
 
 
 def routed(**changes: Any) -> InferenceRouted:
@@ -83,7 +100,7 @@ def only(outgoing: Iterable[Outgoing], topic: Topic[Any]) -> list[Any]:
 
 def route_of(request: InferenceRequested) -> InferenceRouted:
     """Returns the one routed event that comes of a request; a refusal fails the test."""
-    [(topic, event)] = admit(request, VIEW, NOON)
+    [(topic, event)] = admit(asked(request), VIEW, NOON)
     assert isinstance(event, InferenceRouted)
     assert topic.name == f"inference.routed.v1.{event.route.pool}"
     return event

@@ -25,11 +25,15 @@ from schemas.events import (
 )
 from streams.checks import first_refusal
 from streams.gateway import admit, record_refusal
+from tests.seed import view_of
 from tests.unit.asking import (
+    CATALOG,
+    LIMITS,
     MINUTE,
     NOON,
     VIEW,
     ask,
+    asked,
     only,
     route_of,
 )
@@ -168,7 +172,7 @@ BOUNDS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 def refusal_of(request: InferenceRequested) -> Refusal:
     """Returns why a request is refused; it must be said to the log and to the caller alike."""
-    outgoing = list(admit(request, VIEW, NOON))
+    outgoing = list(admit(asked(request), VIEW, NOON))
     [refused] = only(outgoing, topics.INFERENCE_REFUSED)
     [replied] = only(outgoing, topics.REPLY)
     assert len(outgoing) == 2
@@ -211,10 +215,10 @@ def test_a_sampling_parameter_outside_its_bounds_is_refused(field: str, value: f
 
 
 def test_a_schema_nested_beyond_all_need_is_refused() -> None:
-    view = replace(VIEW, limits=replace(VIEW.limits, max_request_bytes=1_000_000))
+    view = view_of(CATALOG, replace(LIMITS, max_request_bytes=1_000_000))
     for text in (TOO_DEEP, DEEP):
         for request in (ask(json_schema=text), offering(Tool(name="deep", parameters=text))):
-            outgoing = list(admit(request, view, NOON))
+            outgoing = list(admit(asked(request), view, NOON))
             [refused] = only(outgoing, topics.INFERENCE_REFUSED)
             assert refused.refusal.reason is Reason.REQUEST_INVALID
             [row] = record_refusal(refused, view, NOON)
@@ -250,12 +254,13 @@ TOO_LARGE: dict[str, InferenceRequested] = {
 @pytest.mark.parametrize("what", TOO_LARGE)
 def test_what_is_too_large_is_refused_and_not_kept(what: str) -> None:
     request = TOO_LARGE[what]
-    [refused] = only(admit(request, VIEW, NOON), topics.INFERENCE_REFUSED)
+    [refused] = only(admit(asked(request), VIEW, NOON), topics.INFERENCE_REFUSED)
     assert refused.refusal.reason is Reason.REQUEST_TOO_LARGE
     assert "1000" in refused.refusal.message
     kept = refused.request
     assert (kept.messages, kept.tools, kept.json_schema, kept.tags) == ((), (), None, {})
-    assert (kept.request_id, kept.tenant) == (request.request_id, request.tenant)
+    assert kept.request_id in {request.request_id, asked(request).refused_id}
+    assert kept.tenant == request.tenant
     assert LARGE not in str(refused)
 
 
@@ -272,14 +277,14 @@ def test_text_of_just_the_limit_is_admitted() -> None:
 
 
 def only_routed(request: InferenceRequested) -> bool:
-    return bool(only(admit(request, VIEW, NOON), topics.INFERENCE_ROUTED))
+    return bool(only(admit(asked(request), VIEW, NOON), topics.INFERENCE_ROUTED))
 
 
 def test_a_refusal_quotes_a_name_only_in_part() -> None:
-    view = replace(VIEW, limits=replace(VIEW.limits, max_request_bytes=1_000_000))
+    view = view_of(CATALOG, replace(LIMITS, max_request_bytes=1_000_000))
     long = "\x00" * 100_000
     for request in (ask(tenant=long), ask(endpoint=long), ask(reply_to=long)):
-        [refused] = only(admit(request, view, NOON), topics.INFERENCE_REFUSED)
+        [refused] = only(admit(asked(request), view, NOON), topics.INFERENCE_REFUSED)
         assert len(refused.refusal.message) < 1000
 
 
@@ -291,7 +296,7 @@ def test_a_refusal_quotes_a_name_only_in_part() -> None:
     ],
 )
 def test_a_schema_the_size_of_a_book_is_refused(field: str, request_: InferenceRequested) -> None:
-    roomy = replace(VIEW, limits=replace(VIEW.limits, max_request_bytes=1_000_000))
-    refusal = first_refusal(request_, roomy, NOON)
+    roomy = view_of(CATALOG, replace(LIMITS, max_request_bytes=1_000_000))
+    refusal = first_refusal(asked(request_), roomy, NOON)
     assert refusal is not None
     assert (refusal.reason, refusal.field) == (Reason.REQUEST_INVALID, field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,12 +12,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.catalog import CatalogView, Endpoint, Limits, Tenant
-from infra.provision import members_of
+from infra.catalog import CatalogView, Limits
+from infra.provision import STATIC, members_of
+from infra.signing import Signer, claim, claimed, generate
 from schemas import topics
 from schemas.codec import Codec
 from schemas.events import (
     EVENTS,
+    AuditRecorded,
     Completion,
     InferenceCompleted,
     InferencePart,
@@ -25,13 +28,17 @@ from schemas.events import (
     InferenceRequested,
     InferenceRouted,
     Message,
+    Reason,
     Refusal,
     Role,
     Route,
     Sampling,
 )
 from schemas.topics import Outgoing
-from streams.gateway import STEPS, admit, record_refusal, release, release_part
+from streams.gateway import DENIALS, STEPS, admit, record_refusal, release, release_part
+from streams.identity import Asked, unproven
+from tests.seed import view_of
+from tests.unit.asking import asked
 from tests.unit.events import EPOCH, TEXT, events
 
 CODEC = Codec({name: number for number, name in enumerate(EVENTS)})
@@ -40,6 +47,8 @@ ENDPOINTS = NAMES.map(lambda name: f"main.tests.{name}")
 ADDRESSES = NAMES.map(lambda name: topics.REPLY.member(name).name)
 # Around the deadlines that requests are given below.
 MOMENTS = st.integers(0, 2000).map(lambda ms: EPOCH + timedelta(days=20_000, milliseconds=ms))
+
+SIGNERS = {name: Signer(generate()) for name in ("alpha", "beta", "gamma")}
 
 many = settings(
     max_examples=150,
@@ -56,19 +65,26 @@ def routes() -> st.SearchStrategy[Route]:
 def views(draw: st.DrawFn) -> CatalogView:
     """Catalogs of a few endpoints and tenants; more often than not, they know who asks."""
     endpoints = draw(st.dictionaries(ENDPOINTS, st.lists(routes(), min_size=1, max_size=3)))
-    tenants = draw(st.dictionaries(NAMES, st.lists(ADDRESSES, min_size=1, max_size=2)))
-    return CatalogView(
-        endpoints={
-            name: Endpoint(name=name, routes=tuple(each), output_policy=draw(st.booleans()))
-            for name, each in endpoints.items()
-        },
-        limits=Limits(
-            max_request_bytes=draw(st.integers(1, 1000)), max_deadline_ms=draw(st.just(1500))
-        ),
-        tenants={
-            name: Tenant(name=name, reply_topics=tuple(each)) for name, each in tenants.items()
-        },
+    tenants = draw(st.dictionaries(NAMES, st.lists(NAMES, min_size=1, max_size=2)))
+    documents: list[dict[str, Any]] = [
+        {"kind": "catalog", "name": "main", "grants": {"everyone": ["USE"]}},
+        {"kind": "schema", "name": "main.tests", "grants": {"everyone": ["USE", "QUERY"]}},
+    ]
+    for name, each in endpoints.items():
+        spec = {"routes": list(map(_said, each)), "output_policy": draw(st.booleans())}
+        documents.append({"kind": "endpoint", "name": name, "spec": spec})
+    for name, replies in tenants.items():
+        spec = {"replies": replies, "accept_unsigned": draw(st.booleans())}
+        key = base64.b64encode(SIGNERS[name].public_key).decode()
+        keys = [{"public_key": key}] if draw(st.booleans()) else []
+        documents.append({"kind": "tenant", "name": name, "spec": spec, "keys": keys})
+    return view_of(
+        documents, Limits(max_request_bytes=draw(st.integers(1, 1000)), max_deadline_ms=1500)
     )
+
+
+def _said(route: Route) -> dict[str, str]:
+    return {"name": route.name, "pool": route.pool, "model": route.model}
 
 
 @st.composite
@@ -91,6 +107,21 @@ def requests(draw: st.DrawFn) -> InferenceRequested:
         reply_to=draw(ADDRESSES | TEXT),
         deadline=draw(MOMENTS),
     )
+
+
+@st.composite
+def asks(draw: st.DrawFn) -> Asked:
+    """Requests as they come: unsigned, signed by somebody, or with a signature of another record."""
+    request = draw(requests())
+    signed = None
+    if draw(st.booleans()):
+        signer = SIGNERS[draw(NAMES)]
+        key = draw(st.just(request.tenant) | TEXT).encode()
+        topic = topics.INFERENCE_REQUESTED.name
+        signed = claimed(signer.headers(topic, key, request.deadline, b"value"), b"value")
+        request = replace(request, principal=draw(st.just("") | NAMES))
+    replayed = signed is not None and draw(st.booleans())
+    return asked(request, signed=signed, replayed=replayed)
 
 
 @st.composite
@@ -125,7 +156,7 @@ def of(kind: type[Any], outgoing: Iterable[Outgoing]) -> list[Any]:
 
 def hold(outgoing: list[Outgoing], view: CatalogView) -> None:
     """Asserts what holds for all that leaves the gateway."""
-    known = {topic.name for topic in members_of(view)}
+    known = {topic.name for topic in (*STATIC, *members_of(view))}
     for topic, event in outgoing:
         assert topic.name in known
         assert isinstance(event, topic.event)
@@ -135,29 +166,70 @@ def hold(outgoing: list[Outgoing], view: CatalogView) -> None:
 
 
 @many
-@given(request=requests(), view=views(), now=MOMENTS)
+@given(given=asks(), view=views(), now=MOMENTS)
 def test_a_request_is_either_routed_once_or_refused_with_one_reply(
-    request: InferenceRequested, view: CatalogView, now: datetime
+    given: Asked, view: CatalogView, now: datetime
 ) -> None:
-    outgoing = list(admit(request, view, now))
-    assert outgoing == list(admit(request, view, now))
+    request = given.request
+    outgoing = list(admit(given, view, now))
+    assert outgoing == list(admit(given, view, now))
     hold(outgoing, view)
-    routed, refused = of(InferenceRouted, outgoing), of(InferenceRefused, outgoing)
-    assert len(routed) + len(refused) == 1
+    routed, replies = of(InferenceRouted, outgoing), terminal(outgoing)
+    assert len(replies) == (request.tenant in view.tenants and not routed)
     if routed:
-        assert routed[0].request == request
+        [onward] = routed
+        assert replace(onward.request, principal=request.principal) == request
+        assert onward.request.principal in view.principals
         assert len(outgoing) == 1
         assert now < request.deadline
         assert request.reply_to in view.tenants[request.tenant].reply_topics
-    else:
-        replies = terminal(outgoing)
-        assert len(replies) == (request.tenant in view.tenants)
-        for replied in replies:
-            assert replied.request_id == request.request_id
-            assert replied.refusal == refused[0].refusal
-        kept = refused[0].request
-        assert (kept.request_id, kept.tenant) == (request.request_id, request.tenant)
-        assert len(outgoing) == 1 + len(replies)
+    for replied in replies:
+        assert replied.request_id == request.request_id
+        replayed = replied.refusal.reason is Reason.SIGNATURE_REPLAYED
+        assert len(of(InferenceRefused, outgoing)) == (not replayed)
+    for refused in of(InferenceRefused, outgoing):
+        assert not routed
+        assert all(replied.refusal == refused.refusal for replied in replies)
+        assert refused.request.tenant == request.tenant
+
+
+@many
+@given(given=asks(), view=views(), now=MOMENTS)
+def test_what_proves_not_who_sent_it_is_never_routed_and_leaves_the_row_of_its_id_alone(
+    given: Asked, view: CatalogView, now: datetime
+) -> None:
+    outgoing = list(admit(given, view, now))
+    forged = unproven(given, view, now)
+    for refused in of(InferenceRefused, outgoing):
+        proven_id = given.request.request_id
+        assert refused.request.request_id == (given.refused_id if forged else proven_id)
+    for replied in terminal(outgoing):
+        assert replied.claim == (claim(given.signed) if forged else None)
+    if forged:
+        assert of(InferenceRouted, outgoing) == []
+
+
+@many
+@given(given=asks(), view=views(), now=MOMENTS)
+def test_an_auditor_hears_once_of_each_refusal_for_who_asks_and_of_no_other(
+    given: Asked, view: CatalogView, now: datetime
+) -> None:
+    outgoing = list(admit(given, view, now))
+    audits = of(AuditRecorded, outgoing)
+    told = {replied.refusal.reason for replied in terminal(outgoing)}
+    assert len(audits) == len(told & DENIALS)
+    for audit in audits:
+        assert audit.audit_id == given.refused_id
+        assert audit.request_id == given.request.request_id
+        assert audit.tenant == given.request.tenant
+
+
+@many
+@given(given=asks(), view=views(), now=MOMENTS)
+def test_of_what_was_put_here_twice_nothing_comes_the_second_time(
+    given: Asked, view: CatalogView, now: datetime
+) -> None:
+    assert list(admit(replace(given, replayed=True, moved_again=True), view, now)) == []
 
 
 @many

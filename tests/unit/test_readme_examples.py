@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from infra.bootstrap import ROOT
-from infra.catalog import load
-from infra.settings import GatewaySettings, InferenceSettings
+from infra.settings import InferenceSettings
 from schemas.avro import AVSC, whole
 from schemas.events import EVENTS, RequestCancelled
 from schemas.generate import render
 from schemas.topics import INFERENCE_REQUESTED, REQUEST_CANCELLED
+from tests.seed import documents, view_of
 from tests.unit.asking import NOON, VIEW, ask
 from workers import __main__ as entry
 
@@ -52,11 +52,11 @@ def test_another_model_is_asked_for_under_the_name_that_its_worker_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (ROOT / "README.md").read_text()
-    [added] = re.findall(r"```toml\n(.*?)```", readme, re.S)
-    catalog = tmp_path / "catalog.toml"
-    catalog.write_text((ROOT / GatewaySettings().catalog).read_text() + added)
+    [shown] = re.findall(r"```yaml\n(.*?)```", readme, re.S)
+    catalog = tmp_path / "mine.yaml"
+    catalog.write_text(shown)
     [(words, endpoint)] = re.findall(r"python -m workers (.*)\n.*--endpoint (\S+)", readme)
-    [route] = load(catalog).endpoints[endpoint].routes
+    [route] = view_of(documents(catalog)).endpoints[endpoint].routes
     served: list[InferenceSettings] = []
 
     async def inference(settings: InferenceSettings) -> None:
