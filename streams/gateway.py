@@ -1,12 +1,13 @@
 """The gateway: who may ask what, where it goes, and what the caller hears.
 
 Two decisions, both pure. ``admit`` stands before the workers, ``release`` behind them; what they
-need of each other travels inside the events. Policy on requests is the table in ``checks.py``;
-policy on answers has its place in ``release``.
+need of each other travels inside the events. Policy on requests is the table in ``checks.py``, with
+who asks in ``identity.py``; policy on answers has its place in ``release``.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,8 +16,11 @@ from typing import Any
 
 from infra.catalog import CatalogView
 from infra.provision import require
+from infra.signing import Signature, claim
 from schemas.events import (
     Attempt,
+    AuditOutcome,
+    AuditRecorded,
     InferenceCompleted,
     InferencePart,
     InferenceRecorded,
@@ -28,9 +32,11 @@ from schemas.events import (
     Reason,
     Refusal,
     Sampling,
+    Signed,
 )
 from schemas.openai import completion_to_openai, request_to_openai
 from schemas.topics import (
+    AUDIT_RECORDED,
     INFERENCE_COMPLETED,
     INFERENCE_PARTS,
     INFERENCE_RECORDED,
@@ -41,7 +47,9 @@ from schemas.topics import (
     Outgoing,
     Topic,
 )
+from streams.admission import Admission
 from streams.checks import first_refusal
+from streams.identity import Asked, identity, unproven
 from streams.steps import Fail, Runtime, Step, Work, steps
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -59,6 +67,20 @@ FALL_BACK_ON = frozenset(
     }
 )
 
+# Refusals for who asks: an auditor hears of them.
+DENIALS = frozenset(
+    {
+        Reason.KEY_EXPIRED,
+        Reason.KEY_REVOKED,
+        Reason.KEY_UNKNOWN,
+        Reason.PRINCIPAL_FOREIGN,
+        Reason.PRIVILEGE_MISSING,
+        Reason.SIGNATURE_INVALID,
+        Reason.SIGNATURE_MISSING,
+        Reason.SIGNATURE_REPLAYED,
+    }
+)
+
 # How the row of a request that ended without a completion is marked.
 OUTCOMES = {
     Reason.CANCELLED: Outcome.CANCELLED,
@@ -67,11 +89,17 @@ OUTCOMES = {
 }
 
 
-def admit(request: InferenceRequested, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
-    """Sends a request on its first route, or refuses it with a reply."""
-    if refusal := first_refusal(request, view, now):
-        yield from refuse(request, refusal, view, now)
+def admit(asked: Asked, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
+    """Sends a request on its first route, or refuses it with a reply.
+
+    Onward it carries who was found to act. What was put here twice was decided the first time.
+    """
+    if asked.moved_again:
         return
+    if refusal := first_refusal(asked, view, now):
+        yield from refuse(asked, refusal, view, now)
+        return
+    request = replace(asked.request, principal=identity(asked, view))
     endpoint = view.endpoints[request.endpoint]
     first, *fallbacks = endpoint.routes
     routed = InferenceRouted(
@@ -80,24 +108,44 @@ def admit(request: InferenceRequested, view: CatalogView, now: datetime) -> Iter
         fallbacks=tuple(fallbacks),
         # Without an output policy, parts spare themselves the way through release.
         parts_to=None if endpoint.output_policy else request.reply_to,
+        signed=_signed(asked.signed),
         routed_at=now,
     )
     yield Outgoing(INFERENCE_ROUTED.member(first.pool), routed)
 
 
-def refuse(
-    request: InferenceRequested, refusal: Refusal, view: CatalogView, now: datetime
-) -> Iterator[Outgoing]:
+def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
     """Says that a request goes nowhere: to the caller, where there is an address, and to the log.
 
     A caller who gave a foreign address hears of it on the tenant's own; an unknown tenant has none.
+
+    A request that proves not who sent it may be a forgery under another's id, whose row and answer
+    it must not spoil. So it is recorded under an id of its own, and its reply says which record is
+    refused: the caller who sent that one hears of it, and another knows that it is not meant. A
+    copy of a record that was taken before has its row already.
     """
+    request = asked.request
     if refusal.reason is Reason.REQUEST_TOO_LARGE:
         request = _stripped(request)
-    yield Outgoing(
-        INFERENCE_REFUSED, InferenceRefused(request=request, refusal=refusal, refused_at=now)
+    proven = unproven(asked, view, now) is None
+    who = identity(asked, view) if proven else request.principal
+    if refusal.reason is not Reason.SIGNATURE_REPLAYED:
+        known_as = request.request_id if proven else asked.refused_id
+        refused = InferenceRefused(
+            request=replace(request, request_id=known_as, principal=who),
+            refusal=refusal,
+            signed=_signed(asked.signed),
+            refused_at=now,
+        )
+        yield Outgoing(INFERENCE_REFUSED, refused)
+    if refusal.reason in DENIALS:
+        yield Outgoing(AUDIT_RECORDED, _denial(asked, refusal, who, now))
+    replied = InferenceReplied(
+        request_id=request.request_id,
+        refusal=refusal,
+        claim=None if proven else claim(asked.signed),
+        replied_at=now,
     )
-    replied = InferenceReplied(request_id=request.request_id, refusal=refusal, replied_at=now)
     yield from _to_caller(request.tenant, request.reply_to, replied, view)
 
 
@@ -158,22 +206,21 @@ def record_refusal(
 ) -> Iterator[Outgoing]:
     """Records a request that no route was tried for."""
     request = refused.request
-    yield Outgoing(
-        INFERENCE_RECORDED,
-        InferenceRecorded(
-            request_id=request.request_id,
-            tenant=request.tenant,
-            principal=request.principal,
-            endpoint=request.endpoint,
-            outcome=Outcome.REFUSED,
-            reason=refused.refusal.reason,
-            message=refused.refusal.message,
-            request=_json(request_to_openai(request, request.endpoint)),
-            requested_at=request.requested_at,
-            elapsed_ms=_elapsed_ms(request, refused.refused_at),
-            tags=request.tags,
-        ),
+    row = InferenceRecorded(
+        request_id=request.request_id,
+        tenant=request.tenant,
+        principal=request.principal,
+        endpoint=request.endpoint,
+        outcome=Outcome.REFUSED,
+        reason=refused.refusal.reason,
+        message=refused.refusal.message,
+        request=_json(request_to_openai(request, request.endpoint)),
+        requested_at=request.requested_at,
+        elapsed_ms=_elapsed_ms(request, refused.refused_at),
+        tags=request.tags,
+        deadline=request.deadline,
     )
+    yield Outgoing(INFERENCE_RECORDED, _with_proof(row, refused.signed))
 
 
 STEPS: Mapping[Topic[Any], Step] = {
@@ -190,8 +237,34 @@ def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
     Raises:
         ProvisioningFailed: A topic that the catalog names does not exist.
     """
-    require(runtime.kafka, runtime.view)
-    return steps(STEPS, runtime, fail)
+    require(runtime.kafka)
+    admission = Admission(INFERENCE_REQUESTED, admit, runtime, fail)
+    return {**steps(STEPS, runtime, fail), INFERENCE_REQUESTED: admission}
+
+
+def _denial(asked: Asked, refusal: Refusal, who: str, now: datetime) -> AuditRecorded:
+    request = asked.request
+    return AuditRecorded(
+        audit_id=asked.refused_id,
+        at=now,
+        source="gateway",
+        principal=who,
+        tenant=request.tenant,
+        key_id=asked.signed.key_id if asked.signed else None,
+        action="request.refused",
+        kind="endpoint",
+        name=request.endpoint,
+        outcome=AuditOutcome.DENIED,
+        reason=f"{refusal.reason}: {refusal.message}",
+        request_id=request.request_id,
+        trace_id=asked.trace_id,
+    )
+
+
+def _signed(signature: Signature | None) -> Signed | None:
+    if signature is None:
+        return None
+    return Signed(key_id=signature.key_id, signature=signature.signature, digest=signature.digest)
 
 
 def _to_caller(
@@ -222,6 +295,18 @@ def _stripped(request: InferenceRequested) -> InferenceRequested:
     )
 
 
+def _with_proof(row: InferenceRecorded, signed: Signed | None) -> InferenceRecorded:
+    """Returns a row with what an auditor needs to verify who asked."""
+    if signed is None:
+        return row
+    return replace(
+        row,
+        key_id=signed.key_id,
+        signature=base64.b64encode(signed.signature).decode(),
+        signed_digest=signed.digest.hex(),
+    )
+
+
 def _row(completed: InferenceCompleted, now: datetime) -> InferenceRecorded:
     routed, answer, refusal = completed.routed, completed.completion, completed.refusal
     request = routed.request
@@ -232,6 +317,8 @@ def _row(completed: InferenceCompleted, now: datetime) -> InferenceRecorded:
         endpoint=request.endpoint,
         route=routed.route.name,
         model=answer.model if answer else routed.route.model,
+        entity=routed.route.entity or None,
+        adapter=routed.route.adapter or None,
         outcome=OUTCOMES.get(refusal.reason, Outcome.FAILED) if refusal else Outcome.COMPLETED,
         reason=refusal.reason if refusal else None,
         message=refusal.message if refusal else None,
@@ -243,7 +330,9 @@ def _row(completed: InferenceCompleted, now: datetime) -> InferenceRecorded:
         else None,
         elapsed_ms=_elapsed_ms(request, now),
         tags=request.tags,
+        deadline=request.deadline,
     )
+    row = _with_proof(row, routed.signed)
     if answer is None:
         return row
     return replace(

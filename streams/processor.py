@@ -151,7 +151,8 @@ class Processor:
         except SchemaMissing as problem:
             await self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(problem), settle)
         else:
-            await work.take(Taken(record, event, record.headers, settle))
+            generation = message.generation_id
+            await work.take(Taken(record, event, record.headers, settle, generation))
 
     async def _bury(
         self, record: Record, cause: DeadLetterCause, message: str, settle: Callable[[], None]

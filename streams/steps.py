@@ -13,7 +13,7 @@ from aiokafka.partitioner import murmur2
 
 from infra.bus import Encoded, Publisher, PublishFailed, Record
 from infra.catalog import CatalogView
-from infra.deadletters import dead_letter
+from infra.deadletters import bury, dead_letter
 from infra.registry import Registry
 from infra.settings import HealthSettings, KafkaSettings, LakeSettings
 from infra.telemetry import RECORDS, Headers, consuming, described, now
@@ -23,8 +23,10 @@ from schemas.topics import Outgoing, Topic
 
 log = structlog.get_logger()
 
-# Set on a record that was put where its key belongs, so that it is moved at most once.
+# Set on a record each time that it is put where its key belongs: where it lay before.
 MOVED = "tessera-moved"
+# Processes may differ for a while in how many partitions they know of, but not for ever.
+MOST_MOVES = 3
 
 # A step that fails is tried once more before its record becomes a dead letter.
 TRIES = 2
@@ -34,12 +36,16 @@ Step = Callable[[Any, CatalogView, datetime], Iterable[Outgoing]]
 
 @dataclass(slots=True, frozen=True)
 class Taken:
-    """A record that the processor has taken up; ``settle`` it when its effects are durable."""
+    """A record that the processor has taken up; ``settle`` it when its effects are durable.
+
+    Within one generation of the group, records of a partition come without gaps.
+    """
 
     record: Record
     event: Event
     headers: Headers
     settle: Callable[[], None]
+    generation: int = 0
 
 
 class Work(Protocol):
@@ -86,22 +92,25 @@ class Steps:
         """Publishes what the step says of the event; settles when that lies on the log."""
         await self._runtime.publisher.room()
         if await self._misplaced(taken):
-            RECORDS.labels("moved").inc()
-            key = self._topic.key(taken.event).encode()
-            moved = Encoded(self._topic.name, key, taken.record.value)
-            self._post(taken, [moved], [*taken.headers, (MOVED, b"1")])
+            self._move(taken)
             return
+        given = await self._given(taken)
         with consuming(self._runtime.name, taken.record.topic, taken.headers) as headers:
-            self._post(taken, self._decide(taken), headers)
+            self._post(taken, self._decide(taken, given), headers)
 
     async def close(self) -> None:
         """Holds nothing back, so has nothing to settle."""
 
-    def _decide(self, taken: Taken) -> list[Encoded]:
+    # `Any`: what a step decides on is between it and its topic.
+    async def _given(self, taken: Taken) -> Any:
+        """Returns what the step decides on."""
+        return taken.event
+
+    def _decide(self, taken: Taken, given: Any) -> list[Encoded]:
         instant, publisher = now(), self._runtime.publisher
         for _ in range(TRIES):
             try:
-                outgoing = self._step(taken.event, self._runtime.view, instant)
+                outgoing = self._step(given, self._runtime.view, instant)
                 decided = publisher.encode(outgoing)
             # Whatever a step raises, the record must leave as an event and the partition go on.
             except Exception as error:  # noqa: BLE001
@@ -117,7 +126,7 @@ class Steps:
         )
 
     async def _misplaced(self, taken: Taken) -> bool:
-        if not self._topic.placed or any(key == MOVED for key, _ in taken.headers):
+        if not self._topic.placed:
             return False
         # What is much too large to be served need not be moved, and might not fit.
         if len(taken.record.value or b"") > self._topic.max_bytes // 2:
@@ -125,6 +134,19 @@ class Steps:
         key = self._topic.key(taken.event).encode()
         home = _home(key, await self._runtime.publisher.partitions(self._topic.name))
         return taken.record.key != key or taken.record.partition != home
+
+    def _move(self, taken: Taken) -> None:
+        """Puts a record where its key belongs, unless it was moved too often to be believed."""
+        record, runtime = taken.record, self._runtime
+        if sum(name == MOVED for name, _ in taken.headers) >= MOST_MOVES:
+            cause = DeadLetterCause.WRONG_PARTITION
+            letter = bury(record, runtime.name, cause, f"moved {MOST_MOVES} times in vain")
+            self._post(taken, runtime.publisher.encode([letter]), ())
+            return
+        RECORDS.labels("moved").inc()
+        moved = Encoded(record.topic, self._topic.key(taken.event).encode(), record.value)
+        place = f"{record.partition}/{record.offset}".encode()
+        self._post(taken, [moved], [*taken.headers, (MOVED, place)])
 
     def _post(self, taken: Taken, records: list[Encoded], headers: Headers) -> None:
         def done(failed: PublishFailed | None) -> None:

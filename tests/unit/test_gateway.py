@@ -35,6 +35,7 @@ from tests.unit.asking import (
     THIRD,
     VIEW,
     ask,
+    asked,
     completed,
     only,
     route_of,
@@ -64,19 +65,19 @@ def test_parts_go_straight_to_the_caller_unless_the_endpoint_has_an_output_polic
 def test_a_refusal_goes_where_the_caller_listens() -> None:
     [reply] = [
         each.topic.name
-        for each in admit(ask(reply_to="reply.v1.acme2", messages=()), VIEW, NOON)
+        for each in admit(asked(ask(reply_to="reply.v1.acme2", messages=())), VIEW, NOON)
         if each.topic.event is InferenceReplied
     ]
     assert reply == "reply.v1.acme2"
 
 
 def test_who_gives_a_foreign_address_hears_of_it_on_their_own() -> None:
-    outgoing = list(admit(ask(reply_to="reply.v1.other"), VIEW, NOON))
+    outgoing = list(admit(asked(ask(reply_to="reply.v1.other")), VIEW, NOON))
     assert {each.topic.name for each in outgoing} == {"inference.refused.v1", "reply.v1.acme"}
 
 
 def test_an_unknown_tenant_is_refused_without_a_reply() -> None:
-    [(topic, event)] = admit(ask(tenant="nobody"), VIEW, NOON)
+    [(topic, event)] = admit(asked(ask(tenant="nobody")), VIEW, NOON)
     assert topic is topics.INFERENCE_REFUSED
     assert isinstance(event, InferenceRefused)
     assert event.refusal.reason is Reason.TENANT_UNKNOWN
@@ -124,7 +125,7 @@ def test_numbers_that_json_lacks_are_recorded_as_null() -> None:
     response = json.loads(row.response or "", parse_constant=pytest.fail)
     assert response["choices"][0]["logprobs"]["content"][0]["logprob"] is None
     [refused] = only(
-        admit(ask(sampling=Sampling(temperature=NAN)), VIEW, NOON), topics.INFERENCE_REFUSED
+        admit(asked(ask(sampling=Sampling(temperature=NAN))), VIEW, NOON), topics.INFERENCE_REFUSED
     )
     [(_, row)] = record_refusal(refused, VIEW, NOON)
     assert isinstance(row, InferenceRecorded)

@@ -1,0 +1,225 @@
+"""Admission: what comes in, with what its record tells of who sent it, and whether it came before.
+
+A signature is good for one record. The memory of those that were taken needs no store of its own:
+it is rebuilt from the log. Each request is decided on the partition where its tenant belongs, in
+the order of offsets; so when a partition comes to this process, the records before the first are
+read once more, back to where every deadline has passed, and what lies there was taken. The record
+in hand is none of them, so one that is only delivered again is no copy.
+
+Copies are told by record key and claim: whatever else of a record is changed, its claim changes,
+and under another key it is moved before it counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import structlog
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch
+from infra.settings import KafkaSettings
+from infra.signing import Signature, claim, claimed
+from infra.telemetry import Headers, trace_id
+from schemas.topics import Topic
+from streams.identity import Asked
+from streams.steps import MOVED, Fail, Runtime, Step, Steps, Taken
+
+log = structlog.get_logger()
+
+# How long a record is known after its deadline: a late copy must not spoil an answer under way.
+KEPT_S = 60
+# How far the clocks of broker and gateway may lie apart.
+SKEW_S = 60
+MARK_BYTES = 16
+SILENCE_S = 1.0
+
+
+class Mark(NamedTuple):
+    """What a record is known by, and until when, in seconds since 1970."""
+
+    name: bytes
+    until: int
+
+
+@dataclass(slots=True)
+class Memory:
+    """The signed records that were taken on one partition, until a little after their deadlines.
+
+    Attributes:
+        generation: Of the group, when what precedes was last read.
+        end: Offset up to which all is known; None before anything is.
+    """
+
+    generation: int | None = None
+    end: int | None = None
+    _offsets: dict[int, dict[bytes, int]] = field(default_factory=dict)
+    _swept_at: int = 0
+
+    def __len__(self) -> int:
+        return sum(len(offsets) for offsets in self._offsets.values())
+
+    def first(self, mark: Mark, offset: int) -> int:
+        """Returns the first offset at which a record was taken; this one, when it is new."""
+        offsets = self._offsets.setdefault(mark.until, {})
+        offsets[mark.name] = found = min(offset, offsets.get(mark.name, offset))
+        return found
+
+    def sweep(self, now_s: int) -> None:
+        """Forgets what is known long enough; looks once a second at most."""
+        if now_s > self._swept_at:
+            self._swept_at = now_s
+            for until in [each for each in self._offsets if each < now_s]:
+                del self._offsets[until]
+
+
+class Admission(Steps):
+    """Work that decides on requests: hands the step what is asked, and by whom as it is claimed."""
+
+    def __init__(self, topic: Topic[Any], step: Step, runtime: Runtime, fail: Fail) -> None:
+        super().__init__(topic, step, runtime, fail)
+        self._memories: dict[int, Memory] = {}
+
+    async def _given(self, taken: Taken) -> Asked:
+        record = taken.record
+        value = record.value or b""
+        signed = claimed(taken.headers, value)
+        replayed = moved_again = False
+        memory = self._memories.setdefault(record.partition, Memory())
+        if signed is not None:
+            if memory.generation != taken.generation:
+                await self._recall(memory, record)
+                memory.generation = taken.generation
+            replayed, moved_again = self._seen(memory, record, signed)
+        if memory.generation == taken.generation:
+            memory.end = max(memory.end or 0, record.offset + 1)
+        return Asked(
+            request=taken.event,  # type: ignore[arg-type]
+            signed=signed,
+            topic=record.topic,
+            place=f"{record.topic}/{record.partition}/{record.offset}",
+            size=len(value),
+            trace_id=trace_id(taken.headers),
+            replayed=replayed,
+            moved_again=moved_again,
+        )
+
+    def _seen(self, memory: Memory, record: Record, signed: Signature) -> tuple[bool, bool]:
+        """Returns whether a record is a copy, and whether it is one of our own making."""
+        now_s = int(time.time())
+        # Also of partitions that others have now.
+        for each in self._memories.values():
+            each.sweep(now_s)
+        firsts = [
+            memory.first(mark, record.offset)
+            for mark in marks(record, signed)
+            if self._worth_keeping(mark, now_s)
+        ]
+        copied, *moved = (first < record.offset for first in firsts or [record.offset])
+        return copied, copied and any(moved)
+
+    def _worth_keeping(self, mark: Mark, now_s: int) -> bool:
+        """Returns whether a record can be taken at all; the bound keeps memory flat."""
+        longest = self._runtime.view.limits.max_deadline_ms // 1000 + 1
+        return now_s <= mark.until <= now_s + longest + KEPT_S
+
+    async def _recall(self, memory: Memory, record: Record) -> None:
+        """Takes into memory what lies on the log before a record and is not known."""
+        began, now_s = time.monotonic(), int(time.time())
+        longest = self._runtime.view.limits.max_deadline_ms // 1000 + 1
+        since = (now_s - longest - KEPT_S - SKEW_S) * 1000
+        found = await asyncio.to_thread(recall, self._runtime.kafka, record, since, memory.end or 0)
+        count = 0
+        for offset, mark in found:
+            if self._worth_keeping(mark, now_s):
+                memory.first(mark, offset)
+                count += 1
+        log.info(
+            "signed records recalled",
+            partition=record.partition,
+            records=count,
+            elapsed_ms=int((time.monotonic() - began) * 1000),
+        )
+
+
+def marks(record: Record, signed: Signature) -> Iterator[Mark]:
+    """Yields what a record is known by: what it is, then also whence it was moved, if it was."""
+    until = signed.deadline_ms // 1000 + KEPT_S
+    parts = [record.key or b"", claim(signed).encode()]
+    yield Mark(_digest(parts), until)
+    if came_from := _came_from(record.headers):
+        yield Mark(_digest([*parts, came_from]), until)
+
+
+def recall(
+    kafka: KafkaSettings, record: Record, since_ms: int, known: int
+) -> list[tuple[int, Mark]]:
+    """Returns offset and marks of the signed records before one on its partition; blocks.
+
+    Args:
+        kafka: Where the broker is.
+        record: The first that is not of interest.
+        since_ms: The first instant of interest, in milliseconds since 1970.
+        known: The first offset of interest.
+
+    Raises:
+        BusUnreachable: No broker answers.
+    """
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": f"recall-{record.topic}",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            # As the gateway's own consumer: it takes what lies there, committed or not.
+            "isolation.level": "read_uncommitted",
+            # What lies behind the record is read ahead in vain.
+            "queued.max.messages.kbytes": 16 * 1024,
+            "log_level": 0,
+        }
+    )
+    try:
+        place = TopicPartition(record.topic, record.partition, since_ms)
+        [start] = consumer.offsets_for_times([place], TRANSFER_S)
+        if not 0 <= start.offset < record.offset or known >= record.offset:
+            return []
+        start.offset = max(start.offset, known)
+        consumer.assign([start])
+        return list(_marked(_before(consumer, record)))
+    except KafkaException as problem:
+        raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
+    finally:
+        consumer.close()
+
+
+def _marked(records: Iterable[Record]) -> Iterator[tuple[int, Mark]]:
+    for record in records:
+        signed = claimed(record.headers, record.value or b"")
+        if signed is not None:
+            yield from ((record.offset, mark) for mark in marks(record, signed))
+
+
+def _before(consumer: Consumer, record: Record) -> Iterator[Record]:
+    """Yields the records before one; it lies on the log itself, unless it was just deleted."""
+    place = TopicPartition(record.topic, record.partition)
+    while True:
+        for each in (records := fetch(consumer, BATCH, SILENCE_S)):
+            if each.offset >= record.offset:
+                return
+            yield each
+        if not records and consumer.get_watermark_offsets(place, TRANSFER_S)[0] >= record.offset:
+            return
+
+
+def _came_from(headers: Headers) -> bytes | None:
+    """Returns where a record lay before it was moved here."""
+    return next((content for name, content in reversed(list(headers)) if name == MOVED), None)
+
+
+def _digest(parts: list[bytes]) -> bytes:
+    return blake2b(b"/".join(parts), digest_size=MARK_BYTES).digest()
