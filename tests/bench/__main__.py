@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 BENCHES: dict[str, str] = {
+    "audit": "tests.bench.audit",
     "lake": "tests.bench.lake",
     "lineage": "tests.bench.lineage",
     "spine": "tests.bench.spine",
