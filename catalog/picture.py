@@ -26,14 +26,12 @@ class Picture:
         versions: By the name of the object, then by number.
         grants: By securable, then by principal.
         keys: By id.
-        positions: Of the last change of each entry, by kind and name.
     """
 
     described: Mapping[tuple[str, str], Described] = field(default_factory=dict)
     versions: Mapping[str, Mapping[int, Version]] = field(default_factory=dict)
     grants: Mapping[str, Mapping[str, Grant]] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
-    positions: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Picture:
@@ -42,9 +40,7 @@ class Picture:
         versions: dict[str, dict[int, Version]] = {}
         grants: dict[str, dict[str, Grant]] = {}
         keys: dict[str, Key] = {}
-        positions: dict[tuple[str, str], int] = {}
         for kind, name, position, body in entries:
-            positions[kind, name] = position
             try:
                 if kind in KINDS:
                     described[kind, name] = Described.model_validate_json(body)
@@ -59,11 +55,7 @@ class Picture:
                     keys[name] = Key.model_validate_json(body)
             except ValidationError:
                 log.warning("entry unreadable", kind=kind, name=name, position=position)
-        return cls(described, versions, grants, keys, positions)
-
-    def at(self, kind: str, name: str) -> int:
-        """Returns the position of an entry's last change; 0 where there is no such entry."""
-        return self.positions.get((kind, name), 0)
+        return cls(described, versions, grants, keys)
 
     def kinds_of(self, name: str) -> Iterator[str]:
         """Yields the kinds under which something has this name."""

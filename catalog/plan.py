@@ -50,12 +50,6 @@ def digest(steps: Sequence[Step]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def changed_since(picture: Picture, steps: Sequence[Step], base: int) -> list[str]:
-    """Returns what the steps would change and others have changed after a position."""
-    entries = sorted({step.entry for step in steps})
-    return [f"{kind} {name}" for kind, name in entries if picture.at(kind, name) > base]
-
-
 def _clashes(picture: Picture, documents: Sequence[Document]) -> Iterator[Problem]:
     """Yields names that are taken: by another document, or by another kind in the catalog."""
     said: dict[tuple[bool, str], int] = {}
