@@ -167,6 +167,9 @@ def _altered(topic: Topic[Any]) -> ConfigResource:
 
 def _settings(topic: Topic[Any]) -> dict[str, str]:
     settings = {"cleanup.policy": "delete", "max.message.bytes": str(topic.max_bytes)}
+    if topic.placed:
+        # State is rebuilt from a moment on, which must not be the producers' to choose.
+        settings["message.timestamp.type"] = "LogAppendTime"
     if topic.compacted:
         return {**settings, "cleanup.policy": "compact"}
     return {**settings, "retention.ms": str(topic.retention_ms)}
