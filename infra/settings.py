@@ -111,6 +111,22 @@ class ClientSettings(Settings):
     key: str = ""
 
 
+class CatalogSettings(Settings):
+    """What the catalog begins with, where it holds nothing yet.
+
+    Attributes:
+        seed: YAML documents; they name the first principal and its tenant.
+        first_key: Reference to the first principal's key, private as PEM or public in base64.
+        first_principal: Who owns the root, and what names no owner.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CATALOG_", env_ignore_empty=True, frozen=True)
+
+    seed: Path | None = None
+    first_key: str = ""
+    first_principal: str = "operator"
+
+
 class KafkaSettings(Settings):
     """How to reach the broker and how to be a member of a group.
 
