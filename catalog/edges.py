@@ -203,8 +203,12 @@ def tell(connection: Connection, told: Iterable[LineageRecorded]) -> int:
 
 
 def walk(connection: Connection, wanted: Walk) -> Found:
-    """Returns the edges within reach of a thing; none where nothing is known of it."""
-    connection.execute(_NO_JIT)
+    """Returns the edges within reach of a thing; none where nothing is known of it.
+
+    Raises:
+        OperationalError: A step takes more than five seconds.
+    """
+    connection.execute(_SETTINGS)
     links: list[Link] = []
     seen = {wanted.start}
     frontier = [wanted.start]
@@ -231,8 +235,10 @@ def walk(connection: Connection, wanted: Walk) -> Found:
     return Found(tuple(links), cut=False)
 
 
-# A walk takes milliseconds, compiling it would take more.
-_NO_JIT = text("SET LOCAL jit = off")
+# A step takes milliseconds: compiling it would take longer, and whoever waits has a deadline.
+_SETTINGS = text(
+    "SELECT set_config('jit', 'off', true), set_config('statement_timeout', '5s', true)"
+)
 
 
 def _step(wanted: Walk, *, first: bool) -> TextClause:
