@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHES: dict[str, str] = {
     "audit": "tests.bench.audit",
+    "catalog": "tests.bench.catalog",
     "lake": "tests.bench.lake",
     "lineage": "tests.bench.lineage",
     "spine": "tests.bench.spine",
