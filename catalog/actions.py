@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from catalog import applying, arguments, reading, writing
+from catalog import ancestry, applying, arguments, reading, writing
 from catalog.call import Call, Result, refused
 from catalog.problems import Invalid, nearest, shape_problems
 from catalog.refusals import invalid
@@ -42,6 +42,7 @@ ACTIONS: dict[str, Action] = {
     "key-create": Action(arguments.KeyCreate, writing.key_create),
     "key-revoke": Action(arguments.KeyRevoke, writing.key_revoke),
     "key-rotate": Action(arguments.KeyRotate, writing.key_rotate),
+    "lineage": Action(ancestry.Lineage, ancestry.lineage),
     "list": Action(arguments.List, reading.list_),
     "revoke": Action(arguments.Privileges, writing.revoke),
     "search": Action(arguments.Search, reading.search),
