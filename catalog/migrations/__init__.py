@@ -1,0 +1,1 @@
+"""The tables' history: how a database of any age becomes the present one."""
