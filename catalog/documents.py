@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -170,8 +171,26 @@ def public_key_of(text: str) -> bytes:
     return key
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A document, and where each of its parts stands in a file."""
+
+    document: Document
+    root: yaml.Node
+    file: str
+
+    def where(self, place: Place) -> str:
+        """Returns ``file:line:column`` of a part, or of what is nearest above it."""
+        return f"{self.file}:{_at(_node(self.root, place).start_mark)}"
+
+
 def parse(text: str, file: str) -> list[Document]:
-    """Returns the documents in YAML text.
+    """Returns the documents in YAML text; see ``placed``."""
+    return [each.document for each in placed(text, file)]
+
+
+def placed(text: str, file: str) -> list[Placed]:
+    """Returns the documents in YAML text with their places.
 
     Args:
         text: One or more documents with ``---`` between them.
@@ -180,7 +199,7 @@ def parse(text: str, file: str) -> list[Document]:
     Raises:
         Invalid: Something is wrong; every message begins with ``file:line:column``.
     """
-    documents, problems = [], []
+    found, problems = [], []
     for root in _composed(text, file):
         try:
             plain = _plain(root, frozenset())
@@ -190,12 +209,12 @@ def parse(text: str, file: str) -> list[Document]:
         if plain is None:
             continue
         try:
-            documents.append(document_of(plain))
+            found.append(Placed(document_of(plain), root, file))
         except Invalid as invalid:
-            problems += [_placed(each, root, file) for each in invalid.problems]
+            problems += [_with_place(each, root, file) for each in invalid.problems]
     if problems:
         raise Invalid(problems)
-    return documents
+    return found
 
 
 def _composed(text: str, file: str) -> list[yaml.Node]:
@@ -214,7 +233,7 @@ def _at(mark: yaml.Mark) -> str:
     return f"{mark.line + 1}:{mark.column + 1}"
 
 
-def _placed(problem: Problem, root: yaml.Node, file: str) -> Problem:
+def _with_place(problem: Problem, root: yaml.Node, file: str) -> Problem:
     """Returns a problem with line and column of the node that is at fault."""
     mark = _node(root, problem.place).start_mark
     where = written(problem.place)
