@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
 from infra.catalog import CatalogView
@@ -19,6 +19,8 @@ from infra.signing import DEADLINE, KEY, SIGNATURE, Signature, is_genuine, milli
 from schemas.events import InferenceRequested, Reason, Refusal
 from schemas.topics import INFERENCE_REQUESTED
 
+# Clocks differ: a key counts this much earlier, and a planned revocation, too.
+SKEW = timedelta(seconds=60)
 # Characters of a caller's name for something that a refusal quotes.
 QUOTED = 64
 
@@ -130,13 +132,12 @@ def key_in_force(asked: Asked, view: CatalogView, now: datetime) -> Refusal | No
     if asked.signed is None:
         return None
     key = view.keys[asked.signed.key_id]
-    # Not compared with the clock, which may run behind the one that revoked it.
-    if key.revoked_at is not None:
+    if key.revoked_at is not None and key.revoked_at <= now + SKEW:
         return Refusal(
             reason=Reason.KEY_REVOKED,
             message=f"key {key.key_id} was revoked at {key.revoked_at.isoformat()}; use another",
         )
-    if now < key.not_before:
+    if now < key.not_before - SKEW:
         return Refusal(
             reason=Reason.KEY_EXPIRED,
             message=f"key {key.key_id} does not count before {key.not_before.isoformat()}",

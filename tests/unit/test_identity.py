@@ -31,7 +31,7 @@ from schemas.events import (
 )
 from schemas.topics import INFERENCE_REQUESTED
 from streams.gateway import admit, record_refusal, release
-from streams.identity import Asked
+from streams.identity import SKEW, Asked
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, MINUTE, NOON, ask, asked, completed, only
 
@@ -63,10 +63,10 @@ DOCUMENTS: list[dict[str, Any]] = [
     {"kind": "tenant", "name": "acme", "keys": [key("team")]},
     {"kind": "tenant", "name": "other"},
     user("alice", "acme"),
-    user("early", "acme", not_before=(NOON + SECOND).isoformat()),
+    user("early", "acme", not_before=(NOON + SKEW + SECOND).isoformat()),
     user("late", "acme", expires_at=NOON.isoformat()),
     user("mallory", "other"),
-    user("sealed", "acme", revoked_at=(NOON + MINUTE).isoformat()),
+    user("sealed", "acme", revoked_at=(NOON + SKEW).isoformat()),
     {
         "kind": "user",
         "name": "closed",
@@ -252,6 +252,7 @@ def test_an_admitted_request_carries_who_signed_it(by: str, named: str, acts: st
 def test_a_key_counts_from_its_first_instant_up_to_its_last() -> None:
     assert reasons(signed("early"), now=NOON + SECOND) == [None]
     assert reasons(signed("late"), now=NOON - SECOND) == [None]
+    assert reasons(signed("sealed"), now=NOON - SECOND) == [None], "its revocation is planned"
 
 
 LENIENT = view_of(
