@@ -64,6 +64,10 @@ class ClientClosed(RuntimeError):
         self.request_id = request_id
 
 
+class RepliesLost(RuntimeError):
+    """Replies can be heard no more, or one may have been missed; the message says why."""
+
+
 @dataclass(slots=True)
 class _Pending:
     """A request under way: which record it is, and what came back; None when nothing more can."""
@@ -113,13 +117,16 @@ class Asker:
         self._signer = signer
         self._pending: dict[bytes, _Pending] = {}
         self._arrived: asyncio.Queue[Record] = asyncio.Queue()
+        self._lost: RepliesLost | None = None
 
     async def __aenter__(self) -> Self:
         codec = Codec(await asyncio.to_thread(self._registry.ids))
         self._reader = Reader(codec, self._registry)
         self._publisher = Publisher(self._kafka, codec, self._name)
         name = f"{self._name}-{uuid4()}"
-        self._tail = Tail(self._kafka, [self._reply_topic], None, self._arrive, name)
+        self._tail = Tail(
+            self._kafka, [self._reply_topic], None, self._arrive, name, fail=self._lose
+        )
         try:
             await self._tail.start()
         except BaseException:
@@ -159,8 +166,11 @@ class Asker:
             ClientClosed: This was closed meanwhile.
             NoReply: Nothing came until a little after the deadline.
             PublishFailed: The broker did not take the request.
+            RepliesLost: What comes back can be heard no more.
             RequestRefused: The platform said no.
         """
+        if self._lost:
+            raise self._lost
         key = request_id.encode()
         pending = self._pending[key] = _Pending()
         patience = max(0.0, (deadline - now()).total_seconds()) + GRACE_S
@@ -177,7 +187,7 @@ class Asker:
                 async with asyncio.timeout_at(until):
                     replied = await pending.replies.get()
                 if replied is None:
-                    raise ClientClosed(request_id)
+                    raise self._lost or ClientClosed(request_id)
                 if replied.refusal:
                     raise RequestRefused(request_id, replied.refusal, replied.tried)
                 ended = replied.delta is None
@@ -194,6 +204,11 @@ class Asker:
 
     def _signed(self, topic: str, key: bytes, deadline: datetime, value: bytes) -> Headers:
         return self._signer.headers(topic, key, deadline, value) if self._signer else ()
+
+    def _lose(self, error: BaseException) -> None:
+        self._lost = RepliesLost(str(error))
+        for pending in self._pending.values():
+            pending.replies.put_nowait(None)
 
     def _arrive(self, records: list[Record]) -> None:
         # The reply topic is the tenant's: most of it may be for other clients.

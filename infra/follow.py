@@ -18,7 +18,7 @@ from infra.bus import TRANSFER_S, BusUnreachable, Record
 from infra.catalog import CatalogView
 from infra.registry import Reader, SchemaMissing
 from infra.settings import KafkaSettings
-from infra.tail import BEGINNING, Tail
+from infra.tail import BEGINNING, Tail, TailBroken
 from schemas.codec import Unreadable
 from schemas.events import CatalogChanged
 from schemas.topics import CATALOG_CHANGED
@@ -102,7 +102,7 @@ class Following:
             BEGINNING,
             self._arrived.put_nowait,
             f"{name}-catalog",
-            fail=self._end,
+            fail=self._end_tail,
             caught_up=lambda: self._arrived.put_nowait(None),
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -176,6 +176,9 @@ class Following:
             if problem.args[0].code() in GONE:
                 return None
             raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
+
+    def _end_tail(self, error: BaseException) -> None:
+        self._end(CatalogLost(str(error)) if isinstance(error, TailBroken) else error)
 
     def _end(self, error: BaseException) -> None:
         if not self._complete.done():

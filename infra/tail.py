@@ -7,13 +7,10 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from infra.bus import BATCH, POLL_S, TRANSFER_S, BusUnreachable, Record, fetch, partitions
 from infra.settings import KafkaSettings
-
-log = structlog.get_logger()
 
 # No record is older.
 BEGINNING = datetime.fromtimestamp(0, UTC)
@@ -21,10 +18,6 @@ BEGINNING = datetime.fromtimestamp(0, UTC)
 
 class TailBroken(RuntimeError):
     """Reading cannot go on, or records are gone that have not been seen; the message says why."""
-
-
-def _say(error: BaseException) -> None:
-    log.error("tail ended", error=str(error))
 
 
 def _ignore() -> None:
@@ -57,7 +50,7 @@ class Tail:
         deliver: Callable[[list[Record]], None],
         name: str,
         *,
-        fail: Callable[[BaseException], None] = _say,
+        fail: Callable[[BaseException], None],
         caught_up: Callable[[], None] = _ignore,
     ) -> None:
         self._topics = list(topics)

@@ -14,7 +14,16 @@ from infra.secrets import SecretUnavailable
 from infra.settings import SettingInvalid
 from infra.signing import KeyUnusable
 from schemas.events import Message, Role, Sampling
-from streams.client import Client, NoReply, Part, RequestRefused
+from streams.client import Client, NoReply, Part, RepliesLost, RequestRefused
+
+LOST = (
+    BusUnreachable,
+    LookupError,
+    NoReply,
+    PublishFailed,
+    RegistryUnreachable,
+    RepliesLost,
+)
 
 EXAMPLES = """examples:
   tessera ask "Why is the sky blue?"
@@ -35,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     except (KeyUnusable, SecretUnavailable, SettingInvalid) as problem:
         print(f"ask: {problem}", file=sys.stderr)
         return 1
-    except (BusUnreachable, LookupError, NoReply, PublishFailed, RegistryUnreachable) as problem:
+    except LOST as problem:
         print(f"ask: {problem}; is the stack up? try: tessera status", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self, TypedDict, Unpack
 from uuid import uuid4
 
-from infra.asker import Asker, ClientClosed, NoReply, RequestRefused
+from infra.asker import Asker, ClientClosed, NoReply, RepliesLost, RequestRefused
 from infra.registry import Registry
 from infra.secrets import resolve
 from infra.settings import ClientSettings, KafkaSettings, RegistrySettings
@@ -38,7 +38,16 @@ from schemas.events import (
 )
 from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED, Outgoing
 
-__all__ = ["Client", "ClientClosed", "NoReply", "Part", "Reply", "RequestRefused", "Stitch"]
+__all__ = [
+    "Client",
+    "ClientClosed",
+    "NoReply",
+    "Part",
+    "RepliesLost",
+    "Reply",
+    "RequestRefused",
+    "Stitch",
+]
 
 DEFAULT_TIMEOUT_S = 60.0
 MILLISECOND = timedelta(milliseconds=1)

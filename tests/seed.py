@@ -20,7 +20,7 @@ from infra.provision import members, provision
 from infra.signing import key_id
 from schemas.events import CatalogChanged
 from schemas.kinds import Described, Grant, Key, Shape, Version
-from schemas.topics import CATALOG_CHANGED
+from schemas.topics import CATALOG_CHANGED, Topic
 from tests.harness import Bus
 
 Document = Mapping[str, Any]
@@ -97,12 +97,17 @@ def view_of(of: Iterable[Document], limits: Limits = LIMITS) -> CatalogView:
 def seed(bus: Bus, of: Iterable[Document]) -> list[CatalogChanged]:
     """Makes everything on the broker and in the registry, and publishes the catalog."""
     made = changes(of)
-    publish(bus, made)
+    provision(bus.kafka, bus.registry_settings, _members(made))
+    bus.send(CATALOG_CHANGED, *made)
     return made
 
 
 def publish(bus: Bus, made: Sequence[CatalogChanged]) -> None:
-    """Publishes changes, after the topics that they need."""
-    needed = {topic.name: topic for change in made for topic in members(change)}
-    provision(bus.kafka, bus.registry_settings, needed.values())
+    """Publishes changes to a bus that is seeded, after the topics that they need."""
+    if needed := _members(made):
+        provision(bus.kafka, bus.registry_settings, needed)
     bus.send(CATALOG_CHANGED, *made)
+
+
+def _members(made: Iterable[CatalogChanged]) -> list[Topic[Any]]:
+    return list({topic.name: topic for each in made for topic in members(each)}.values())

@@ -28,6 +28,7 @@ from infra.settings import (
     SettingInvalid,
     TelemetrySettings,
 )
+from infra.tail import TailBroken
 from infra.telemetry import close, configure
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_ROUTED, LONGEST_DEADLINE_MS
@@ -49,6 +50,7 @@ UNFIT = (
     RegistryUnreachable,
     SchemaMissing,
     SettingInvalid,
+    TailBroken,
 )
 
 

@@ -215,6 +215,7 @@ async def test_what_cannot_be_answered_is_refused_with_the_reason(
 
 async def test_a_foreign_reply_address_is_refused_on_the_callers_own(bus: Bus) -> None:
     heard: asyncio.Queue[Record] = asyncio.Queue()
+    errors: list[BaseException] = []
 
     def hear(records: list[Record]) -> None:
         for record in records:
@@ -226,6 +227,7 @@ async def test_a_foreign_reply_address_is_refused_on_the_callers_own(bus: Bus) -
         None,
         hear,
         unique("listener"),
+        fail=errors.append,
     )
     await tail.start()
     thief = Client(
@@ -238,6 +240,7 @@ async def test_a_foreign_reply_address_is_refused_on_the_callers_own(bus: Bus) -
     while record.key != unheard.value.request_id.encode():
         record = await asyncio.wait_for(heard.get(), 20)
     await tail.close()
+    assert not errors
     refusal = bus.codec.decode(record.value, InferenceReplied).refusal
     assert refusal is not None
     assert refusal.reason is Reason.REPLY_ADDRESS_FORBIDDEN
