@@ -7,7 +7,7 @@ spec, aliases, versions, grants, denies and keys. What is left out is as little 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -102,7 +102,7 @@ def seed(bus: Bus, of: Iterable[Document]) -> list[CatalogChanged]:
     return made
 
 
-def publish(bus: Bus, made: Sequence[CatalogChanged]) -> None:
+def publish(bus: Bus, *made: CatalogChanged) -> None:
     """Publishes changes to a bus that is seeded, after the topics that they need."""
     if needed := _members(made):
         provision(bus.kafka, bus.registry_settings, needed)

@@ -134,7 +134,7 @@ def test_who_signed_a_request_is_proved_from_its_row_and_the_catalogs_keys(
         public_key=base64.b64encode(signer.public_key).decode(),
         not_before=now() - timedelta(minutes=1),
     )
-    publish(bus, [changed("key", signer.key_id, key)])
+    publish(bus, changed("key", signer.key_id, key))
     genuine = signed_row(signer, principal)
     forged = replace(genuine, request_id=unique("forged"), tenant="client")
     bus.send(INFERENCE_RECORDED, genuine, forged)
@@ -146,7 +146,7 @@ def test_who_signed_a_request_is_proved_from_its_row_and_the_catalogs_keys(
     assert refused.returncode == 1
     assert f"is not that of key {signer.key_id}" in refused.stderr
     # Revoked since, it still proves what was signed before.
-    publish(bus, [changed("key", signer.key_id, key.model_copy(update={"revoked_at": now()}))])
+    publish(bus, changed("key", signer.key_id, key.model_copy(update={"revoked_at": now()})))
     assert audit(bus, folder, "--verify", genuine.request_id).stdout == proved.stdout
 
 

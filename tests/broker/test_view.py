@@ -184,7 +184,7 @@ async def test_a_revoked_grant_counts_at_the_gateway_within_a_second(
             tenant="client", kafka=fresh.kafka, registry=fresh.registry_settings
         ) as client:
             assert (await client.chat(ECHO, "hello")).content == "hello"
-            publish(fresh, [changed("grant", "main.tests/everyone", None)])
+            publish(fresh, changed("grant", "main.tests/everyone", None))
             began = time.monotonic()
             assert await refused(client) is Reason.PRIVILEGE_MISSING
             assert time.monotonic() - began < REVOKED_S
@@ -225,13 +225,13 @@ async def test_a_view_is_what_was_published_after_compaction_and_restart(fresh: 
     made += [changed("model", f"main.tests.m{number}", None) for number in range(0, 20, 2)]
     async with followed(fresh) as it:
         for at in range(0, len(made), 200):
-            publish(fresh, made[at : at + 200])
+            publish(fresh, *made[at : at + 200])
         expected = last_of_each(made)
 
         def is_compacted() -> bool:
             # The newest segment is never cleaned: each record makes the ones before it eligible.
             made.append(changed("catalog", "filler", None))
-            publish(fresh, made[-1:])
+            publish(fresh, made[-1])
             return len(fresh.records(CATALOG_CHANGED.name)) < len(made) // 2
 
         await asyncio.to_thread(eventually, is_compacted, 120, "the compaction")
