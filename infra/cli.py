@@ -24,8 +24,27 @@ from infra.stack.state import GOOD
 
 # What is asked of another package: run as its own process.
 DELEGATES: dict[str, tuple[str, ...]] = {
+    "apply": ("-P", "-m", "catalog", "apply"),
     "ask": ("-P", "-m", "streams", "ask"),
     "audit": ("-P", "-m", "infra.audit"),
+    "catalog": ("-P", "-m", "catalog", "catalog"),
+    "deny": ("-P", "-m", "catalog", "deny"),
+    "effective": ("-P", "-m", "catalog", "effective"),
+    "export": ("-P", "-m", "catalog", "export"),
+    "grant": ("-P", "-m", "catalog", "grant"),
+    "key": ("-P", "-m", "catalog", "key"),
+    "revoke": ("-P", "-m", "catalog", "revoke"),
+}
+# Those of the catalog; each says more when it is asked for help.
+CATALOG: dict[str, str] = {
+    "apply": "Make the catalog as YAML files say, after showing what would change.",
+    "catalog": "Make, find, change and delete what the catalog holds.",
+    "deny": "Keep a principal from something: tessera deny QUERY on main.lab to interns",
+    "effective": "Show what a principal may do to something, and why.",
+    "export": "Write what the catalog holds as YAML documents.",
+    "grant": "Let a principal do something: tessera grant QUERY on main.lab to analysts",
+    "key": "Make, rotate and revoke keys that requests are signed with.",
+    "revoke": "Take back what was granted or denied.",
 }
 # An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.
 EXPECTED = (NotRunning, OSError, Refused, SettingInvalid, StackFailed, Unready)
@@ -304,6 +323,18 @@ def audit(ctx: typer.Context) -> None:
     """
     stack = _running() if "--verify" in ctx.args else _stack()
     raise typer.Exit(_delegate("audit", ctx.args, stack))
+
+
+def _of_the_catalog(ctx: typer.Context) -> None:
+    words = ctx.args or (["--help"] if ctx.info_name in ("catalog", "key") else [])
+    stack = None if HELP.intersection(words) else _running()
+    raise typer.Exit(_delegate(str(ctx.info_name), words, stack))
+
+
+for _name, _help in CATALOG.items():
+    app.command(_name, help=_help, context_settings={**PASS_ON, "help_option_names": []})(
+        _of_the_catalog
+    )
 
 
 def _delegate(name: str, words: list[str], stack: LocalStack | None) -> int:
