@@ -150,7 +150,8 @@ class Options(TypedDict, total=False):
 class Client:
     """Asks endpoints over the bus. Use it as an asynchronous context.
 
-    What is left out is read from the environment (CLIENT_*, KAFKA_*, REGISTRY_*).
+    What is left out is read from the environment (CLIENT_*, KAFKA_*, REGISTRY_*); its principal and
+    key only where neither another tenant nor another key is given.
 
     Args:
         tenant: Who pays.
@@ -181,9 +182,12 @@ class Client:
         reply_to: str | None = None,
     ) -> None:
         settings = ClientSettings()
+        # The environment's principal and key are one another's, and their tenant's.
+        settled = key is None and tenant in (None, settings.tenant)
+        own = settings if settled else ClientSettings(principal="", key="")
         self._tenant = settings.tenant if tenant is None else tenant
-        self._principal = settings.principal if principal is None else principal
-        reference = settings.key if key is None else key
+        self._principal = own.principal if principal is None else principal
+        reference = own.key if key is None else key
         self._reply_topic = REPLY.member(reply_to or self._tenant)
         self._asker = Asker(
             kafka or KafkaSettings(),
