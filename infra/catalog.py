@@ -154,6 +154,7 @@ class CatalogView:
             "group": self._take_group,
             "key": self._take_key,
             "model": self._take_model,
+            "root": self._take_owned,
             "service_principal": self._take_member,
             "tenant": self._take_tenant,
             "user": self._take_member,
