@@ -1,10 +1,12 @@
-"""PostgreSQL: an engine whose password is looked up anew for each connection, and never told."""
+"""PostgreSQL: an engine whose password is looked up anew for each connection; notifications."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import psycopg
+import psycopg.sql
 import structlog
 from sqlalchemy import URL, Engine, create_engine, event, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -73,3 +75,37 @@ def _ensure(settings: PostgresSettings) -> None:
                 raise
     finally:
         engine.dispose()
+
+
+class Listener:
+    """Hears what a database notifies, on a connection of its own.
+
+    Args:
+        engine: From ``connect``.
+        channel: What is listened to; an identifier.
+    """
+
+    def __init__(self, engine: Engine, channel: str) -> None:
+        pooled = engine.raw_connection()
+        driver = pooled.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        pooled.detach()
+        self._driver = driver
+        self._driver.rollback()
+        self._driver.autocommit = True
+        self._driver.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+
+    def wait(self, timeout: float) -> bool:
+        """Returns whether something was notified since the last call; waits for it so long.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            psycopg.OperationalError: The connection is gone.
+        """
+        return any(True for _ in self._driver.notifies(timeout=timeout, stop_after=1))
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._driver.close()
