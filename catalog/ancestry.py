@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from catalog.arguments import Asking
 from catalog.call import Call, Result
-from catalog.edges import DEPTH, LIMIT, Walk, kinds_of, tenants_of, walk
+from catalog.edges import DEPTH, LIMIT, Walk, kinds_of, reading, tenants_of, walk
 from catalog.lineage import ADMISSION, KINDS, SERVING, Node
 from catalog.picture import without_version
 from catalog.problems import kind_problem
@@ -73,7 +73,7 @@ def lineage(call: Call, asked: Lineage) -> Result:
         if problem := kind_problem(kind, KINDS):
             raise invalid(problem, "kind")
     try:
-        with call.engine.begin() as connection:
+        with reading(call.engine) as connection:
             return _followed(connection, call, asked)
     except OperationalError as problem:
         if not isinstance(problem.orig, QueryCanceled):

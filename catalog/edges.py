@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, RowMapping, TextClause, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlmodel import Field, SQLModel
 
 from catalog.lineage import KINDS, NAMES, Node
@@ -202,13 +203,25 @@ def tell(connection: Connection, told: Iterable[LineageRecorded]) -> int:
     return count
 
 
-def walk(connection: Connection, wanted: Walk) -> Found:
-    """Returns the edges within reach of a thing; none where nothing is known of it.
+# A step takes milliseconds: compiling it would take longer, and whoever waits has a deadline.
+_SETTINGS = text(
+    "SELECT set_config('jit', 'off', true), set_config('statement_timeout', '5s', true)"
+)
 
-    Raises:
-        OperationalError: A step takes more than five seconds.
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Yields a transaction to look at edges in.
+
+    A statement that takes more than five seconds raises OperationalError, from QueryCanceled.
     """
-    connection.execute(_SETTINGS)
+    with engine.begin() as connection:
+        connection.execute(_SETTINGS)
+        yield connection
+
+
+def walk(connection: Connection, wanted: Walk) -> Found:
+    """Returns the edges within reach of a thing; none where nothing is known of it."""
     links: list[Link] = []
     seen = {wanted.start}
     frontier = [wanted.start]
@@ -233,12 +246,6 @@ def walk(connection: Connection, wanted: Walk) -> Found:
         if not frontier:
             break
     return Found(tuple(links), cut=False)
-
-
-# A step takes milliseconds: compiling it would take longer, and whoever waits has a deadline.
-_SETTINGS = text(
-    "SELECT set_config('jit', 'off', true), set_config('statement_timeout', '5s', true)"
-)
 
 
 def _step(wanted: Walk, *, first: bool) -> TextClause:

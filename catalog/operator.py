@@ -12,6 +12,7 @@ import typer
 from catalog import keyring, printing, things
 from catalog.asking import Registered, ask, reach
 from catalog.documents import Placed, document_of, placed, write
+from catalog.lineage_command import lineage
 from catalog.problems import Invalid, Place, written
 from catalog.words import AsJson, Unclear, content
 from infra.asker import NoReply, RequestRefused
@@ -76,6 +77,7 @@ app = PlainErrors(
 )
 app.add_typer(things.app, name="catalog")
 app.add_typer(keyring.app, name="key")
+app.command()(lineage)
 
 
 @app.command()

@@ -33,6 +33,7 @@ DELEGATES: dict[str, tuple[str, ...]] = {
     "export": ("-P", "-m", "catalog", "export"),
     "grant": ("-P", "-m", "catalog", "grant"),
     "key": ("-P", "-m", "catalog", "key"),
+    "lineage": ("-P", "-m", "catalog", "lineage"),
     "revoke": ("-P", "-m", "catalog", "revoke"),
 }
 # Those of the catalog; each says more when it is asked for help.
@@ -44,6 +45,7 @@ CATALOG: dict[str, str] = {
     "export": "Write what the catalog holds as YAML documents.",
     "grant": "Let a principal do something: tessera grant QUERY on main.lab to analysts",
     "key": "Make, rotate and revoke keys that requests are signed with.",
+    "lineage": "Show what an answer came from: tessera lineage RESPONSE_ID",
     "revoke": "Take back what was granted or denied.",
 }
 # An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.

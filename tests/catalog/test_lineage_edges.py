@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlmodel import SQLModel
 
-from catalog.edges import Edge, Found, Walk, kinds_of, tell, tenants_of, walk
+from catalog.edges import Edge, Found, Walk, kinds_of, reading, tell, tenants_of, walk
 from catalog.lineage import NAMES, Node
 from tests.catalog.lineage_graphs import NOON, Told, database, edge, minute, naive_walk, told
 from tests.conftest import running
@@ -69,7 +69,7 @@ def store(engine: Engine, edges: list[Told]) -> None:
 
 
 def walked(engine: Engine, wanted: Walk) -> Found:
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         return walk(connection, wanted)
 
 
