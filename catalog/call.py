@@ -93,10 +93,10 @@ class Call:
 
     def told(self, kind: str, name: str) -> Result:
         """Returns an entry as this command has left it."""
-        for changed in reversed(self.change.changes):
-            if (changed.kind, changed.name) == (kind, name):
-                return {"kind": kind, "name": name, **json.loads(changed.body or "{}")}
-        return {"kind": kind, "name": name, **json.loads(body_of(self.view, kind, name) or "{}")}
+        changes = self.transaction.changes if self.transaction else []
+        left = [each.body for each in changes if (each.kind, each.name) == (kind, name)]
+        body = left[-1] if left else body_of(self.view, kind, name)
+        return {"kind": kind, "name": name, **json.loads(body or "{}")}
 
     def _kind(self, name: str, kind: str | None) -> str | None:
         """Returns the kind of the one thing that has a name."""

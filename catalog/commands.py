@@ -44,6 +44,7 @@ DENIALS = frozenset(
         Reason.REPLY_ADDRESS_FORBIDDEN,
         Reason.SIGNATURE_INVALID,
         Reason.SIGNATURE_MISSING,
+        Reason.TENANT_UNKNOWN,
     }
 )
 # Of what a command names, in an audit.

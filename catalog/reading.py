@@ -34,7 +34,7 @@ def get(call: Call, wanted: Get) -> Result:
     picture = Picture.of(_about(call, name))
     if version:
         return _version(picture, kind, name, version, entry)
-    told: Result = {"kind": kind, "name": name, **entry.model_dump(mode="json")}
+    told = call.told(kind, name)
     if versions := picture.versions.get(name):
         told["versions"] = [
             {"number": number, **each.model_dump(mode="json", exclude={"kind"})}

@@ -141,14 +141,21 @@ class Registrar:
         self._threads.append(thread)
         thread.start()
 
-    async def run(self, commands: Commands) -> None:
+    async def run(self, commands: Commands, caught_up: threading.Event) -> None:
         """Takes commands until SIGTERM or SIGINT, then ends in good order.
+
+        Args:
+            commands: Carries them out.
+            caught_up: Set when the bus knows what the catalog says; only then commands are taken.
 
         Raises:
             Exception: What ended one of the loops; the process must end non-zero.
         """
         await asyncio.to_thread(partitions, self._consumer, CATALOG_WANTED.name)
-        self._consumer.subscribe([CATALOG_WANTED.name])
+        while not (caught_up.is_set() or self.stopping or self._failed.done()):
+            await asyncio.to_thread(caught_up.wait, POLL_S)
+        if not (self.stopping or self._failed.done()):
+            self._consumer.subscribe([CATALOG_WANTED.name])
         taking = asyncio.create_task(self._take(commands))
         watching = asyncio.create_task(self._watch())
         log.info("registrar started")

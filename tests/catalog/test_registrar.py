@@ -1,0 +1,270 @@
+"""The registrar as a process: commands over the bus, crashes between, and secrets that stay away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from infra.bus import Record
+from infra.settings import PostgresSettings
+from infra.signing import Signer, generate
+from infra.sql import connect
+from schemas.events import AuditOutcome, CatalogWanted, InferenceReplied, Reason
+from schemas.topics import (
+    AUDIT_RECORDED,
+    CATALOG_CHANGED,
+    CATALOG_WANTED,
+    DEAD_LETTERS,
+    REPLY,
+    TOPICS,
+)
+from tests.catalog.commanding import told, wanted
+from tests.harness import Bus, Process, eventually, running, unique
+
+pytestmark = pytest.mark.stack
+
+SEED = """
+kind: tenant
+name: {tenant}
+spec: {{replies: [{tenant}]}}
+---
+kind: service_principal
+name: operator
+spec: {{tenant: {tenant}}}
+---
+kind: catalog
+name: main
+---
+kind: schema
+name: main.default
+"""
+
+
+class Town:
+    """A registrar that runs, and its first principal."""
+
+    def __init__(self, bus: Bus, postgres: PostgresSettings, folder: Path) -> None:
+        self.bus, self.postgres, self.folder = bus, postgres, folder
+        self.tenant = unique("town")
+        self.replies = REPLY.member(self.tenant)
+        pem = generate()
+        self.key = folder / "operator.pem"
+        self.key.write_text(pem)
+        self.signers = {"operator": Signer(pem)}
+        seed = folder / "seed.yaml"
+        seed.write_text(SEED.format(tenant=self.tenant))
+        self.environment = {
+            "CATALOG_FIRST_KEY": f"file:{self.key}",
+            "CATALOG_SEED": str(seed),
+            "CLIENT_KEY": f"file:{self.key}",
+            "CLIENT_TENANT": self.tenant,
+            "POSTGRES_DATABASE": postgres.database,
+        }
+
+    @contextmanager
+    def registrar(self, **more: str) -> Iterator[Process]:
+        """Runs the process for a block."""
+        environment = {**self.environment, **more}
+        with running(self.bus, ["-m", "catalog"], self.folder, **environment) as process:
+            yield process
+
+    def want(self, action: str, who: str = "operator", /, **body: Any) -> CatalogWanted:
+        """Sends a command, signed; returns it."""
+        command = wanted(action, who, self.tenant, **body)
+        self.send(command, self.signers[who])
+        return command
+
+    def send(self, command: CatalogWanted, signer: Signer | None) -> None:
+        """Puts a command on the bus."""
+        value, key = self.bus.codec.encode(command), CATALOG_WANTED.key(command).encode()
+        name = CATALOG_WANTED.name
+        headers = signer.headers(name, key, command.deadline, value) if signer else ()
+        self.bus.put(name, key, value, headers=list(headers))
+        self.bus.settle()
+
+    def heard(self, command: CatalogWanted) -> list[InferenceReplied]:
+        """Returns what was replied to a command so far."""
+        key = command.request_id.encode()
+        records = [each for each in self.bus.records(self.replies.name) if each.key == key]
+        return [self.bus.codec.decode(each.value, InferenceReplied) for each in records]
+
+    def reply(self, command: CatalogWanted) -> InferenceReplied:
+        """Returns the first reply to a command, when it is there."""
+        eventually(lambda: self.heard(command), what=f"a reply to {command.action}")
+        return self.heard(command)[0]
+
+    def result(self, action: str, who: str = "operator", /, **body: Any) -> Any:
+        """Commands and returns the result."""
+        replied = self.reply(self.want(action, who, **body))
+        assert replied.refusal is None, replied.refusal
+        return json.loads(replied.result or "")
+
+    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command of the operator."""
+        return subprocess.run(
+            ["python", "-m", "catalog", *words],
+            env={**os.environ, **self.bus.environment, **self.environment, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+
+@pytest.fixture
+def town(bus: Bus, postgres: PostgresSettings, tmp_path: Path) -> Town:
+    return Town(bus, postgres, tmp_path)
+
+
+def test_the_first_principal_owns_all_and_others_nothing(town: Town) -> None:
+    with town.registrar():
+        names = [each["name"] for each in town.result("list")["entries"]]
+        assert names == ["main", "main.default", "operator", town.tenant]
+        town.result("create", kind="user", name="alice", spec={"tenant": town.tenant})
+        town.signers["alice"] = Signer(generate())
+        public_key = told(town.signers["alice"])
+        town.result("key-create", principal="alice", public_key=public_key)
+        assert town.result("list", "alice")["entries"][0]["name"] == "alice"
+
+        refused = town.want("create", "alice", kind="catalog", name="own")
+        refusal = town.reply(refused).refusal
+        assert refusal is not None
+        assert refusal.reason is Reason.PRIVILEGE_MISSING
+        [audit] = [
+            each
+            for each in town.bus.events(AUDIT_RECORDED)
+            if each.request_id == refused.request_id
+        ]
+        assert (audit.outcome, audit.action) == (AuditOutcome.DENIED, "catalog.create")
+        assert (audit.principal, audit.kind, audit.name) == ("alice", "catalog", "own")
+
+
+def test_a_change_is_done_once_however_often_its_process_is_killed(town: Town) -> None:
+    with town.registrar() as process:
+        town.result("create", kind="prompt", name="main.default.hello")
+        command = town.want("version", name="main.default.hello", spec={"template": "Hello"})
+        first = town.reply(command)
+        # As if it had died between the commit and the reply, or before the offset was committed.
+        for _ in range(2):
+            process.kill()
+            before = len(town.heard(command))
+            town.send(command, town.signers["operator"])
+            process.start()
+            process.ready()
+            eventually(lambda seen=before: len(town.heard(command)) > seen, what="the reply again")
+        assert {each.result for each in town.heard(command)} == {first.result}
+        versions = town.result("get", name="main.default.hello")["versions"]
+        assert [each["number"] for each in versions] == [1]
+
+
+def test_a_reply_that_was_never_sent_comes_after_the_next_start(town: Town) -> None:
+    with town.registrar() as process:
+        town.result("list")
+        # Killed as soon as the change is committed, which may be before the reply or after it.
+        command = town.want("create", kind="catalog", name="crash")
+        engine = connect(town.postgres)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            asked = text("SELECT count(*) FROM command WHERE request_id = :id")
+            eventually(
+                lambda: connection.execute(asked, {"id": command.request_id}).scalar_one(),
+                what="the commit",
+            )
+            process.kill()
+        engine.dispose()
+        process.start()
+        process.ready()
+        replied = town.reply(command)
+        assert json.loads(replied.result or "")["name"] == "crash"
+        assert len([each for each in changes(town) if each == "crash"]) == 1
+
+
+def changes(town: Town) -> list[str]:
+    return [each.name for each in town.bus.events(CATALOG_CHANGED) if each.kind == "catalog"]
+
+
+def test_only_one_registrar_is_at_work(town: Town) -> None:
+    with town.registrar() as first:
+        log = town.folder / "second.log"
+        environment = {**town.bus.environment, **town.environment}
+        second = Process(["-m", "catalog"], environment, log)
+        try:
+            eventually(lambda: "waits for its end" in second.log(), what="the second waits")
+            assert second.ask("/live")[0] == 200
+            assert second.ask("/ready")[0] == 503
+            assert first.stop() == 0
+            second.ready()
+            assert town.result("get", name="main")["owner"] == "operator"
+        finally:
+            second.kill()
+
+
+def test_what_cannot_be_read_is_buried_and_the_next_command_answered(town: Town) -> None:
+    with town.registrar():
+        town.bus.put(CATALOG_WANTED.name, town.tenant.encode(), b"no command")
+        town.bus.settle()
+        assert town.result("list")["entries"]
+        letters = town.bus.events(DEAD_LETTERS)
+        assert [each.value for each in letters if each.processor == "catalog"][-1] == b"no command"
+
+
+def test_a_seed_that_cannot_be_applied_ends_the_process_with_its_place(town: Town) -> None:
+    seed = Path(town.environment["CATALOG_SEED"])
+    seed.write_text(f"{seed.read_text()}---\nkind: endpont\nname: main.default.x\n")
+    log = town.folder / "failed.log"
+    process = Process(["-m", "catalog"], {**town.bus.environment, **town.environment}, log)
+    assert process.child.wait(60) == 1
+    assert f"{seed}:17:1: kind: there is no kind endpont; did you mean endpoint?" in process.log()
+
+
+def test_a_secrets_value_is_nowhere(town: Town) -> None:
+    secret = unique("s3cr3t-value")
+    spec = {"type": "openai", "url": "https://models.invalid/v1", "secret": "env:OUTSIDE_KEY"}
+    with town.registrar(OUTSIDE_KEY=secret):
+        town.result("create", kind="connection", name="main.default.outside", spec=spec)
+        exported = town.run("export", OUTSIDE_KEY=secret)
+        assert "env:OUTSIDE_KEY" in exported.stdout
+        places = {
+            "database": dump(town.postgres),
+            "export": exported.stdout.encode() + exported.stderr.encode(),
+            "logs": b"".join(path.read_bytes() for path in town.folder.glob("*.log")),
+            "topics": b"".join(raw(each) for each in everything(town)),
+        }
+    private = town.key.read_bytes().splitlines()[1]
+    for place, content in places.items():
+        assert content, place
+        assert secret.encode() not in content, place
+        assert private not in content, place
+
+
+def everything(town: Town) -> list[Record]:
+    names = [topic.name for topic in TOPICS if not topic.family]
+    return [each for name in [*names, town.replies.name] for each in town.bus.records(name)]
+
+
+def raw(record: Record) -> bytes:
+    return b"".join(
+        [record.key or b"", record.value or b"", *(b or b"" for _, b in record.headers)]
+    )
+
+
+def dump(postgres: PostgresSettings) -> bytes:
+    """Returns all rows of all tables as text."""
+    engine = connect(postgres)
+    with engine.connect() as connection:
+        tables = connection.execute(
+            text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        ).scalars()
+        rows = [
+            str(connection.execute(text(f'SELECT t::text FROM "{table}" t')).scalars().all())
+            for table in tables.all()
+        ]
+    engine.dispose()
+    return "".join(rows).encode()
