@@ -87,6 +87,8 @@ ADMISSION = "admission"
 SERVING = "serving"
 
 MOST_CHARACTERS = 8192
+# Of a kind and of a relation, which stand in indexes.
+MOST_OF_A_KIND = 100
 MOST_EDGES = 100_000
 
 
@@ -150,17 +152,13 @@ def unfit(told: LineageRecorded) -> str | None:
     if len(told.edges) > MOST_EDGES:
         return f"{len(told.edges)} edges are more than {MOST_EDGES}"
     for number, edge in enumerate(told.edges):
-        words = (
-            told.cause_id,
-            edge.downstream_kind,
-            edge.downstream,
-            edge.relation,
-            edge.upstream_kind,
-            edge.upstream,
-            *(word for entry in edge.attributes.items() for word in entry),
-        )
-        if not all(words[:6]):
+        kinds = (edge.downstream_kind, edge.relation, edge.upstream_kind)
+        names = (told.cause_id, edge.downstream, edge.upstream)
+        words = (*kinds, *names, *edge.attributes.keys(), *edge.attributes.values())
+        if not all((*kinds, *names)):
             return f"a name of edge {number} is empty"
+        if max(map(len, kinds)) > MOST_OF_A_KIND:
+            return f"a kind of edge {number} is longer than {MOST_OF_A_KIND} characters"
         if max(map(len, words)) > MOST_CHARACTERS:
             return f"a word of edge {number} is longer than {MOST_CHARACTERS} characters"
         if any("\0" in word for word in words):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from catalog.lineage import (
     MOST_CHARACTERS,
+    MOST_OF_A_KIND,
     NAMED,
     Snapshot,
     edges_of_change,
@@ -229,6 +230,7 @@ def test_what_the_table_cannot_hold_is_unfit() -> None:
         edge("response r", "read", f"file {long}"),
         edge("response ", "read", "file f"),
         edge("response r", "", "file f"),
+        edge("response r", "x" * (MOST_OF_A_KIND + 1), "file f"),
     ):
         said = unfit(told(wrong))
         assert said

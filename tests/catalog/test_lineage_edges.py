@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from sqlmodel import SQLModel
 
 from catalog.edges import Edge, Found, Walk, kinds_of, reading, tell, tenants_of, walk
-from catalog.lineage import NAMES, Node
+from catalog.lineage import MOST_OF_A_KIND, NAMES, Node
 from tests.catalog.lineage_graphs import NOON, Told, database, edge, minute, naive_walk, told
 from tests.conftest import running
 
@@ -165,9 +165,10 @@ def test_telling_again_writes_nothing(fresh: Engine) -> None:
 
 
 def test_names_of_any_length_and_letters_are_kept(fresh: Engine) -> None:
+    relation = "ü" * MOST_OF_A_KIND
     name = "topic:t@schema=1;offsets=" + ",".join(f"{n}:0-9" for n in range(1000)) + "ßλ'\"\\{},"
     with fresh.begin() as connection:
-        tell(connection, [told(edge("training_run r", "read", f"snapshot {name}", note=name))])
+        tell(connection, [told(edge("training_run r", relation, f"snapshot {name}", note=name))])
     [link] = walked(fresh, Walk(start=Node("training_run", "r"))).links
     assert link.upstream == Node("snapshot", name)
     assert link.attributes == {"note": name}
