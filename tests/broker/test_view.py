@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
@@ -244,6 +245,44 @@ async def test_a_view_is_what_was_published_after_compaction_and_restart(fresh: 
             assert later.view.endpoints == expected.endpoints
             assert later.view.position == expected.position
         assert not it.errors
+
+
+def transactional(bus: Bus) -> Producer:
+    """Returns a producer in a transaction, as the relay is."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bus.kafka.bootstrap_servers,
+            "transactional.id": unique("relay"),
+        }
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    return producer
+
+
+async def test_only_what_is_committed_is_in_the_view_and_nothing_else_is_waited_for(
+    fresh: Bus,
+) -> None:
+    tenants = changes({"kind": "tenant", "name": name} for name in ("kept", "void", "open", "late"))
+    kept, void, pending, late = tenants
+    producers = [transactional(fresh) for _ in range(3)]
+    for producer, change in zip(producers, (kept, void, pending), strict=True):
+        key = CATALOG_CHANGED.key(change).encode()
+        producer.produce(CATALOG_CHANGED.name, fresh.codec.encode(change), key)
+        assert producer.flush(30) == 0
+    committed, aborted, undecided = producers
+    committed.commit_transaction(30)
+    aborted.abort_transaction(30)
+    async with followed(fresh) as it:
+        assert "kept" in it.view.tenants
+        assert not {"void", "open"} & set(it.view.tenants)
+        publish(fresh, late)
+        await asyncio.to_thread(undecided.commit_transaction, 30)
+        await it.until(lambda: "late" in it.view.tenants, "what lies behind the open transaction")
+        assert "open" in it.view.tenants
+    async with followed(fresh) as again:
+        assert "void" not in again.view.tenants
+        assert again.view.position == late.position
 
 
 def ended(process: Process) -> str:
