@@ -46,7 +46,7 @@ class Store:
         self.engine = engine
 
     def migrate(self) -> None:
-        """Brings the tables up to date; safe to repeat and to run twice at once."""
+        """Brings the tables up to date; safe to repeat, and in two processes at once."""
         config = Config()
         config.set_main_option("script_location", MIGRATIONS)
         with self.engine.begin() as connection:
