@@ -18,12 +18,13 @@ from sqlalchemy.exc import OperationalError
 
 from catalog.arguments import Asking
 from catalog.call import Call, Result
-from catalog.edges import DEPTH, LIMIT, Walk, kinds_of, reading, tenants_of, walk
+from catalog.edges import kinds_of, reading, tenants_of, walk
 from catalog.lineage import ADMISSION, KINDS, SERVING, Node
 from catalog.picture import without_version
 from catalog.problems import kind_problem
 from catalog.refusals import CatalogRefused, invalid
 from catalog.thread import only, thread_of
+from catalog.walks import DEPTH, LIMIT, Walk
 from schemas.events import Reason
 from schemas.kinds import OBJECTS, ROOT, Privilege, Text
 

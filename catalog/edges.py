@@ -16,7 +16,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -27,10 +26,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlmodel import Field, SQLModel
 
 from catalog.lineage import KINDS, NAMES, Node
+from catalog.walks import Found, Link, Walk
 from schemas.events import LineageRecorded
-
-DEPTH = 10
-LIMIT = 1000
 
 
 class Edge(SQLModel, table=True):
@@ -88,48 +85,6 @@ class Position(SQLModel, table=True):
     topic: str = Field(primary_key=True)
     partition: int = Field(primary_key=True)
     next: int = Field(sa_type=BigInteger)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """An edge as it was found."""
-
-    downstream: Node
-    relation: str
-    upstream: Node
-    attributes: dict[str, str]
-    first_at: datetime
-    last_at: datetime
-    cause_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
-    """How far to go.
-
-    Attributes:
-        start: Where.
-        downstream: To what came from it; to what it came from otherwise.
-        depth: Steps at most.
-        since: Only along edges that were so at this time or later.
-        until: Only along edges that were so before this time.
-        limit: Edges at most; the nearest and newest are kept.
-    """
-
-    start: Node
-    downstream: bool = False
-    depth: int = DEPTH
-    since: datetime | None = None
-    until: datetime | None = None
-    limit: int = LIMIT
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a walk found: its edges, the nearest first, and whether its limit cut some off."""
-
-    links: tuple[Link, ...]
-    cut: bool
 
 
 def node_id(node: Node) -> UUID:

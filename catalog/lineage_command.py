@@ -11,9 +11,8 @@ import typer
 
 from catalog.asking import ask
 from catalog.drawing import as_svg
-from catalog.edges import DEPTH, LIMIT
-from catalog.openlineage import as_openlineage
 from catalog.thread import Thread, as_text, notices
+from catalog.walks import DEPTH, LIMIT
 from catalog.words import SECONDS, AsJson, Unclear, instant, seconds
 from infra.telemetry import now
 
@@ -68,6 +67,8 @@ def lineage(
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
     elif openlineage:
+        from catalog.openlineage import as_openlineage  # noqa: PLC0415 - takes a while to load
+
         for event in as_openlineage(thread):
             typer.echo(event)
     elif svg is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 
-from catalog.edges import Found, Link
 from catalog.lineage import Node
+from catalog.walks import Found, Link
 from schemas.kinds import Shape
 
 HIDDEN = "(hidden)"

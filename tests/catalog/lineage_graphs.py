@@ -12,8 +12,8 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import URL, Engine, create_engine, text
 
-from catalog.edges import Walk
 from catalog.lineage import NAMES
+from catalog.walks import Walk
 from infra.secrets import resolve
 from infra.stack.local import LocalStack
 from schemas.events import LineageEdge, LineageRecorded

@@ -21,10 +21,10 @@ from openlineage.client.event_v2 import (
 )
 
 from catalog.drawing import as_svg
-from catalog.edges import Found, Link
 from catalog.lineage import Node
 from catalog.openlineage import as_openlineage
 from catalog.thread import Thread, as_text, notices, only, thread_of
+from catalog.walks import Found, Link
 from schemas.events import LineageEdge
 from tests.catalog.lineage_graphs import NOON, edge
 
