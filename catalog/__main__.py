@@ -16,12 +16,14 @@ from importlib import import_module
 import structlog
 from sqlalchemy.exc import OperationalError
 
-from catalog.commands import Commands
+from catalog.commands import Commands, Superseded
 from catalog.ingest import Ingest
 from catalog.registrar import Lock, Registrar
-from catalog.relay import Relay
+from catalog.relay import Relay, TopicLost
 from catalog.seeding import SeedInvalid, seed
 from catalog.store import Store, connect
+from catalog.told import TopicAhead
+from catalog.transactions import WriterLost
 from infra.bus import BusUnreachable, Publisher
 from infra.catalog import CatalogView, Limits
 from infra.provision import ProvisioningFailed
@@ -52,6 +54,10 @@ UNFIT = (
     SecretUnavailable,
     SeedInvalid,
     SettingInvalid,
+    Superseded,
+    TopicAhead,
+    TopicLost,
+    WriterLost,
 )
 
 

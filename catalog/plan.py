@@ -10,10 +10,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from itertools import combinations
 
 from catalog.documents import ROOT_KIND, Document
 from catalog.picture import Picture, parent, without_version
-from catalog.problems import Invalid, Place, Problem, nearest, spec_of, version_spec_of
+from catalog.problems import (
+    Invalid,
+    Place,
+    Problem,
+    nearest,
+    shared_replies,
+    spec_of,
+    version_spec_of,
+    written,
+)
 from catalog.steps import Step, principals_in, steps_of
 from schemas.kinds import EVERYONE, PRINCIPALS, ROOT, Grant, Version
 
@@ -27,7 +37,11 @@ def plan(picture: Picture, documents: Sequence[Document]) -> tuple[Step, ...]:
     Raises:
         Invalid: The documents contradict each other, the catalog, or name what there is not.
     """
-    problems = [*_clashes(picture, documents), *_missing(picture, documents)]
+    problems = [
+        *_clashes(picture, documents),
+        *_missing(picture, documents),
+        *_overheard(picture, documents),
+    ]
     made = {
         each.name
         for each in documents
@@ -39,6 +53,11 @@ def plan(picture: Picture, documents: Sequence[Document]) -> tuple[Step, ...]:
             steps += steps_of(document, picture, made, ("documents", number))
         except Invalid as invalid:
             problems += invalid.problems
+    problems += [
+        Problem(second.place, f"{second.name} is said before, at {written(first.place)}")
+        for first, second in combinations([each for each in steps if each.verb == "key"], 2)
+        if first.name == second.name
+    ]
     if problems:
         raise Invalid(problems)
     return _ordered(steps)
@@ -61,6 +80,19 @@ def _clashes(picture: Picture, documents: Sequence[Document]) -> Iterator[Proble
         for kind in picture.kinds_of(document.name):
             if kind != document.kind and (kind in PRINCIPALS) == principal:
                 yield Problem(place, f"{document.name} is there already, as a {kind}")
+
+
+def _overheard(picture: Picture, documents: Sequence[Document]) -> Iterator[Problem]:
+    """Yields tenants that would be answered where another one is."""
+    specs = {name: now.spec for (kind, name), now in picture.described.items() if kind == "tenant"}
+    places: dict[str, Place] = {}
+    for number, document in enumerate(documents):
+        if document.kind == "tenant":
+            places[document.name] = ("documents", number, "spec")
+            specs[document.name] = document.spec or specs.get(document.name, {})
+    for name, problem in shared_replies(specs):
+        if name in places:
+            yield Problem(places[name], problem)
 
 
 def _missing(picture: Picture, documents: Sequence[Document]) -> Iterator[Problem]:

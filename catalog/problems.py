@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -149,6 +149,28 @@ def name_problem(kind: str, name: str) -> str | None:
 def kind_problem(kind: str, known: Iterable[str] = KINDS) -> str | None:
     """Returns what is wrong with a kind, or nothing."""
     return None if kind in set(known) else f"there is no kind {kind[:60]}; {nearest(kind, known)}"
+
+
+def shared_replies(specs: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yields the tenants that would read another's replies, and what is wrong with that.
+
+    Args:
+        specs: The specs of all tenants, by name.
+    """
+    owners: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        for segment in spec.get("replies") or (name,):
+            owners.setdefault(segment, []).append(name)
+    for segment, names in owners.items():
+        for name in names if len(names) > 1 else ():
+            others = " and ".join(sorted({*names} - {name}))
+            yield (
+                name,
+                (
+                    f"replies: {segment} is a reply topic of {others} already, and whoever shares one "
+                    "reads the other's answers"
+                ),
+            )
 
 
 def spec_of(kind: str, spec: dict[str, Any], under: Place = ("spec",)) -> Spec:

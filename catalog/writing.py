@@ -25,12 +25,20 @@ from catalog.authority import (
     body_of,
     changing,
     creating,
+    described,
     managing,
     naming,
 )
 from catalog.call import Call, Result, refused
 from catalog.documents import SIGNING, public_key_of
-from catalog.problems import Invalid, kind_problem, name_problem, spec_of, version_spec_of
+from catalog.problems import (
+    Invalid,
+    kind_problem,
+    name_problem,
+    shared_replies,
+    spec_of,
+    version_spec_of,
+)
 from catalog.refusals import CatalogRefused, invalid
 from infra.signing import key_id
 from schemas.events import Reason
@@ -47,6 +55,7 @@ def create(call: Call, wanted: Create) -> Result:
         raise invalid(problem, "name")
     spec = spec_for(wanted.kind, wanted.spec)
     call.require(creating(wanted.kind, wanted.name), *naming(call.view, spec))
+    _unshared(call, wanted.kind, wanted.name, spec)
     call.change.create(
         wanted.kind,
         wanted.name,
@@ -69,6 +78,7 @@ def update(call: Call, wanted: Update) -> Result:
     if wanted.spec is not None:
         shape = spec_for(kind, wanted.spec)
         call.require(*naming(call.view, shape), *joining(call, kind, wanted.name, shape))
+        _unshared(call, kind, wanted.name, shape)
         spec = shape.model_dump(mode="json")
     call.change.update(
         kind,
@@ -80,6 +90,24 @@ def update(call: Call, wanted: Update) -> Result:
         spec=spec,
     )
     return call.told(kind, wanted.name)
+
+
+def _unshared(call: Call, kind: str, name: str, spec: Spec) -> None:
+    """Returns if a tenant's replies are its own.
+
+    Raises:
+        CatalogRefused: They would be another's, too.
+    """
+    if kind != "tenant":
+        return
+    specs = {
+        each: found.spec
+        for each in call.view.tenants
+        if (found := described(call.view, kind, each))
+    }
+    specs[name] = spec.model_dump(mode="json")
+    if problem := dict(shared_replies(specs)).get(name):
+        raise invalid(problem, "spec.replies")
 
 
 def joining(call: Call, kind: str, name: str, spec: Spec) -> Iterator[Demand]:

@@ -1,14 +1,9 @@
-"""The registrar as a process: commands over the bus, crashes between, and secrets that stay away."""
+"""The registrar as a process: commands over the bus, crashes between, secrets nowhere."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -17,111 +12,24 @@ from infra.bus import Record
 from infra.settings import PostgresSettings
 from infra.signing import Signer, generate
 from infra.sql import connect
-from schemas.events import AuditOutcome, CatalogWanted, InferenceReplied, Reason
+from schemas.events import AuditOutcome, CatalogWanted, Reason
 from schemas.topics import (
     AUDIT_RECORDED,
     CATALOG_CHANGED,
     CATALOG_WANTED,
     DEAD_LETTERS,
-    REPLY,
     TOPICS,
 )
-from tests.catalog.commanding import told, wanted
-from tests.harness import Bus, Process, eventually, running, unique
+from tests.catalog.commanding import told
+from tests.catalog.towns import Town, begun
+from tests.harness import Bus, Process, eventually, unique
 
 pytestmark = pytest.mark.stack
-
-SEED = """
-kind: tenant
-name: {tenant}
-spec: {{replies: [{tenant}]}}
----
-kind: service_principal
-name: operator
-spec: {{tenant: {tenant}}}
----
-kind: catalog
-name: main
----
-kind: schema
-name: main.default
-"""
-
-
-class Town:
-    """A registrar that runs, and its first principal."""
-
-    def __init__(self, bus: Bus, postgres: PostgresSettings, folder: Path) -> None:
-        self.bus, self.postgres, self.folder = bus, postgres, folder
-        self.tenant = unique("town")
-        self.replies = REPLY.member(self.tenant)
-        pem = generate()
-        self.key = folder / "operator.pem"
-        self.key.write_text(pem)
-        self.signers = {"operator": Signer(pem)}
-        seed = folder / "seed.yaml"
-        seed.write_text(SEED.format(tenant=self.tenant))
-        self.environment = {
-            "CATALOG_FIRST_KEY": f"file:{self.key}",
-            "CATALOG_SEED": str(seed),
-            "CLIENT_KEY": f"file:{self.key}",
-            "CLIENT_TENANT": self.tenant,
-            "POSTGRES_DATABASE": postgres.database,
-        }
-
-    @contextmanager
-    def registrar(self, **more: str) -> Iterator[Process]:
-        """Runs the process for a block."""
-        environment = {**self.environment, **more}
-        with running(self.bus, ["-m", "catalog"], self.folder, **environment) as process:
-            yield process
-
-    def want(self, action: str, who: str = "operator", /, **body: Any) -> CatalogWanted:
-        """Sends a command, signed; returns it."""
-        command = wanted(action, who, self.tenant, **body)
-        self.send(command, self.signers[who])
-        return command
-
-    def send(self, command: CatalogWanted, signer: Signer | None) -> None:
-        """Puts a command on the bus."""
-        value, key = self.bus.codec.encode(command), CATALOG_WANTED.key(command).encode()
-        name = CATALOG_WANTED.name
-        headers = signer.headers(name, key, command.deadline, value) if signer else ()
-        self.bus.put(name, key, value, headers=list(headers))
-        self.bus.settle()
-
-    def heard(self, command: CatalogWanted) -> list[InferenceReplied]:
-        """Returns what was replied to a command so far."""
-        key = command.request_id.encode()
-        records = [each for each in self.bus.records(self.replies.name) if each.key == key]
-        return [self.bus.codec.decode(each.value, InferenceReplied) for each in records]
-
-    def reply(self, command: CatalogWanted) -> InferenceReplied:
-        """Returns the first reply to a command, when it is there."""
-        eventually(lambda: self.heard(command), what=f"a reply to {command.action}")
-        return self.heard(command)[0]
-
-    def result(self, action: str, who: str = "operator", /, **body: Any) -> Any:
-        """Commands and returns the result."""
-        replied = self.reply(self.want(action, who, **body))
-        assert replied.refusal is None, replied.refusal
-        return json.loads(replied.result or "")
-
-    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command of the operator."""
-        return subprocess.run(
-            ["python", "-m", "catalog", *words],
-            env={**os.environ, **self.bus.environment, **self.environment, **more},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
 
 
 @pytest.fixture
 def town(bus: Bus, postgres: PostgresSettings, tmp_path: Path) -> Town:
-    return Town(bus, postgres, tmp_path)
+    return begun(bus, postgres, tmp_path)
 
 
 def test_the_first_principal_owns_all_and_others_nothing(town: Town) -> None:
@@ -155,14 +63,18 @@ def test_a_change_is_done_once_however_often_its_process_is_killed(town: Town) -
         # As if it had died between the commit and the reply, or before the offset was committed.
         for _ in range(2):
             process.kill()
-            before = len(town.heard(command))
-            town.send(command, town.signers["operator"])
-            process.start()
-            process.ready()
-            eventually(lambda seen=before: len(town.heard(command)) > seen, what="the reply again")
+            answered_again(town, command, process)
         assert {each.result for each in town.heard(command)} == {first.result}
         versions = town.result("get", name="main.default.hello")["versions"]
         assert [each["number"] for each in versions] == [1]
+
+
+def answered_again(town: Town, command: CatalogWanted, process: Process) -> None:
+    before = len(town.heard(command))
+    town.send(command, town.signers["operator"])
+    process.start()
+    process.ready()
+    eventually(lambda: len(town.heard(command)) > before, what="the reply again")
 
 
 def test_a_reply_that_was_never_sent_comes_after_the_next_start(town: Town) -> None:
@@ -221,7 +133,7 @@ def test_a_seed_that_cannot_be_applied_ends_the_process_with_its_place(town: Tow
     log = town.folder / "failed.log"
     process = Process(["-m", "catalog"], {**town.bus.environment, **town.environment}, log)
     assert process.child.wait(60) == 1
-    assert f"{seed}:17:1: kind: there is no kind endpont; did you mean endpoint?" in process.log()
+    assert f"{seed}:16:1: kind: there is no kind endpont; did you mean endpoint?" in process.log()
 
 
 def test_a_secrets_value_is_nowhere(town: Town) -> None:
