@@ -189,6 +189,26 @@ def test_every_graph_can_be_told_drawn_and_exported(
         read_event(line)
 
 
+@given(edges=GRAPHS, kinds=st.sets(st.sampled_from(["row", "response", "file"]), min_size=1))
+def test_kinds_keep_exactly_what_leads_to_them(
+    edges: tuple[LineageEdge, ...], kinds: set[str]
+) -> None:
+    start = Node("row", "a")
+    whole = thread_of(start, found(edges), downstream=False, visible=everything)
+    # A way that leads back to where it began leads nowhere.
+    lead = {place for place, node in enumerate(whole.nodes) if place and node.kind in kinds}
+    for _ in whole.nodes:
+        lead |= {edge.downstream for edge in whole.edges if edge.upstream in lead - {0}}
+    kept = only(whole, kinds)
+    assert kept.nodes[0] == whole.nodes[0]
+    assert set(kept.nodes) == {whole.nodes[place] for place in lead | {0}}
+    assert {(kept.label(e.downstream), e.relation, kept.label(e.upstream)) for e in kept.edges} == {
+        (whole.label(e.downstream), e.relation, whole.label(e.upstream))
+        for e in whole.edges
+        if {e.downstream, e.upstream} <= lead | {0}
+    }
+
+
 def test_the_picture_needs_nothing_else_and_is_the_same_each_time() -> None:
     drawn = as_svg(golden())
     assert drawn == as_svg(Thread.model_validate_json(golden().model_dump_json()))
