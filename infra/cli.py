@@ -264,7 +264,7 @@ def demo(
         end = "It keeps running; stop it: tessera down" if was_up or keep else "Keep it: --keep"
         typer.echo(
             f"\nThe tables are in {stack.lake}. Next: tessera up --detach; "
-            f'tessera ask "..."; tessera sql "select * from inferences". {end}'
+            f'tessera ask "..."; tessera sql "select * from inferences"; tessera audit. {end}'
         )
     finally:
         if not was_up and not keep:

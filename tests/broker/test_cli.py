@@ -1,4 +1,4 @@
-"""The command line as it is typed, on a stack of one small service."""
+"""The command line as it is typed, on a stack of one small service, and once on a first start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ import psutil
 import pytest
 
 from infra.bootstrap import ROOT
+from infra.cli import DELEGATES
 from infra.stack.local import LocalStack, free_ports, until
+from infra.stack.processes import OPERATOR
+from infra.stack.secret import key_path
+from tests.harness import Process, eventually
 
 pytestmark = pytest.mark.stack
 
@@ -126,6 +130,36 @@ def test_a_schema_is_looked_for_where_the_caller_stands(terminal: Terminal, tmp_
     assert "wrong.json cannot be read: 'utf-8'" in done.stderr
 
 
+@pytest.mark.timeout(300)
+def test_a_first_start_makes_whom_it_asks_as_and_what_may_be_asked(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    # PostgreSQL runs as another user and must get through.
+    terminal.settings.home.chmod(0o755)
+    up = terminal.types("up", "--only", "catalog,gateway,recorder", "--detach")
+    assert up.returncode == 0, up.stderr
+    words = ["-m", "workers", "inference", "--provider", "echo", "--pool", "smollm2"]
+    worker = Process(words, terminal.stack.environment(), tmp_path / "worker.log")
+    try:
+        worker.ready()
+        said = terminal.types("ask", "Is anybody there?")
+    finally:
+        worker.stop()
+    assert said.stdout == "Is anybody there?\n", said.stderr
+    request_id = said.stderr.split()[1]
+
+    def proved() -> bool:
+        verified = terminal.types("audit", "--verify", request_id)
+        return verified.stdout.startswith(f"operator signed request {request_id} at ")
+
+    eventually(proved, 30, "the proof of who asked")
+    seeded = terminal.types("audit", "--on", "main.default.smollm2", "--what", "catalog.*")
+    assert "operator  catalog.create  endpoint main.default.smollm2  DONE" in seeded.stdout
+    key = key_path(OPERATOR, terminal.settings).read_text().splitlines()[1]
+    for log in (terminal.settings.home / "logs").iterdir():
+        assert key not in log.read_text(errors="replace"), log
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -149,8 +183,7 @@ def test_what_cannot_be_is_said_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "command",
-    ["ask", "audit", "demo", "down", "logs", "reset", "restart", "sql", "status", "test", "up"],
+    "command", sorted([*DELEGATES, *"demo down logs reset restart sql status test up".split()])
 )
 def test_every_command_explains_itself(terminal: Terminal, command: str) -> None:
     done = terminal.types(command, "--help")
