@@ -137,10 +137,9 @@ class Following:
     async def _apply(self) -> None:
         while True:
             lot = await self._arrived.get()
-            if lot is None:
+            if lot is None and not self._complete.done():
                 self._complete.set_result(None)
-                continue
-            for record in lot:
+            for record in lot or ():
                 await self._take(record)
             # A long backlog must not keep the loop from all else.
             await asyncio.sleep(0)
@@ -169,9 +168,10 @@ class Following:
 
     def _topic_id(self) -> str | None:
         """Returns what tells a topic from a later one of the same name; None where none is."""
-        asked = self._admin.describe_topics(TopicCollection([CATALOG_CHANGED.name]))
+        name = CATALOG_CHANGED.name
+        asked = self._admin.describe_topics(TopicCollection([name]), request_timeout=TRANSFER_S)
         try:
-            return str(asked[CATALOG_CHANGED.name].result(TRANSFER_S).topic_id)
+            return str(asked[name].result().topic_id)
         except KafkaException as problem:
             if problem.args[0].code() in GONE:
                 return None

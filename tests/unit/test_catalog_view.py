@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -327,7 +327,10 @@ def last_of_each(history: list[CatalogChanged]) -> list[CatalogChanged]:
     return list({(each.kind, each.name): each for each in history}.values())
 
 
-@settings(max_examples=150, deadline=None)
+patient = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@patient
 @given(history=histories(), data=st.data())
 def test_repetition_order_and_compaction_change_nothing(
     history: list[CatalogChanged], data: st.DataObject
@@ -345,6 +348,7 @@ def test_repetition_order_and_compaction_change_nothing(
         assert view.position == expected.position
 
 
+@patient
 @given(history=histories())
 def test_an_older_record_is_refused_by_its_own_entry_alone(history: list[CatalogChanged]) -> None:
     view, newest = CatalogView(LIMITS), dict[tuple[str, str], int]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -133,13 +133,16 @@ def models(draw: st.DrawFn) -> Model:
     )
 
 
-@settings(max_examples=60, deadline=None)
+patient = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@patient
 @given(model=models())
 def test_privileges_are_what_a_naive_model_says(model: Model) -> None:
     agree(told(model), model)
 
 
-@settings(max_examples=60, deadline=None)
+@patient
 @given(model=models(), principal=st.sampled_from((*PRINCIPALS, "nobody")))
 def test_what_is_explained_is_what_is_decided(model: Model, principal: str) -> None:
     access = told(model)
@@ -205,7 +208,7 @@ class Changing(RuleBasedStateMachine):
 
 
 TestChanging = Changing.TestCase
-TestChanging.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+TestChanging.settings = settings(patient, max_examples=40, stateful_step_count=15)
 
 
 def small() -> Access:
