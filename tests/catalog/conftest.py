@@ -35,29 +35,50 @@ def bus(stack: LocalStack) -> Bus:
     return bus
 
 
+@pytest.fixture(scope="session")
+def template(stack: LocalStack) -> PostgresSettings:
+    """A database that is up to date and empty, for others to be copied from."""
+    settings = place(stack, unique("template"))
+    engine = connect(settings)
+    Store(engine).migrate()
+    engine.dispose()
+    return settings
+
+
 @pytest.fixture
 def postgres(stack: LocalStack) -> Iterator[PostgresSettings]:
-    """Where PostgreSQL is, with a database that no other test has."""
+    """Where PostgreSQL is, and a database there that is yet to be made and only this test's."""
+    settings = place(stack, unique("catalog"))
+    yield settings
+    command(stack, f'DROP DATABASE IF EXISTS "{settings.database}" WITH (FORCE)')
+
+
+@pytest.fixture
+def store(
+    stack: LocalStack, template: PostgresSettings, postgres: PostgresSettings
+) -> Iterator[Store]:
+    """An empty store."""
+    command(stack, f'CREATE DATABASE "{postgres.database}" TEMPLATE "{template.database}"')
+    engine = connect(postgres)
+    yield Store(engine)
+    engine.dispose()
+
+
+def place(stack: LocalStack, database: str) -> PostgresSettings:
+    """Returns where a database of the stack is."""
     there = stack.environment()
-    settings = PostgresSettings(
+    return PostgresSettings(
         host=there["POSTGRES_HOST"],
         port=int(there["POSTGRES_PORT"]),
         user=there["POSTGRES_USER"],
         password=there["POSTGRES_PASSWORD"],
-        database=unique("catalog"),
+        database=database,
     )
-    yield settings
-    engine = connect(settings.model_copy(update={"database": "postgres"}))
+
+
+def command(stack: LocalStack, statement: str) -> None:
+    """Carries out what no transaction may hold."""
+    engine = connect(place(stack, "postgres"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f'DROP DATABASE IF EXISTS "{settings.database}" WITH (FORCE)'))
-    engine.dispose()
-
-
-@pytest.fixture
-def store(postgres: PostgresSettings) -> Iterator[Store]:
-    """An empty store."""
-    engine = connect(postgres)
-    store = Store(engine)
-    store.migrate()
-    yield store
+        connection.execute(text(statement))
     engine.dispose()
