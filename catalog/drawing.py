@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from catalog.thread import Thread, ThreadEdge, plain
 
-WIDTH, HEIGHT = 250, 44
+WIDTH, HEIGHT = 290, 44
 GAP_X, GAP_Y = 130, 18
 MARGIN = 20
-MOST_LETTERS = 34
+MOST_LETTERS = 38
 
 # Fill of each kind's box; other kinds are grey.
 FILLS: dict[str, str] = {
@@ -33,6 +33,9 @@ FILLS: dict[str, str] = {
     "training_run": "#e3d9f5",
 }
 GREY = "#eceff1"
+# Which sides an arrow joins, 0 for the left: by whether it leads on, stays in its column, or back.
+SIDES = {-1: (0, 1), 0: (1, 1), 1: (1, 0)}
+BEND = GAP_X // 2
 LINE = "#78909c"
 HEAD = (
     '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" '
@@ -95,17 +98,18 @@ def _thing(thread: Thread, place: int, box: Box) -> str:
 def _arrow(thread: Thread, edge: ThreadEdge, boxes: dict[int, Box]) -> str:
     """An arrow from what was made to what it was made of, with the relation on it."""
     near, far = boxes[thread.near(edge)], boxes[thread.far(edge)]
-    x1, y1 = near.x + WIDTH, near.y + HEIGHT // 2
-    # To a thing that is not further away, the way leads around its right side.
-    x2, y2 = (far.x if far.x > near.x else far.x + WIDTH), far.y + HEIGHT // 2
-    bend = GAP_X // 2
-    c2 = x2 - bend if far.x > near.x else x2 + bend
-    ends = f'marker-{"start" if thread.downstream else "end"}="url(#head)"'
-    curve = f"M{x1} {y1}C{x1 + bend} {y1} {c2} {y2} {x2} {y2}"
+    # From the right to the left side, back the other way, and in one column around the right.
+    out, into = SIDES[(far.x > near.x) - (far.x < near.x)]
+    x1, y1 = near.x + out * WIDTH, near.y + HEIGHT // 2
+    x2, y2 = far.x + into * WIDTH, far.y + HEIGHT // 2
+    c1, c2 = (x + (BEND if side else -BEND) for x, side in ((x1, out), (x2, into)))
+    curve = f"M{x1} {y1}C{c1} {y1} {c2} {y2} {x2} {y2}"
+    head = f'marker-{"start" if thread.downstream else "end"}="url(#head)"'
     return (
         f'<g><title>{escape("; ".join(_said(edge)))}</title><path d="{curve}" '
-        f'fill="none" stroke="{LINE}" {ends}/><text x="{(x1 + x2) // 2}" '
-        f'y="{(y1 + y2) // 2 - 4}" fill="#546e7a" font-size="10" text-anchor="middle">'
+        f'fill="none" stroke="{LINE}" {head}/><text x="{(x1 + x2 + c1 + c2) // 4}" '
+        f'y="{(y1 + y2) // 2 - 4}" fill="#546e7a" font-size="10" text-anchor="middle" '
+        'paint-order="stroke" stroke="#ffffff" stroke-width="3">'
         f"{escape(_short(plain(edge.relation)))}</text></g>"
     )
 
