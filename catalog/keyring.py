@@ -42,7 +42,10 @@ def create(
     expires: Expires = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a pair of keys, keep the private one in a file and tell the catalog the public one."""
+    """Make a pair of keys, keep the private one in a file and tell the catalog the public one.
+
+    Example: tessera key create --principal alice --out alice.pem --expires 90d
+    """
     with _new_pair(out or Path(f"{principal}.pem")) as signer:
         result = ask(
             "key-create",
@@ -62,7 +65,10 @@ def rotate(
     expires: Expires = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a new key in the place of another, which counts on for the overlap."""
+    """Put a new key in the place of another, which counts on for the overlap.
+
+    Example: tessera key rotate --out alice-2.pem --overlap 1h --expires 90d
+    """
 
     async def rotated(catalog: Registered) -> dict[str, object]:
         old = key_id or (catalog.signer.key_id if catalog.signer else None)

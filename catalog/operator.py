@@ -24,7 +24,7 @@ from infra.signing import KeyUnusable
 from schemas.events import Reason
 
 # What the command line or the environment says wrong.
-OURS = (Invalid, KeyUnusable, SecretUnavailable, SettingInvalid, Unclear)
+OURS = (KeyUnusable, SecretUnavailable, SettingInvalid, Unclear)
 # What is not reached.
 THEIRS = (BusUnreachable, LookupError, PublishFailed, RegistryUnreachable)
 DOCUMENT = re.compile(r"documents\[(\d+)\]([\w.\[\]*@-]*?)(?=: |[;, ]|$)")
@@ -48,8 +48,10 @@ class PlainErrors(typer.Typer):
                 f"{missing}: it may have been done or not, look with tessera catalog get; "
                 "is the registrar up? try: tessera status"
             )
+        except Invalid as invalid:
+            _say("\n         ".join(map(str, invalid.problems)))
         except OURS as problem:
-            _say(str(problem).replace("; ", "\n         "))
+            _say(str(problem))
         except THEIRS as problem:
             _say(f"{problem}; is the stack up? try: tessera status")
         except KeyboardInterrupt:
@@ -234,8 +236,10 @@ def located(refused: RequestRefused, documents: Sequence[Placed]) -> str:
         document = documents[int(found[1])]
         return f"{document.where(part)}: {written(part)}".removesuffix(": ")
 
-    message = DOCUMENT.sub(place, refused.refusal.message)
-    if message == refused.refusal.message and (field := refused.refusal.field):
+    # One problem a line, as those that are found here.
+    told = refused.refusal.message.replace("; documents[", "\n         documents[")
+    message = DOCUMENT.sub(place, told)
+    if message == told and (field := refused.refusal.field):
         words = field.split(".")
         if words[0] == "documents" and len(words) > 1:
             parts: Place = tuple(int(each) if each.isdecimal() else each for each in words[2:])

@@ -164,13 +164,8 @@ def shared_replies(specs: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, s
     for segment, names in owners.items():
         for name in names if len(names) > 1 else ():
             others = " and ".join(sorted({*names} - {name}))
-            yield (
-                name,
-                (
-                    f"replies: {segment} is a reply topic of {others} already, and whoever shares one "
-                    "reads the other's answers"
-                ),
-            )
+            message = f"replies: {segment} is a reply topic of {others} already"
+            yield name, f"{message}, and whoever shares one reads the other's answers"
 
 
 def spec_of(kind: str, spec: dict[str, Any], under: Place = ("spec",)) -> Spec:

@@ -100,11 +100,8 @@ def _unshared(call: Call, kind: str, name: str, spec: Spec) -> None:
     """
     if kind != "tenant":
         return
-    specs = {
-        each: found.spec
-        for each in call.view.tenants
-        if (found := described(call.view, kind, each))
-    }
+    known = {each: described(call.view, kind, each) for each in call.view.tenants}
+    specs = {each: found.spec for each, found in known.items() if found}
     specs[name] = spec.model_dump(mode="json")
     if problem := dict(shared_replies(specs)).get(name):
         raise invalid(problem, "spec.replies")

@@ -55,7 +55,7 @@ def test_an_operator_makes_grants_and_finds(town: Town) -> None:
         assert json.loads(granted.stdout)["allow"] == ["QUERY", "USE"]
         told = town.run("effective", "alice", name)
         [line] = [each for each in told.stdout.splitlines() if each.startswith("QUERY")]
-        assert line.split(maxsplit=2)[1:] == ["yes", "QUERY on main is granted to alice"]
+        assert line.rstrip().split(maxsplit=2)[1:] == ["yes", "QUERY on main is granted to alice"]
         taken = town.run("revoke", "QUERY", "on", "main", "from", "alice", "--json")
         assert json.loads(taken.stdout)["allow"] == ["USE"]
 
@@ -167,7 +167,7 @@ def test_what_is_unclear_is_said_before_anybody_is_asked(
     (tmp_path / "x.yaml").write_text("kind: catalog\nnam: x\n")
     words, message = UNCLEAR[what]
     with pytest.raises(SystemExit) as ended:
-        app(args=[word.format(folder=tmp_path) for word in words], prog_name="tessera")
+        app(args=[word.replace("{folder}", str(tmp_path)) for word in words], prog_name="tessera")
     assert ended.value.code == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "unused.pem").exists()
