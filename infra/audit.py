@@ -133,7 +133,8 @@ def told(row: Mapping[str, Any]) -> Iterator[str]:
     who = row["principal"] or row["tenant"] or "nobody known"
     reason = f": {row['reason']}" if row["reason"] else ""
     named = f"{row['kind']} {row['name']}".strip()
-    yield f"{at:%Y-%m-%d %H:%M:%S}  {who}  {row['action']}  {named}  {row['outcome']}{reason}"
+    words = (f"{at:%Y-%m-%d %H:%M:%S}", who, row["action"], named, f"{row['outcome']}{reason}")
+    yield _visible("  ".join(words))
     if row["before"] is None and row["after"] is None:
         return
     changed = list(changes(row["before"], row["after"]))
@@ -147,7 +148,7 @@ def changes(before: str | None, after: str | None) -> Iterator[str]:
     old, new = (dict(_leaves(_read(text))) for text in (before, after))
     for place in [*old, *(place for place in new if place not in old)]:
         if old.get(place) != new.get(place) and place not in BOOKKEEPING:
-            label = f"{place}: " if place else ""
+            label = f"{_visible(place)}: " if place else ""
             yield f"{label}{_short(old.get(place))} -> {_short(new.get(place))}"
 
 
@@ -172,10 +173,15 @@ def _leaves(value: object, place: str = "") -> Iterator[tuple[str, object]]:
 def _short(value: object) -> str:
     if value is None:
         return "nothing"
-    text = value if isinstance(value, str) else json.dumps(value)
-    # One line each, whatever stands in it.
-    text = text if text.isprintable() else json.dumps(text)
+    text = _visible(value if isinstance(value, str) else json.dumps(value))
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
+
+
+def _visible(text: str) -> str:
+    """Returns a text with what would move a terminal's cursor, or worse, written out."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def instant(text: str) -> datetime:

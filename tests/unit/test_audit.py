@@ -109,6 +109,9 @@ def test_a_change_is_one_short_line_whatever_it_holds() -> None:
     [line] = changes(None, json.dumps({"comment": "\x1b[31m" + "long\n" * 500}))
     assert len(line) < 120
     assert line.isprintable()
+    [line] = told(audited(0, principal="\x1b[2Jé", reason="a\nb").to_avro())
+    assert "\\x1b[2Jé" in line
+    assert line.endswith("DONE: a\\nb")
     event = audited(0, after=json.dumps({f"f{n}": n for n in range(2 * MOST_CHANGES)}))
     lines = list(told(event.to_avro()))
     assert len(lines) == MOST_CHANGES + 2
