@@ -63,8 +63,10 @@ def read(action: str, body: str) -> tuple[Action, arguments.Arguments]:
         raise invalid(f"there is no action {action[:60]!r}; {nearest(action, ACTIONS)}", "action")
     try:
         said = json.loads(body)
+        # Half of a character can be written in JSON, but not be told to anybody.
+        json.dumps(said, ensure_ascii=False).encode()
     except (RecursionError, ValueError):
-        raise invalid("the body is no JSON", "body") from None
+        raise invalid("the body is no JSON, or holds what is no Unicode", "body") from None
     try:
         return found, found.arguments.model_validate(said)
     except ValidationError as failure:

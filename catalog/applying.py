@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from catalog.arguments import Apply
@@ -34,8 +34,11 @@ def apply(call: Call, wanted: Apply) -> Result:
     except Invalid as problem:
         raise refused(problem) from None
     _unchanged(call, steps, wanted)
+    made = {step.entry for step in steps if step.verb == "create"}
+    names = frozenset(name for kind, name in made if kind not in PRINCIPALS)
+    principals = frozenset(name for kind, name in made if kind in PRINCIPALS)
     for step in steps:
-        _permitted(call, step, {each.entry for each in steps if each.verb == "create"})
+        _permitted(call, step, names, principals)
     position = call.view.position
     if not wanted.dry_run:
         take(call, steps)
@@ -91,14 +94,12 @@ def _conflict(what: str) -> CatalogRefused:
     return CatalogRefused(Reason.CONFLICT, f"{what}: nothing was done; look at a new plan", "base")
 
 
-def _permitted(call: Call, step: Step, made: set[tuple[str, str]]) -> None:
+def _permitted(call: Call, step: Step, names: Collection[str], principals: Collection[str]) -> None:
     """Returns if the caller may take a step; what the plan makes is the caller's own.
 
     Raises:
         CatalogRefused: The caller may not; the field is the place in the documents.
     """
-    names = {name for kind, name in made if kind not in PRINCIPALS}
-    principals = {name for kind, name in made if kind in PRINCIPALS}
     for demand in _demands(call, step):
         own = principals if isinstance(demand, Governing) else names
         if demand.name in own:

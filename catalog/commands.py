@@ -49,6 +49,10 @@ DENIALS = frozenset(
 )
 # Of what a command names, in an audit.
 MOST_NAME = 300
+# Names come back in refusals, and documents may have much wrong with them.
+MOST_MESSAGE = 20_000
+# A request id stands in key and value of a reply, and in its audit.
+MOST_ID = 1000
 # A reply must fit its topic, compressed or not.
 MOST_REPLY_BYTES = 15 * 1024 * 1024
 
@@ -197,7 +201,10 @@ def _json(result: Result) -> str:
 
 
 def _refusal(refused: CatalogRefused) -> Refusal:
-    return Refusal(reason=refused.reason, message=refused.message, field=refused.field)
+    message, field = refused.message, refused.field
+    if len(message) > MOST_MESSAGE:
+        message = f"{message[:MOST_MESSAGE]} ..."
+    return Refusal(reason=refused.reason, message=message, field=field and field[:MOST_NAME])
 
 
 def _denial(

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from itertools import combinations
 
 from catalog.documents import ROOT_KIND, Document
 from catalog.picture import Picture, parent, without_version
@@ -27,6 +26,8 @@ from catalog.problems import (
 from catalog.steps import Step, principals_in, steps_of
 from schemas.kinds import EVERYONE, PRINCIPALS, ROOT, Grant, Version
 
+# How often the catalog is searched for what may be meant.
+MOST_SUGGESTED = 10
 # What a document says of an entry in the entry's own words, in this order.
 SAID = ("owner", "comment", "tags", "properties", "spec")
 
@@ -53,14 +54,19 @@ def plan(picture: Picture, documents: Sequence[Document]) -> tuple[Step, ...]:
             steps += steps_of(document, picture, made, ("documents", number))
         except Invalid as invalid:
             problems += invalid.problems
-    problems += [
-        Problem(second.place, f"{second.name} is said before, at {written(first.place)}")
-        for first, second in combinations([each for each in steps if each.verb == "key"], 2)
-        if first.name == second.name
-    ]
+    problems += _repeated(steps)
     if problems:
         raise Invalid(problems)
     return _ordered(steps)
+
+
+def _repeated(steps: Sequence[Step]) -> Iterator[Problem]:
+    """Yields keys that two documents want."""
+    first: dict[str, Step] = {}
+    for step in steps:
+        if step.verb == "key" and first.setdefault(step.name, step) is not step:
+            where = written(first[step.name].place)
+            yield Problem(step.place, f"key {step.name} is wanted before, at {where}")
 
 
 def digest(steps: Sequence[Step]) -> str:
@@ -100,11 +106,13 @@ def _missing(picture: Picture, documents: Sequence[Document]) -> Iterator[Proble
     known = {(each.kind, each.name) for each in documents} | picture.described.keys()
     principals = {name for kind, name in known if kind in PRINCIPALS} | {EVERYONE}
     others = {name for kind, name in known if kind not in PRINCIPALS} | {ROOT}
+    left = MOST_SUGGESTED
     for number, document in enumerate(documents):
         for place, name, principal in _named(document):
             there = principals if principal else others
             if name not in there:
-                meant, _, _ = nearest(name, there).partition("there are")
+                meant, _, _ = nearest(name, there if left > 0 else ()).partition("there are")
+                left -= 1
                 message = f"there is no {name} in the catalog or in the documents; {meant}"
                 yield Problem(("documents", number, *place), message.rstrip("; "))
 

@@ -27,6 +27,8 @@ KINDS: dict[str, type[Spec]] = {**OBJECTS, **CONTAINERS, **PRINCIPALS}
 ONE = re.compile(rf"{NAME}")
 TWO = re.compile(rf"{NAME}\.{NAME}")
 THREE = re.compile(rf"{NAME}\.{NAME}\.{NAME}")
+# Beyond this a word is no slip of the pen, and comparing it takes long.
+LONGEST_WORD = 100
 CHARACTERS = "letters, digits, _ and -, at most 100 of them, no - in front"
 
 
@@ -63,7 +65,7 @@ def written(place: Place) -> str:
 def nearest(word: str, known: Iterable[str]) -> str:
     """Returns which of the known words may be meant, and all of them."""
     listed = sorted(known)
-    found = difflib.get_close_matches(word, listed, 1)
+    found = difflib.get_close_matches(word, listed, 1) if len(word) <= LONGEST_WORD else []
     meant = f"did you mean {found[0]}? " if found else ""
     return f"{meant}there are: {', '.join(listed)}"
 

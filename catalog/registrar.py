@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from catalog.commands import Commands, Superseded
+from catalog.commands import MOST_ID, Commands, Superseded
 from catalog.store import Store
 from infra.bus import POLL_S, Encoded, Publisher, Record, fetch, partitions
 from infra.deadletters import bury
@@ -207,6 +207,9 @@ class Registrar:
             return [bury(record, GROUP, DeadLetterCause.UNREADABLE, str(problem))]
         except SchemaMissing as problem:
             return [bury(record, GROUP, DeadLetterCause.SCHEMA_UNKNOWN, str(problem))]
+        if len(wanted.request_id) > MOST_ID:
+            said_of_it = f"a request id has at most {MOST_ID} characters"
+            return [bury(record, GROUP, DeadLetterCause.UNREADABLE, said_of_it)]
         try:
             said = await asyncio.to_thread(commands.answer, wanted, record, now())
         except BROKEN:

@@ -12,7 +12,7 @@ from catalog.store import Store
 from infra.signing import Signer, generate
 from infra.telemetry import now
 from schemas.events import AuditOutcome, AuditRecorded, Reason
-from tests.catalog.commanding import Office, endpoint, told, wanted
+from tests.catalog.commanding import CODEC, Office, endpoint, told, wanted
 
 pytestmark = pytest.mark.stack
 
@@ -349,3 +349,25 @@ def test_a_connection_is_named_only_by_whoever_may_use_it(office: Office) -> Non
     assert office.ask("create", "alice", **wants).reason is Reason.PRIVILEGE_MISSING
     office.ask("revoke", privileges=["USE"], securable="main.default.out", principal="alice")
     assert office.ask("create", "alice", **wants).result["owner"] == "alice"
+
+
+HOSTILE: dict[str, str] = {
+    "a deep body": '{"name": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "a list": "[]",
+    "a long name": '{"name": "' + "x" * 1_000_000 + '"}',
+    "a NUL": '{"name": "main.\\u0000"}',
+    "a number": "1e999",
+    "half a character": '{"name": "\\ud800"}',
+    "no JSON": "{",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("action", ["get", "update", "delete", "tag", "apply", "search", "\0"])
+def test_whatever_stands_in_a_command_its_answer_can_be_told(
+    office: Office, what: str, action: str
+) -> None:
+    command = replace(wanted(action), body=HOSTILE[what])
+    for each in office.carried_out(command, office.signers["root"]):
+        assert len(CODEC.encode(each.event)) < 100_000

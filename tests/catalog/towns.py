@@ -53,6 +53,7 @@ class Town:
             "CATALOG_FIRST_KEY": f"file:{self.key}",
             "CATALOG_SEED": str(seed),
             "CLIENT_KEY": f"file:{self.key}",
+            "CLIENT_PRINCIPAL": "",
             "CLIENT_TENANT": self.tenant,
             "POSTGRES_DATABASE": postgres.database,
         }
