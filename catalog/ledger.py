@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from catalog import outbox
 from catalog.entries import Entry
 from catalog.refusals import CatalogRefused
 from catalog.shapes import written
-from catalog.tables import CLOCK, OUTBOX
+from catalog.tables import CLOCK
 from schemas.events import AuditOutcome, AuditRecorded, CatalogChanged, Event, Reason
 from schemas.topics import AUDIT_RECORDED, CATALOG_CHANGED, Topic
 
@@ -59,7 +59,7 @@ class Ledger:
         self.actor = actor
         self.changes: list[CatalogChanged] = []
         self.connection = connection
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[outbox.Row] = []
         # Whoever holds this row commits before the next one reads it: positions are in commit
         # order and, since it is written in the same transaction, without gaps.
         clock = select(CLOCK.c.position).with_for_update()
@@ -143,5 +143,5 @@ class Ledger:
 
     def _write(self) -> None:
         if self._rows:
-            self.connection.execute(insert(OUTBOX), self._rows)
+            outbox.put(self.connection, self._rows)
             self._rows = []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, select, text
 
 from catalog.tables import OUTBOX
 from schemas.events import Event
@@ -20,6 +21,13 @@ PAYLOADS: dict[str, TypeAdapter[Any]] = {
     topic.name: TypeAdapter(topic.event) for topic in PUBLISHED
 }
 
+# Two arrays and one statement: a transaction may tell of hundreds of thousands.
+PUT = text(
+    "INSERT INTO outbox (topic, payload) SELECT topic, payload "
+    "FROM unnest(CAST(:topics AS text[]), CAST(:payloads AS text[])) "
+    "WITH ORDINALITY AS told (topic, payload, place) ORDER BY place"
+)
+
 ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 8 * 1024 * 1024
 
@@ -31,9 +39,22 @@ class Waiting(NamedTuple):
     outgoing: Outgoing
 
 
-def row(topic: Topic[E], event: E) -> dict[str, Any]:
+class Row(NamedTuple):
+    """An event as it lies in the table."""
+
+    topic: str
+    payload: str
+
+
+def row(topic: Topic[E], event: E) -> Row:
     """Returns an event as a row."""
-    return {"topic": topic.name, "payload": PAYLOADS[topic.name].dump_json(event).decode()}
+    return Row(topic.name, PAYLOADS[topic.name].dump_json(event).decode())
+
+
+def put(connection: Connection, rows: Sequence[Row]) -> None:
+    """Adds rows, in their order."""
+    topics, payloads = zip(*rows, strict=True)
+    connection.execute(PUT, {"topics": list(topics), "payloads": list(payloads)})
 
 
 def waiting(connection: Connection) -> list[Waiting]:

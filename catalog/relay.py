@@ -84,7 +84,7 @@ class Relay:
         listener = Listener(self._store.engine, CHANNEL)
         writer = Transactions(self._kafka, TRANSACTIONAL_ID, stop)
         try:
-            self._start(writer)
+            self._start(writer, stop)
             while not stop.is_set():
                 if not self._publish_next(writer):
                     self.ready.set()
@@ -96,14 +96,14 @@ class Relay:
             self.ready.clear()
             listener.close()
 
-    def _start(self, writer: Transactions) -> None:
+    def _start(self, writer: Transactions, stop: threading.Event) -> None:
         make_topics(self._admin, list(PUBLISHED))
         writer.begin()
         # What waits is told first, so that only what was lost remains to be told twice.
         while self._publish_next(writer):
             pass
         self._topic_id = self._identity()
-        known = told.read(self._kafka, self._codec, self._registry)
+        known = told.read(self._kafka, self._codec, self._registry, stop)
         snapshot = self._store.snapshot()
         self._prepare(snapshot.entries)
         missing = list(told.differences(snapshot, known, now()))

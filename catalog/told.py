@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +11,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from catalog.store import Snapshot
+from catalog.transactions import Stopped
 from infra.bus import BATCH, POLL_S
 from infra.registry import Registry
 from infra.settings import KafkaSettings
@@ -77,10 +79,11 @@ def _ahead(how: str) -> TopicAhead:
     )
 
 
-def read(kafka: KafkaSettings, codec: Codec, registry: Registry) -> Told:
+def read(kafka: KafkaSettings, codec: Codec, registry: Registry, stop: threading.Event) -> Told:
     """Returns what the topic says up to its end; blocks.
 
     Raises:
+        Stopped: The broker did not answer before the stop.
         KafkaException: The broker does not answer, or there is no such topic.
         RegistryUnreachable: A writer's schema is not known here, and the registry is silent.
     """
@@ -99,7 +102,8 @@ def read(kafka: KafkaSettings, codec: Codec, registry: Registry) -> Told:
     try:
         consumer.assign([TopicPartition(CATALOG_CHANGED.name, 0, OFFSET_BEGINNING)])
         while _read_on(consumer, told, codec, registry):
-            pass
+            if stop.is_set():
+                raise Stopped
     finally:
         consumer.close()
     return told

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 # Where one is connected before there is a database of one's own.
 MAINTENANCE = "postgres"
 CONNECT_S = 10
+# Who stands still in the middle of a transaction must not keep others from theirs for ever.
+OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=60s"
 
 
 def connect(settings: PostgresSettings) -> Engine:
@@ -47,7 +49,7 @@ def _engine(settings: PostgresSettings, database: str) -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
         json_serializer=lambda value: json.dumps(value, ensure_ascii=False, allow_nan=False),
-        connect_args={"connect_timeout": CONNECT_S, "options": "-c timezone=UTC"},
+        connect_args={"connect_timeout": CONNECT_S, "options": OPTIONS},
     )
 
     @event.listens_for(engine, "do_connect")

@@ -11,6 +11,7 @@ BENCHES: dict[str, str] = {
     "lake": "tests.bench.lake",
     "lineage": "tests.bench.lineage",
     "spine": "tests.bench.spine",
+    "store": "tests.bench.store",
 }
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ class Running:
         """Whether it has ended."""
         return not self._thread.is_alive()
 
-    def ready(self) -> None:
+    def ready(self, timeout: float = 60) -> None:
         """Returns when it is ready."""
 
         def is_ready() -> bool:
             assert self.failure is None, self.failure
             return self.relay.ready.is_set()
 
-        eventually(is_ready, what="readiness of the relay")
+        eventually(is_ready, timeout, "readiness of the relay")
 
     def close(self) -> None:
         """Ends it."""

@@ -14,6 +14,7 @@ from catalog.store import CatalogRefused, Change, Store
 from catalog.told import TopicAhead
 from catalog.transactions import WriterLost
 from infra.settings import PostgresSettings
+from infra.stack.local import LocalStack
 from schemas.events import CatalogChanged, LineageEdge, LineageRecorded
 from schemas.topics import (
     AUDIT_RECORDED,
@@ -155,6 +156,18 @@ def moved(store: Store, done: threading.Event) -> Callable[[], bool]:
 
     before = first()
     return lambda: done.is_set() or first() != before
+
+
+def test_a_relay_outlives_the_broker(stack: LocalStack, bus: Bus, store: Store) -> None:
+    begun(store)
+    with relaying(bus, store) as running:
+        comment(store, 20)
+        stack.kill("kafka")
+        comment(store, 20, start=20)
+        eventually(lambda: not store.waiting(), 120, "an empty outbox")
+        assert running.failure is None
+        stack.wait_ready(["kafka", "registry"])
+    assert on_topic(bus) == live(store)
 
 
 def test_of_two_relays_the_first_is_fenced_and_ends(bus: Bus, store: Store) -> None:
