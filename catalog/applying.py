@@ -28,9 +28,10 @@ def apply(call: Call, wanted: Apply) -> Result:
     All of it or nothing. With the position and the digest of a plan, only what that plan said.
     """
     documents = documents_of(wanted.documents)
-    picture = Picture.of(call.view.entries())
+    # What the caller may not see is as if it were not there, save that principals can be named.
+    picture = Picture.of(call.shown())
     try:
-        steps = plan(picture, documents)
+        steps = plan(picture, documents, call.view.principals.keys())
     except Invalid as problem:
         raise refused(problem) from None
     _unchanged(call, steps, wanted)

@@ -22,7 +22,7 @@ from schemas.topics import CATALOG_WANTED, REPLY
 
 T = TypeVar("T")
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

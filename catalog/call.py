@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from catalog.authority import Demand, Need, body_of, described, governs, may_see
 from catalog.change import Change
 from catalog.documents import ROOT_KIND
 from catalog.ledger import Actor
+from catalog.picture import Entry, without_version
 from catalog.problems import KINDS, Invalid, kind_problem, nearest
 from catalog.refusals import CatalogRefused, invalid
 from infra.catalog import CatalogView
@@ -58,6 +59,21 @@ class Call:
     def sees(self, kind: str, name: str) -> bool:
         """Returns whether the caller may know that an entry is there."""
         return may_see(self.view, self.actor.principal, kind, name)
+
+    def shown(self) -> Iterator[Entry]:
+        """Yields the entries that the caller may read: grants where it manages, keys it governs."""
+        return (entry for entry in self.view.entries() if self._shows(*entry[:2]))
+
+    def _shows(self, kind: str, name: str) -> bool:
+        if kind == "grant":
+            return self.holds(Privilege.MANAGE, name.partition("/")[0])
+        if kind == "version":
+            return self.holds(Privilege.BROWSE, without_version(name))
+        if kind == "key":
+            key = self.view.keys.get(name)
+            owner = key.principal if key else ""
+            return owner == self.actor.principal or self.governs(owner)
+        return self.sees(kind, name)
 
     def holds(self, privilege: Privilege, name: str) -> bool:
         """Returns whether the caller holds a privilege on something in the hierarchy."""

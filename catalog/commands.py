@@ -87,11 +87,14 @@ class Commands:
         store: The catalog.
         view: What it says; kept up to date here.
         position: Of the last change in the view.
+
+    Attributes:
+        view: What the catalog says after the last command.
     """
 
     def __init__(self, store: Store, view: CatalogView, position: int) -> None:
         self._store = store
-        self._view = view
+        self.view = view
         self._position = position
 
     def answer(self, wanted: CatalogWanted, record: Record, now: datetime) -> list[Outgoing]:
@@ -102,11 +105,11 @@ class Commands:
             OperationalError: The database does not answer; the command may be done or not.
         """
         asked = Commanded.of(wanted, record)
-        if refusal := unproven(asked, self._view, now):
+        if refusal := unproven(asked, self.view, now):
             outcome, said = Outcome(refusal=refusal), claim(asked.signed)
         else:
             outcome, said = self._outcome(asked, record, now), None
-        who = wanted.principal if said is not None else identity(asked, self._view)
+        who = wanted.principal if said is not None else identity(asked, self.view)
         replied = InferenceReplied(
             request_id=wanted.request_id,
             refusal=outcome.refusal,
@@ -131,11 +134,11 @@ class Commands:
 
     def _outcome(self, asked: Commanded, record: Record, now: datetime) -> Outcome:
         """Does what a proven command wants."""
-        if refusal := unanswerable(asked, self._view, now):
+        if refusal := unanswerable(asked, self.view, now):
             return Outcome(refusal=refusal)
         wanted = asked.wanted
         actor = Actor(
-            principal=identity(asked, self._view),
+            principal=identity(asked, self.view),
             tenant=wanted.tenant,
             key_id=asked.signed.key_id if asked.signed else None,
             request_id=wanted.request_id,
@@ -148,7 +151,7 @@ class Commands:
                 return self._changed(wanted, actor, action, arguments)
             if refusal := late(wanted, now):
                 return Outcome(refusal=refusal)
-            call = Call(self._view, actor, self._store.engine)
+            call = Call(self.view, actor, self._store.engine)
             return Outcome(_json(action.run(call, arguments)))
         except CatalogRefused as refused:
             return Outcome(refusal=_refusal(refused))
@@ -163,7 +166,7 @@ class Commands:
                     return Outcome.read(before)
                 if refusal := late(wanted, actor.at):
                     return Outcome(refusal=refusal)
-                call = Call(self._view, actor, self._store.engine, change)
+                call = Call(self.view, actor, self._store.engine, change)
                 outcome = Outcome(_json(action.run(call, arguments)))
                 if change.changes and change.changes[0].position != self._position + 1:
                     raise Superseded("another process has changed the catalog")
@@ -176,13 +179,13 @@ class Commands:
                 change.reply(wanted.request_id, outcome.written())
             return outcome
         for changed in changes:
-            self._view.apply(changed)
+            self.view.apply(changed)
             self._position = changed.position
         return outcome
 
     def _to_caller(self, wanted: CatalogWanted, replied: InferenceReplied) -> list[Outgoing]:
         """Returns the reply, to the tenant's own topic if the command names another's."""
-        tenant = self._view.tenants.get(wanted.tenant)
+        tenant = self.view.tenants.get(wanted.tenant)
         if tenant is None:
             return []
         own = wanted.reply_to in tenant.reply_topics

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from catalog.documents import ROOT_KIND, Document
@@ -32,15 +32,22 @@ MOST_SUGGESTED = 10
 SAID = ("owner", "comment", "tags", "properties", "spec")
 
 
-def plan(picture: Picture, documents: Sequence[Document]) -> tuple[Step, ...]:
+def plan(
+    picture: Picture, documents: Sequence[Document], known: Collection[str] = ()
+) -> tuple[Step, ...]:
     """Returns the steps that make the catalog as the documents say.
+
+    Args:
+        picture: The catalog, as far as it may be seen.
+        documents: What it shall be like.
+        known: Principals that are there and not in the picture.
 
     Raises:
         Invalid: The documents contradict each other, the catalog, or name what there is not.
     """
     problems = [
         *_clashes(picture, documents),
-        *_missing(picture, documents),
+        *_missing(picture, documents, known),
         *_overheard(picture, documents),
     ]
     made = {
@@ -101,7 +108,9 @@ def _overheard(picture: Picture, documents: Sequence[Document]) -> Iterator[Prob
             yield Problem(places[name], problem)
 
 
-def _missing(picture: Picture, documents: Sequence[Document]) -> Iterator[Problem]:
+def _missing(
+    picture: Picture, documents: Sequence[Document], unseen: Collection[str]
+) -> Iterator[Problem]:
     """Yields what documents name and neither they nor the catalog have."""
     known = {(each.kind, each.name) for each in documents} | picture.described.keys()
     principals = {name for kind, name in known if kind in PRINCIPALS} | {EVERYONE}
@@ -110,7 +119,7 @@ def _missing(picture: Picture, documents: Sequence[Document]) -> Iterator[Proble
     for number, document in enumerate(documents):
         for place, name, principal in _named(document):
             there = principals if principal else others
-            if name not in there:
+            if name not in there and not (principal and name in unseen):
                 meant, _, _ = nearest(name, there if left > 0 else ()).partition("there are")
                 left -= 1
                 message = f"there is no {name} in the catalog or in the documents; {meant}"

@@ -158,7 +158,7 @@ def export(call: Call, wanted: Export) -> Result:
     Grants are part of what the caller manages; so are the keys of principals.
     """
     picture = Picture.of(
-        entry for entry in call.view.entries() if _exportable(call, entry, wanted.prefix)
+        entry for entry in call.shown() if entry[0] not in KINDS or begins(entry[1], wanted.prefix)
     )
     names = [(kind, name) for kind, name, _ in picture.named()]
     if not wanted.prefix and picture.grants.get(ROOT):
@@ -170,15 +170,3 @@ def export(call: Call, wanted: Export) -> Result:
         "position": call.view.position,
         "documents": [each.model_dump(mode="json", exclude_unset=True) for each in documents],
     }
-
-
-def _exportable(call: Call, entry: tuple[str, str, int, str], prefix: str) -> bool:
-    kind, name, _, _ = entry
-    if kind == "grant":
-        return call.holds(Privilege.MANAGE, name.partition("/")[0])
-    if kind == "version":
-        return call.holds(Privilege.BROWSE, name.partition("@")[0])
-    if kind == "key":
-        owner = call.view.keys[name].principal
-        return owner == call.actor.principal or call.governs(owner)
-    return begins(name, prefix) and call.sees(kind, name)

@@ -180,6 +180,23 @@ def test_a_plan_takes_what_its_steps_take(office: Office) -> None:
     assert refused.field == "documents.2"
 
 
+def test_a_plan_tells_nothing_of_what_its_caller_may_not_see(office: Office) -> None:
+    office.ask("apply", documents=said(TEAM)).result  # noqa: B018
+    office.hire("alice")
+    office.ask("grant", privileges=["USE", "CREATE"], securable="main", principal="alice").result  # noqa: B018
+    there = "kind: catalog\nname: shop\ncomment: ''\n"
+    for text in (there, there.replace("shop", "gone")):
+        refused = office.ask("apply", "alice", documents=said(text), dry_run=True).refusal
+        assert refused.message.startswith("CREATE on * is missing")
+    named = "kind: schema\nname: main.own\n---\nkind: endpoint\nname: main.own.e\n"
+    spec = "spec: {routes: [{name: r, pool: p, model: m, entity: shop.lab.judg}]}\n"
+    refused = office.ask("apply", "alice", documents=said(named + spec)).refusal
+    assert "there is no shop.lab.judg in" in refused.message
+    assert "did you mean" not in refused.message
+    shared = "kind: schema\nname: main.own\ngrants: {bot: [USE]}\n"
+    assert office.ask("apply", "alice", documents=said(shared)).result["applied"]
+
+
 def test_a_command_to_apply_that_comes_twice_is_done_once(office: Office) -> None:
     command = wanted("apply", documents=said(TEAM))
     first = office.send(command, office.signers["root"]).result

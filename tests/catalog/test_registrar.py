@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,17 @@ from infra.bus import Record
 from infra.settings import PostgresSettings
 from infra.signing import Signer, generate
 from infra.sql import connect
-from schemas.events import AuditOutcome, CatalogWanted, Reason
+from schemas.events import AuditOutcome, CatalogWanted, DeadLetterCause, Reason
 from schemas.topics import (
     AUDIT_RECORDED,
     CATALOG_CHANGED,
     CATALOG_WANTED,
     DEAD_LETTERS,
+    REPLY,
     TOPICS,
 )
-from tests.catalog.commanding import told
+from tests.catalog.commanding import told, wanted
+from tests.catalog.relaying import gone
 from tests.catalog.towns import Town, begun
 from tests.harness import Bus, Process, eventually, unique
 
@@ -180,3 +183,58 @@ def dump(postgres: PostgresSettings) -> bytes:
         ]
     engine.dispose()
     return "".join(rows).encode()
+
+
+def test_a_surprise_is_buried_and_told_and_the_next_command_answered(town: Town) -> None:
+    with town.registrar():
+        town.result("list")
+        rename(town.postgres, "command", "command_away")
+        command = town.want("create", kind="catalog", name="surprise")
+        refusal = town.reply(command).refusal
+        assert refusal is not None
+        assert refusal.reason is Reason.PROVIDER_FAILED
+        assert "nothing of it was done" in refusal.message
+        [letter] = [
+            each
+            for each in town.bus.events(DEAD_LETTERS)
+            if each.value and command.request_id.encode() in each.value
+        ]
+        assert (letter.processor, letter.cause) == ("catalog", DeadLetterCause.STEP_FAILED)
+        rename(town.postgres, "command_away", "command")
+        assert town.result("create", kind="catalog", name="surprise")["owner"] == "operator"
+
+
+def rename(postgres: PostgresSettings, before: str, after: str) -> None:
+    engine = connect(postgres)
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {before} RENAME TO {after}"))
+    engine.dispose()
+
+
+def test_without_its_database_the_process_ends_and_starts_anew(town: Town) -> None:
+    with town.registrar() as process:
+        town.result("list")
+        engine = connect(town.postgres.model_copy(update={"database": "postgres"}))
+        ended = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :database"
+        )
+        with engine.begin() as connection:
+            connection.execute(ended, {"database": town.postgres.database})
+        engine.dispose()
+        assert process.child.wait(30) != 0
+        process.start()
+        process.ready()
+        assert town.result("create", kind="catalog", name="later")["owner"] == "operator"
+
+
+def test_a_reply_that_nobody_can_hear_holds_nothing_up(town: Town) -> None:
+    with town.registrar():
+        deaf = unique("deaf")
+        town.result("create", kind="tenant", name=deaf)
+        town.result("create", kind="user", name=f"{deaf}-ann", spec={"tenant": deaf})
+        signer = Signer(generate())
+        town.result("key-create", principal=f"{deaf}-ann", public_key=told(signer))
+        gone(town.bus, REPLY.member(deaf))
+        town.send(wanted("list", "", deaf), signer)
+        town.send(replace(wanted("list", "", deaf), request_id="x" * 2000), signer)
+        assert town.result("list")["entries"]
