@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,11 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from infra.bus import Record
 from infra.catalog import CatalogView
 from infra.follow import CatalogLost, follow
 from infra.provision import provision
 from infra.registry import Reader, Registry
 from infra.stack.local import LocalStack
-from infra.tail import BEGINNING, Tail, TailBroken
 from infra.telemetry import now
 from schemas.events import CatalogChanged, InferenceRequested, Message, Reason, Role, Sampling
 from schemas.kinds import Grant, Privilege
@@ -40,7 +37,7 @@ from schemas.topics import (
     REQUEST_CANCELLED,
     Topic,
 )
-from streams.client import Client, RepliesLost, RequestRefused
+from streams.client import Client, RequestRefused
 from tests.broker.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.harness import Bus, Process, eventually, running, soon, unique
@@ -351,55 +348,3 @@ def test_the_recorder_decides_nothing_and_needs_no_catalog(fresh: Bus, tmp_path:
         tmp_path / "log",
     )
     assert "there is no topic catalog.changed.v1: run provisioning first" in ended(process)
-
-
-async def test_a_client_that_can_hear_no_more_replies_says_so(fresh: Bus) -> None:
-    topic = REPLY.member("client")
-    fresh.put(topic.name, b"earlier", b"reply")
-    fresh.settle()
-    async with Client(
-        tenant="client", kafka=fresh.kafka, registry=fresh.registry_settings
-    ) as client:
-        asked = asyncio.create_task(client.chat(ECHO, "hello", timeout=100))
-        await asyncio.to_thread(gone, fresh, topic)
-        fresh.make(topic)
-        with pytest.raises(RepliesLost, match=r"reply\.v1\.client"):
-            await asked
-        with pytest.raises(RepliesLost):
-            await client.chat(ECHO, "hello")
-
-
-async def test_a_tail_that_missed_records_says_so(own: Bus) -> None:
-    topic = replace(REQUEST_CANCELLED, name=unique("tail"))
-    own.make(topic)
-    for _ in range(10):
-        own.put(topic.name, b"key", b"value")
-    own.settle()
-    heard: list[Record] = []
-    errors: list[BaseException] = []
-    complete = asyncio.Event()
-    tail = Tail(
-        own.kafka,
-        [topic.name],
-        BEGINNING,
-        heard.extend,
-        unique("tail"),
-        fail=errors.append,
-        caught_up=complete.set,
-    )
-    await tail.start()
-    await asyncio.wait_for(complete.wait(), 30)
-    assert [each.offset for each in heard] == list(range(10))
-
-    async def broken() -> object:
-        return errors
-
-    await asyncio.to_thread(gone, own, topic)
-    own.make(topic)
-    own.put(topic.name, b"key", b"value")
-    own.settle()
-    await soon(broken, 60, "the end of the tail")
-    await tail.close()
-    [error] = errors
-    assert isinstance(error, TailBroken)
-    assert topic.name in str(error)

@@ -1,0 +1,76 @@
+"""What reads without a group: all that lies there, and a word when something may be missing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from infra.bus import Record
+from infra.tail import BEGINNING, Tail, TailBroken
+from schemas.topics import REPLY, REQUEST_CANCELLED, Topic
+from streams.client import Client, RepliesLost
+from tests.harness import Bus, eventually, soon, unique
+from tests.seed import changes, publish
+
+pytestmark = pytest.mark.stack
+
+
+def made_anew(bus: Bus, topic: Topic[Any]) -> None:
+    """Deletes a topic and makes an empty one of its name."""
+    bus.admin.delete_topics([topic.name])[topic.name].result(30)
+    eventually(lambda: topic.name not in bus.admin.list_topics(timeout=30).topics)
+    bus.make(topic)
+
+
+async def test_a_tail_from_the_beginning_tells_when_it_has_all_and_when_it_missed_some(
+    bus: Bus,
+) -> None:
+    topic = replace(REQUEST_CANCELLED, name=unique("tail"))
+    bus.make(topic)
+    for _ in range(10):
+        bus.put(topic.name, b"key", b"value")
+    bus.settle()
+    heard: list[Record] = []
+    errors: list[BaseException] = []
+    complete = asyncio.Event()
+    tail = Tail(
+        bus.kafka,
+        [topic.name],
+        BEGINNING,
+        heard.extend,
+        unique("tail"),
+        fail=errors.append,
+        caught_up=complete.set,
+    )
+    await tail.start()
+    await asyncio.wait_for(complete.wait(), 30)
+    assert [each.offset for each in heard] == list(range(10))
+
+    async def broken() -> object:
+        return errors
+
+    await asyncio.to_thread(made_anew, bus, topic)
+    await soon(broken, 60, "the end of the tail")
+    await tail.close()
+    [error] = errors
+    assert isinstance(error, TailBroken)
+    assert topic.name in str(error)
+
+
+async def test_a_client_that_can_hear_no_more_replies_says_so(bus: Bus) -> None:
+    tenant = unique("deaf")
+    topic = REPLY.member(tenant)
+    publish(bus, *changes([{"kind": "tenant", "name": tenant}]))
+    for number in range(50):
+        bus.put(topic.name, str(number).encode(), b"earlier")
+    bus.settle()
+    async with Client(tenant=tenant, kafka=bus.kafka, registry=bus.registry_settings) as client:
+        asked = asyncio.create_task(client.chat("main.tests.vllm", "hello", timeout=100))
+        await asyncio.to_thread(made_anew, bus, topic)
+        with pytest.raises(RepliesLost, match=tenant):
+            await asked
+        with pytest.raises(RepliesLost):
+            await client.chat("main.tests.vllm", "hello")
