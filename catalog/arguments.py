@@ -1,4 +1,4 @@
-"""The arguments of each action, as they stand in the body of a command. Nothing unknown is taken."""
+"""The arguments of each action: the body of a command. Nothing unknown is taken."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Naming(Shape):
 class Alias(Naming, Arguments):
     """Names of versions: those to set with their numbers, those to take away."""
 
-    set: dict[Name, int] = {}
+    set: dict[Name, int] = Field(default_factory=dict)
     unset: tuple[Name, ...] = ()
     etag: str | None = None
 
@@ -69,9 +69,9 @@ class Create(Arguments):
     name: Text
     owner: Name | None = None
     comment: str = ""
-    tags: dict[str, str] = {}
-    properties: dict[str, str] = {}
-    spec: dict[str, Any] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
+    properties: dict[str, str] = Field(default_factory=dict)
+    spec: dict[str, Any] = Field(default_factory=dict)
 
 
 class Delete(Naming, Arguments):
@@ -152,7 +152,7 @@ class Search(Asking):
 class Tag(Naming, Arguments):
     """Tags: those to set with their values, those to take away."""
 
-    set: dict[str, str] = {}
+    set: dict[str, str] = Field(default_factory=dict)
     unset: tuple[str, ...] = ()
     etag: str | None = None
 

@@ -77,7 +77,7 @@ async def register() -> None:
         relay = Relay(store, kafka, codec, registry)
         registrar.beside("relay", relay.run)
         registrar.beside("lineage", Ingest(store.engine, kafka, registry).run)
-        await registrar.run(commands, relay.ready)
+        await registrar.run(commands, relay.ready, lambda: not store.waiting())
     finally:
         await registrar.close()
         await publisher.close()

@@ -37,6 +37,8 @@ MOST_COMMANDS = 100
 # Any number, as long as all registrars of one database take the same.
 LOCK = 0x7E55E8A
 LOCK_EVERY_S = 1.0
+# How long what was changed may take to be published, and loops to end.
+DRAIN_S = 10.0
 
 # What ends the process: the database or another registrar is to blame, and not the command.
 BROKEN = (InterfaceError, OperationalError, Superseded)
@@ -84,7 +86,6 @@ class Registrar:
         publisher: Takes replies, audits and dead letters.
         reader: Decodes commands.
         lock: Held by this process.
-        loops: What runs beside the commands, by name.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class Registrar:
         self._lock = lock
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
-        self._stop = threading.Event()
+        # Commands end first, so that what they changed is still published.
+        self._stop, self._end = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         client_id = f"{GROUP}-{os.uname().nodename}-{os.getpid()}"
         self._consumer = Consumer(_settings(kafka, client_id))
@@ -132,7 +134,7 @@ class Registrar:
 
         def run() -> None:
             try:
-                loop(self._stop)
+                loop(self._end)
             # Whatever ends a loop must end the process: nobody would do its work any more.
             except Exception as error:  # noqa: BLE001
                 self._loop.call_soon_threadsafe(self._fail, name, error)
@@ -141,12 +143,15 @@ class Registrar:
         self._threads.append(thread)
         thread.start()
 
-    async def run(self, commands: Commands, caught_up: threading.Event) -> None:
+    async def run(
+        self, commands: Commands, caught_up: threading.Event, idle: Callable[[], bool]
+    ) -> None:
         """Takes commands until SIGTERM or SIGINT, then ends in good order.
 
         Args:
             commands: Carries them out.
             caught_up: Set when the bus knows what the catalog says; only then commands are taken.
+            idle: Whether nothing is left to be published; blocks.
 
         Raises:
             Exception: What ended one of the loops; the process must end non-zero.
@@ -167,8 +172,10 @@ class Registrar:
                 await each
             except Exception as error:  # noqa: BLE001 - told below, after the rest has ended.
                 self._fail("commands", error)
+        await self._drained(idle)
+        self._end.set()
         for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, DRAIN_S)
         await asyncio.to_thread(self._consumer.close)
         if self._failed.done():
             self._failed.result()
@@ -182,6 +189,14 @@ class Registrar:
         if not self._failed.done():
             log.error("loop failed", loop=name, error=described(error))
             self._failed.set_exception(error)
+
+    async def _drained(self, idle: Callable[[], bool]) -> None:
+        """Returns when all is published, or nobody can publish it, or in time."""
+        until = self._loop.time() + DRAIN_S
+        while not self._failed.done() and self._loop.time() < until:
+            if await asyncio.to_thread(idle):
+                return
+            await asyncio.sleep(POLL_S)
 
     async def _watch(self) -> None:
         while not self.stopping:

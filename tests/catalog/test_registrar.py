@@ -238,3 +238,11 @@ def test_a_reply_that_nobody_can_hear_holds_nothing_up(town: Town) -> None:
         town.send(wanted("list", "", deaf), signer)
         town.send(replace(wanted("list", "", deaf), request_id="x" * 2000), signer)
         assert town.result("list")["entries"]
+
+
+def test_what_was_changed_is_published_before_the_process_ends(town: Town) -> None:
+    with town.registrar() as process:
+        documents = [{"kind": "catalog", "name": f"c{number}"} for number in range(500)]
+        town.reply(town.want("apply", documents=documents))
+        assert process.stop() == 0
+        assert len(changes(town)) == 501
