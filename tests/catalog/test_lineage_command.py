@@ -14,7 +14,7 @@ from schemas.events import InferenceRecorded, Outcome
 from schemas.topics import CATALOG_CHANGED, INFERENCE_RECORDED, LINEAGE_RECORDED
 from tests.catalog.lineage_graphs import NOON, edge, told
 from tests.catalog.relaying import anew
-from tests.catalog.test_registrar import Town
+from tests.catalog.towns import Town
 from tests.harness import Bus, eventually
 
 pytestmark = pytest.mark.stack
