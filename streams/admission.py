@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -45,6 +45,10 @@ class Mark(NamedTuple):
 
     name: bytes
     until: int
+
+
+# With the offset of the record that each is of.
+Marks = Sequence[tuple[int, Mark]]
 
 
 @dataclass(slots=True)
@@ -79,10 +83,26 @@ class Memory:
 
 
 class Admission(Steps):
-    """Work that decides on requests: hands the step what is asked, and by whom as it is claimed."""
+    """Work that decides on requests: hands the step what is asked, and by whom as it is claimed.
 
-    def __init__(self, topic: Topic[Any], step: Step, runtime: Runtime, fail: Fail) -> None:
+    Args:
+        topic: Where requests come from.
+        step: Decides on what was ``Asked``.
+        runtime: What the process has at hand.
+        fail: Ends the process.
+        read: Reads the marks of records on the log.
+    """
+
+    def __init__(
+        self,
+        topic: Topic[Any],
+        step: Step,
+        runtime: Runtime,
+        fail: Fail,
+        read: Callable[[KafkaSettings, Record, int, int], Marks] | None = None,
+    ) -> None:
         super().__init__(topic, step, runtime, fail)
+        self._read = read or recall
         self._memories: dict[int, Memory] = {}
 
     async def _given(self, taken: Taken) -> Asked:
@@ -133,7 +153,9 @@ class Admission(Steps):
         began, now_s = time.monotonic(), int(time.time())
         longest = self._runtime.view.limits.max_deadline_ms // 1000 + 1
         since = (now_s - longest - KEPT_S - SKEW_S) * 1000
-        found = await asyncio.to_thread(recall, self._runtime.kafka, record, since, memory.end or 0)
+        found = await asyncio.to_thread(
+            self._read, self._runtime.kafka, record, since, memory.end or 0
+        )
         count = 0
         for offset, mark in found:
             if self._worth_keeping(mark, now_s):
@@ -156,9 +178,7 @@ def marks(record: Record, signed: Signature) -> Iterator[Mark]:
         yield Mark(_digest([*parts, came_from]), until)
 
 
-def recall(
-    kafka: KafkaSettings, record: Record, since_ms: int, known: int
-) -> list[tuple[int, Mark]]:
+def recall(kafka: KafkaSettings, record: Record, since_ms: int, known: int) -> Marks:
     """Returns offset and marks of the signed records before one on its partition; blocks.
 
     Args:
@@ -190,14 +210,15 @@ def recall(
             return []
         start.offset = max(start.offset, known)
         consumer.assign([start])
-        return list(_marked(_before(consumer, record)))
+        return list(marked(_before(consumer, record)))
     except KafkaException as problem:
         raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
     finally:
         consumer.close()
 
 
-def _marked(records: Iterable[Record]) -> Iterator[tuple[int, Mark]]:
+def marked(records: Iterable[Record]) -> Iterator[tuple[int, Mark]]:
+    """Yields offset and marks of the signed ones among some records."""
     for record in records:
         signed = claimed(record.headers, record.value or b"")
         if signed is not None:
