@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import psycopg
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import Connection, delete, func, select
 
 from catalog.tables import OUTBOX
 from schemas.events import Event
@@ -21,12 +22,8 @@ PAYLOADS: dict[str, TypeAdapter[Any]] = {
     topic.name: TypeAdapter(topic.event) for topic in PUBLISHED
 }
 
-# Two arrays and one statement: a transaction may tell of hundreds of thousands.
-PUT = text(
-    "INSERT INTO outbox (topic, payload) SELECT topic, payload "
-    "FROM unnest(CAST(:topics AS text[]), CAST(:payloads AS text[])) "
-    "WITH ORDINALITY AS told (topic, payload, place) ORDER BY place"
-)
+# The driver's own: one transaction may tell of hundreds of thousands.
+COPY = "COPY outbox (topic, payload) FROM STDIN"
 
 ROWS_AT_ONCE = 500
 BYTES_AT_ONCE = 8 * 1024 * 1024
@@ -53,8 +50,11 @@ def row(topic: Topic[E], event: E) -> Row:
 
 def put(connection: Connection, rows: Sequence[Row]) -> None:
     """Adds rows, in their order."""
-    topics, payloads = zip(*rows, strict=True)
-    connection.execute(PUT, {"topics": list(topics), "payloads": list(payloads)})
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    with driver.cursor() as cursor, cursor.copy(COPY) as copy:
+        for each in rows:
+            copy.write_row(each)
 
 
 def waiting(connection: Connection) -> list[Waiting]:
