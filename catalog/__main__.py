@@ -25,7 +25,7 @@ def main() -> int:
     if not sys.argv[1:]:
         code: int = import_module("catalog.process").main()
         return code
-    import_module("catalog.operator").app(prog_name="tessera", args=sys.argv[1:])
+    import_module("catalog.operator.cli").app(prog_name="tessera", args=sys.argv[1:])
     return 0
 
 

@@ -37,7 +37,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "celery": ("workers/jobs.py",),
     "deltalake": ("infra/lake.py",),
     "faust": ("streams/__main__.py", "streams/processor.py"),
-    "openlineage": ("catalog/openlineage.py",),
+    "openlineage": ("catalog/lineage/openlineage.py",),
     "sqlalchemy": ("catalog/", "infra/sql.py"),
     "sqlmodel": ("catalog/", "infra/sql.py"),
     "torch": ("workers/",),

@@ -18,9 +18,9 @@ from time import perf_counter
 
 from sqlalchemy import Engine, text
 
-from catalog.edges import reading, tell, walk
-from catalog.lineage import Node, edges_of_row
-from catalog.walks import DEPTH, LIMIT, Walk
+from catalog.lineage.edges import reading, tell, walk
+from catalog.lineage.lineage import Node, edges_of_row
+from catalog.lineage.walks import DEPTH, LIMIT, Walk
 from schemas.events import InferenceRecorded, LineageEdge, LineageRecorded, Outcome
 from tests.catalog.lineage_graphs import database, edge
 from tests.conftest import running

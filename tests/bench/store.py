@@ -11,7 +11,7 @@ from statistics import median
 
 from confluent_kafka import Consumer, TopicPartition
 
-from catalog.store import Store
+from catalog.store.store import Store
 from infra.registry import Registry
 from infra.sql import connect
 from infra.stack.local import LocalStack

@@ -6,9 +6,9 @@ from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from catalog.change import Change
-from catalog.ledger import Actor
-from catalog.store import Store
+from catalog.store.change import Change
+from catalog.store.ledger import Actor
+from catalog.store.store import Store
 from infra.signing import Signer, generate
 from schemas.events import CatalogChanged
 from schemas.kinds import Key

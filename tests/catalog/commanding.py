@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from catalog.commands import Commands
-from catalog.ledger import Actor
-from catalog.store import Store
+from catalog.registrar.commands import Commands
+from catalog.store.ledger import Actor
+from catalog.store.store import Store
 from infra.bus import Record
 from infra.catalog import CatalogView, Limits
 from infra.signing import Signer, generate

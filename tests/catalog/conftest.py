@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from catalog.store import Store
+from catalog.store.store import Store
 from infra.registry import Registry
 from infra.settings import PostgresSettings
 from infra.sql import connect

@@ -12,8 +12,8 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import URL, Engine, create_engine, text
 
-from catalog.lineage import NAMES
-from catalog.walks import Walk
+from catalog.lineage.lineage import NAMES
+from catalog.lineage.walks import Walk
 from infra.secrets import resolve
 from infra.stack.local import LocalStack
 from schemas.events import LineageEdge, LineageRecorded
@@ -92,7 +92,7 @@ def database(stack: LocalStack) -> Iterator[Engine]:
     admin.dispose()
     engine = create_engine(server.set(database=name))
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)):
-        import_module("catalog.migrations.versions.0002_lineage").upgrade()
+        import_module("catalog.store.migrations.versions.0002_lineage").upgrade()
     try:
         yield engine
     finally:

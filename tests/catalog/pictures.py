@@ -11,9 +11,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from catalog.documents import Document
-from catalog.picture import Picture
-from catalog.steps import Step
+from catalog.declared.documents import Document
+from catalog.declared.picture import Picture
+from catalog.declared.steps import Step
 from schemas.kinds import EVERYONE, Described, Grant, Key, Privilege, Version
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

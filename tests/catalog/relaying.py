@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from catalog.relay import Relay
-from catalog.store import Store
+from catalog.relay.relay import Relay
+from catalog.store.store import Store
 from infra.registry import Registry
 from infra.settings import KafkaSettings, PostgresSettings, RegistrySettings
 from infra.sql import connect

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from catalog.store import Store
+from catalog.store.store import Store
 from infra.signing import Signer, generate
 from infra.telemetry import now
 from schemas.events import AuditOutcome, AuditRecorded, Reason

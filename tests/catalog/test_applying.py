@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from catalog.applying import documents_of
-from catalog.documents import parse, write
-from catalog.store import Store
+from catalog.declared.documents import parse, write
+from catalog.registrar.applying import documents_of
+from catalog.store.store import Store
 from schemas.events import Reason
 from tests.catalog.commanding import Office, wanted
 from tests.catalog.pictures import public_key

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from catalog.documents import Document, parse
-from catalog.plan import plan
-from catalog.problems import Invalid
+from catalog.declared.documents import Document, parse
+from catalog.declared.plan import plan
+from catalog.declared.problems import Invalid
 from tests.catalog.pictures import START, public_key
 
 WRONG: dict[str, tuple[str, str]] = {

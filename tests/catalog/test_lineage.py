@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.lineage import (
+from catalog.lineage.lineage import (
     MOST_CHARACTERS,
     MOST_OF_A_KIND,
     NAMED,

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import Engine
 
-from catalog.actions import read
-from catalog.ancestry import Lineage
-from catalog.call import Call
-from catalog.edges import tell
-from catalog.ledger import Actor
-from catalog.refusals import CatalogRefused
-from catalog.store import Store
-from catalog.thread import Thread, as_text
+from catalog.lineage.ancestry import Lineage
+from catalog.lineage.edges import tell
+from catalog.lineage.thread import Thread, as_text
+from catalog.registrar.actions import read
+from catalog.registrar.call import Call
+from catalog.store.ledger import Actor
+from catalog.store.refusals import CatalogRefused
+from catalog.store.store import Store
 from infra.catalog import CatalogView, Limits
 from schemas.events import Reason
 from schemas.kinds import ROOT, Privilege

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlmodel import SQLModel
 
-from catalog.edges import Edge, kinds_of, reading, tell, tenants_of, walk
-from catalog.lineage import MOST_OF_A_KIND, NAMES, Node
-from catalog.walks import Found, Walk
+from catalog.lineage.edges import Edge, kinds_of, reading, tell, tenants_of, walk
+from catalog.lineage.lineage import MOST_OF_A_KIND, NAMES, Node
+from catalog.lineage.walks import Found, Walk
 from tests.catalog.lineage_graphs import NOON, Told, database, edge, minute, naive_walk, told
 from tests.conftest import running
 

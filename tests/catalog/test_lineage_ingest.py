@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from catalog.edges import reading, walk
-from catalog.ingest import GROUP, SOURCES, Ingest
-from catalog.lineage import Node
-from catalog.store import Store
-from catalog.walks import Walk
+from catalog.lineage.edges import reading, walk
+from catalog.lineage.ingest import GROUP, SOURCES, Ingest
+from catalog.lineage.lineage import Node
+from catalog.lineage.walks import Walk
+from catalog.store.store import Store
 from infra.registry import Registry
 from schemas.codec import FRAME
 from schemas.events import CatalogChanged, DeadLetterCause, InferenceRecorded, Outcome

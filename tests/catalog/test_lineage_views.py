@@ -20,11 +20,11 @@ from openlineage.client.event_v2 import (
     RunState,
 )
 
-from catalog.drawing import as_svg
-from catalog.lineage import Node
-from catalog.openlineage import as_openlineage
-from catalog.thread import Thread, as_text, notices, only, thread_of
-from catalog.walks import Found, Link
+from catalog.lineage.drawing import as_svg
+from catalog.lineage.lineage import Node
+from catalog.lineage.openlineage import as_openlineage
+from catalog.lineage.thread import Thread, as_text, notices, only, thread_of
+from catalog.lineage.walks import Found, Link
 from schemas.events import LineageEdge
 from tests.catalog.lineage_graphs import NOON, edge
 

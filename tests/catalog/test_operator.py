@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from catalog.operator import app
+from catalog.operator.cli import app
 from infra.settings import PostgresSettings
 from infra.signing import Signer
 from tests.catalog.towns import Town, begun

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from catalog.documents import Document, parse, write
-from catalog.picture import Picture
-from catalog.plan import digest, export, plan
+from catalog.declared.documents import Document, parse, write
+from catalog.declared.picture import Picture
+from catalog.declared.plan import digest, export, plan
 from tests.catalog.pictures import START, catalogs, taken
 
 

@@ -12,7 +12,7 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from catalog.store import MIGRATIONS, Store
+from catalog.store.store import MIGRATIONS, Store
 from infra.bootstrap import ROOT
 from tests.catalog.acting import begun
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from catalog.relay import TopicLost
-from catalog.store import CatalogRefused, Change, Store
-from catalog.told import TopicAhead
-from catalog.transactions import WriterLost
+from catalog.relay.relay import TopicLost
+from catalog.relay.told import TopicAhead
+from catalog.relay.transactions import WriterLost
+from catalog.store.store import CatalogRefused, Change, Store
 from infra.settings import PostgresSettings
 from infra.stack.local import LocalStack
 from schemas.events import CatalogChanged, LineageEdge, LineageRecorded

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from catalog.process import opened
-from catalog.seeding import SeedInvalid
-from catalog.store import Store
+from catalog.registrar.process import opened
+from catalog.registrar.seeding import SeedInvalid
+from catalog.store.store import Store
 from infra.settings import CatalogSettings
 from infra.signing import Signer, generate
 from infra.stack.processes import OPERATOR, SEED

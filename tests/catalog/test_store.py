@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from catalog.store import CatalogRefused, Change, Store
+from catalog.store.store import CatalogRefused, Change, Store
 from schemas.events import AuditRecorded, CatalogChanged, Reason
 from schemas.kinds import EVERYONE, ROOT, Described, Key, Privilege, Version
 from tests.catalog.acting import (

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from pydantic import BaseModel
 
-from catalog.store import CatalogRefused, Change, Store
+from catalog.store.store import CatalogRefused, Change, Store
 from schemas.events import AuditRecorded, CatalogChanged, Event, Reason
 from schemas.kinds import EVERYONE, ROOT, Described, Grant, Key, Privilege, Version
 from tests.catalog.acting import (

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from catalog.store import Store
-from catalog.tables import METADATA
+from catalog.store.store import Store
+from catalog.store.tables import METADATA
 from infra.bootstrap import ROOT
 from infra.secrets import SecretUnavailable, resolve
 from infra.settings import PostgresSettings
@@ -114,7 +114,7 @@ def test_statements_and_migrations_speak_of_the_same_columns(store: Store) -> No
 
 
 MIGRATE = """
-from catalog.store import Store
+from catalog.store.store import Store
 from infra.settings import PostgresSettings
 from infra.sql import connect
 Store(connect(PostgresSettings())).migrate()

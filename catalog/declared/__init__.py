@@ -1,0 +1,1 @@
+"""Declarative apply: from documents to what must be changed."""

@@ -1,0 +1,1 @@
+"""What came from what: edges, walks along them, and their pictures."""

@@ -1,0 +1,1 @@
+"""The command line of the catalog: a client of the bus."""

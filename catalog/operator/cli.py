@@ -1,0 +1,247 @@
+"""The operator's command line: what ``tessera`` runs for the catalog, as a client of the bus."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from catalog.declared.documents import Placed, document_of, placed, write
+from catalog.declared.problems import Invalid, Place, written
+from catalog.lineage.lineage_command import lineage
+from catalog.operator import keyring, printing, things
+from catalog.operator.asking import Registered, ask, reach
+from catalog.operator.words import AsJson, Unclear, content
+from infra.asker import NoReply, RequestRefused
+from infra.bus import BusUnreachable, PublishFailed
+from infra.registry import RegistryUnreachable
+from infra.secrets import SecretUnavailable
+from infra.settings import SettingInvalid
+from infra.signing import KeyUnusable
+from schemas.events import Reason
+
+# What the command line or the environment says wrong.
+OURS = (KeyUnusable, SecretUnavailable, SettingInvalid, Unclear)
+# What is not reached.
+THEIRS = (BusUnreachable, LookupError, PublishFailed, RegistryUnreachable)
+DOCUMENT = re.compile(r"documents\[(\d+)\]([\w.\[\]*@-]*?)(?=: |[;, ]|$)")
+
+What = Annotated[str, typer.Argument(metavar="PRIVILEGE[,..]", help="QUERY, USE, MANAGE, ...")]
+Securable = Annotated[str, typer.Argument(metavar="NAME", help="What it is on; '*' is everything.")]
+Principal = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A user, group, tenant, ...")]
+
+
+class PlainErrors(typer.Typer):
+    """Shows what can be expected to go wrong as one message instead of a traceback."""
+
+    def __call__(self, *words: Any, **options: Any) -> Any:
+        """Runs the command line; exits 1 with the message of an expected failure."""
+        try:
+            return super().__call__(*words, **options)
+        except RequestRefused as refused:
+            _say(f"{refused} (request {refused.request_id})")
+        except NoReply as missing:
+            _say(
+                f"{missing}: it may have been done or not, look with tessera catalog get; "
+                "is the registrar up? try: tessera status"
+            )
+        except Invalid as invalid:
+            _say("\n         ".join(map(str, invalid.problems)))
+        except OURS as problem:
+            _say(str(problem))
+        except THEIRS as problem:
+            _say(f"{problem}; is the stack up? try: tessera status")
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise SystemExit(130) from None
+        raise SystemExit(1)
+
+
+def _say(message: str) -> None:
+    typer.secho(f"tessera: {message}", err=True, fg="red")
+
+
+app = PlainErrors(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="What exists and who may use it.",
+    epilog="[bold]Examples[/]\n\n"
+    "tessera catalog list                               what there is\n\n"
+    "tessera grant QUERY on main.default.smollm2 to alice\n\n"
+    "tessera effective alice main.default.smollm2       what she may, and why\n\n"
+    "tessera key create --principal alice               a pair of keys for her\n\n"
+    "tessera export main > main.yaml; tessera apply -f main.yaml",
+)
+app.add_typer(things.app, name="catalog")
+app.add_typer(keyring.app, name="key")
+app.command()(lineage)
+
+
+@app.command()
+def grant(
+    privileges: What,
+    on: Annotated[str, typer.Argument(metavar="on")],
+    name: Securable,
+    to: Annotated[str, typer.Argument(metavar="to")],
+    principal: Principal,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Let a principal do something, here and on all that lies below.
+
+    Example: tessera grant QUERY,BROWSE on main.default.smollm2 to analysts
+    """
+    _words(f"grant {privileges} {on} {name} {to} {principal}", on=on, to=to)
+    _privileges("grant", privileges, name, principal, as_json)
+
+
+@app.command()
+def deny(
+    privileges: What,
+    on: Annotated[str, typer.Argument(metavar="on")],
+    name: Securable,
+    to: Annotated[str, typer.Argument(metavar="to")],
+    principal: Principal,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a principal from something, whatever else allows it; owners are not kept.
+
+    Example: tessera deny QUERY on main.default.smollm2 to interns
+    """
+    _words(f"deny {privileges} {on} {name} {to} {principal}", on=on, to=to)
+    _privileges("deny", privileges, name, principal, as_json)
+
+
+@app.command()
+def revoke(
+    privileges: What,
+    on: Annotated[str, typer.Argument(metavar="on")],
+    name: Securable,
+    from_: Annotated[str, typer.Argument(metavar="from")],
+    principal: Principal,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Take back what was granted or denied.
+
+    Example: tessera revoke QUERY on main.default.smollm2 from analysts
+    """
+    _words(f"revoke {privileges} {on} {name} {from_} {principal}", on=on, **{"from": from_})
+    _privileges("revoke", privileges, name, principal, as_json)
+
+
+def _words(said: str, **words: str) -> None:
+    """Returns if the words in between are what they must be.
+
+    Raises:
+        Unclear: They are not.
+    """
+    for wanted, word in words.items():
+        if word.lower() != wanted:
+            raise Unclear(f"{said}: {wanted!r} is wanted where {word!r} stands")
+
+
+def _privileges(action: str, privileges: str, name: str, principal: str, as_json: bool) -> None:
+    listed = [each.strip().upper() for each in privileges.split(",") if each.strip()]
+    result = ask(action, privileges=listed, securable=name, principal=principal)
+    printing.show(result, as_json, printing.record(result))
+
+
+@app.command()
+def effective(
+    principal: Principal,
+    name: Securable,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a principal may do to something, and why.
+
+    Example: tessera effective alice main.default.smollm2
+    """
+    result = ask("effective", principal=principal, securable=name)
+    printing.show(result, as_json, printing.effective(result))
+
+
+@app.command()
+def export(
+    prefix: Annotated[str, typer.Argument(help="A name; everything if left out.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write what the catalog holds as YAML documents; applying them changes nothing.
+
+    Example: tessera export main > main.yaml
+    """
+    result = ask("export", prefix=prefix)
+    documents = [document_of(each) for each in result["documents"]]
+    if as_json:
+        printing.show(result, as_json, printing.record(result))
+    else:
+        sys.stdout.write(write(documents))
+
+
+@app.command()
+def apply(
+    file: Annotated[list[str], typer.Option("-f", "--file", help="YAML documents; - for input.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would change.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the catalog as files say: shows the plan, asks, and does all of it or nothing.
+
+    Example: tessera apply -f team.yaml --dry-run
+    """
+    documents = [each for name in file for each in placed(content(name), name)]
+    said = [each.document.model_dump(mode="json", exclude_unset=True) for each in documents]
+
+    async def applied(catalog: Registered) -> dict[str, Any]:
+        planned = await catalog.ask("apply", documents=said, dry_run=True)
+        if not as_json:
+            for line in printing.plan(planned["steps"]):
+                printing.out().print(line)
+        if dry_run or not planned["steps"]:
+            return planned
+        if not yes:
+            typer.confirm(f"Make {len(planned['steps'])} changes?", abort=True, err=True)
+        seen = {"base": planned["position"], "digest": planned["digest"]}
+        return await catalog.ask("apply", documents=said, **seen)
+
+    try:
+        result = reach(applied)
+    except RequestRefused as refused:
+        if refused.refusal.reason is Reason.CONFLICT:
+            raise
+        raise Unclear(located(refused, documents)) from None
+    if as_json:
+        printing.show(result, as_json, printing.record(result))
+    elif result["applied"] and result["steps"]:
+        typer.echo(
+            f"applied: {len(result['steps'])} changes, the catalog is at {result['position']}"
+        )
+
+
+def located(refused: RequestRefused, documents: Sequence[Placed]) -> str:
+    """Returns a refusal in which each place in the documents is one in a file."""
+
+    def place(found: re.Match[str]) -> str:
+        part = tuple(
+            int(each) if each.isdecimal() else each for each in re.findall(r"[^.\[\]]+", found[2])
+        )
+        document = documents[int(found[1])]
+        return f"{document.where(part)}: {written(part)}".removesuffix(": ")
+
+    # One problem a line, as those that are found here.
+    told = refused.refusal.message.replace("; documents[", "\n         documents[")
+    message = DOCUMENT.sub(place, told)
+    if message == told and (field := refused.refusal.field):
+        words = field.split(".")
+        if words[0] == "documents" and len(words) > 1:
+            parts: Place = tuple(int(each) if each.isdecimal() else each for each in words[2:])
+            return f"{documents[int(words[1])].where(parts)}: {message}"
+    return message

@@ -1,0 +1,1 @@
+"""The process that takes commands and carries them out."""

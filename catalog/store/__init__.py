@@ -1,0 +1,1 @@
+"""The catalog in PostgreSQL: the one place that writes it."""
