@@ -200,6 +200,7 @@ def recall(kafka: KafkaSettings, record: Record, since_ms: int, known: int) -> M
             "isolation.level": "read_uncommitted",
             # What lies behind the record is read ahead in vain.
             "queued.max.messages.kbytes": 16 * 1024,
+            "fetch.queue.backoff.ms": 5,
             "log_level": 0,
         }
     )
