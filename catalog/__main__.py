@@ -23,7 +23,7 @@ def main() -> int:
     """Runs the registrar, or the command that the words name; returns the exit code."""
     # A command has nothing to do with databases, nor the registrar with terminals.
     if not sys.argv[1:]:
-        code: int = import_module("catalog.process").main()
+        code: int = import_module("catalog.registrar.process").main()
         return code
     import_module("catalog.operator.cli").app(prog_name="tessera", args=sys.argv[1:])
     return 0
