@@ -27,7 +27,7 @@ from infra.settings import KafkaSettings
 from infra.signing import Signature, claim, claimed
 from infra.telemetry import Headers, trace_id
 from schemas.topics import Topic
-from streams.identity import Asked
+from streams.asked import Asked
 from streams.steps import MOVED, Fail, Runtime, Step, Steps, Taken
 
 log = structlog.get_logger()

@@ -6,16 +6,19 @@ function here and one line in ``CHECKS``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from infra.catalog import CatalogView
 from infra.grants import chain
+from infra.identity import identity, quoted, unproven
 from schemas.events import InferenceRequested, Reason, Refusal, Role
 from schemas.kinds import CONTAINERS, OBJECTS, ROOT, Privilege
 from schemas.openai import TOOL_CHOICES, parsed
 from schemas.topics import INFERENCE_REQUESTED
-from streams.identity import IDENTITY, Asked, Check, first, identity, quoted, tenant_known
+from streams.asked import Asked
+
+Check = Callable[[Asked, CatalogView, datetime], Refusal | None]
 
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
@@ -40,7 +43,12 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 def first_refusal(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
     """Returns what the first failing check says, or None when the request is admitted."""
-    return first(CHECKS, asked, view, now)
+    return next((refusal for check in CHECKS if (refusal := check(asked, view, now))), None)
+
+
+def sender_proven(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """Who asks must be known; what it takes is the table in ``infra/identity.py``."""
+    return unproven(asked.sender, view, now)
 
 
 def reply_address_owned(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
@@ -86,7 +94,7 @@ def endpoint_known(asked: Asked, view: CatalogView, now: datetime) -> Refusal | 
     name = asked.request.endpoint
     if name in view.endpoints:
         return None
-    if not _sees(identity(asked, view), name, view):
+    if not _sees(identity(asked.sender, view), name, view):
         return _unseen(asked, view)
     return Refusal(
         reason=Reason.ENDPOINT_UNKNOWN,
@@ -97,7 +105,7 @@ def endpoint_known(asked: Asked, view: CatalogView, now: datetime) -> Refusal | 
 
 def query_granted(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
     """Whoever asks needs QUERY; who does not even see the endpoint learns no more than that."""
-    who, name = identity(asked, view), asked.request.endpoint
+    who, name = identity(asked.sender, view), asked.request.endpoint
     if view.access.may(who, Privilege.QUERY, name):
         return None
     if not _sees(who, name, view):
@@ -182,8 +190,7 @@ def schemas_sensible(  # noqa: PLR0911 - one return for each thing that can be w
 
 CHECKS: tuple[Check, ...] = (
     size_allowed,
-    tenant_known,
-    *IDENTITY,
+    sender_proven,
     reply_address_owned,
     deadline_ahead,
     endpoint_known,
@@ -218,8 +225,8 @@ def _exists(name: str, view: CatalogView) -> bool:
 def _unseen(asked: Asked, view: CatalogView) -> Refusal:
     return Refusal(
         reason=Reason.PRIVILEGE_MISSING,
-        message=f"{identity(asked, view)} may not query {quoted(asked.request.endpoint)}, or there "
-        "is none; ask its owner for QUERY on it, and USE on its catalog and schema",
+        message=f"{identity(asked.sender, view)} may not query {quoted(asked.request.endpoint)}, "
+        "or there is none; ask its owner for QUERY on it, and USE on its catalog and schema",
         field="endpoint",
     )
 

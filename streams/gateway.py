@@ -2,7 +2,7 @@
 
 Two decisions, both pure. ``admit`` stands before the workers, ``release`` behind them; what they
 need of each other travels inside the events. Policy on requests is the table in ``checks.py``, with
-who asks in ``identity.py``; policy on answers has its place in ``release``.
+who asks in ``infra/identity.py``; policy on answers has its place in ``release``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from infra.catalog import CatalogView
+from infra.identity import identity, unproven
 from infra.provision import require
 from infra.signing import Signature, claim
 from schemas.events import (
@@ -48,8 +49,8 @@ from schemas.topics import (
     Topic,
 )
 from streams.admission import Admission
+from streams.asked import Asked
 from streams.checks import first_refusal
-from streams.identity import Asked, identity, unproven
 from streams.steps import Fail, Runtime, Step, Work, steps
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -99,7 +100,7 @@ def admit(asked: Asked, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
     if refusal := first_refusal(asked, view, now):
         yield from refuse(asked, refusal, view, now)
         return
-    request = replace(asked.request, principal=identity(asked, view))
+    request = replace(asked.request, principal=identity(asked.sender, view))
     endpoint = view.endpoints[request.endpoint]
     first, *fallbacks = endpoint.routes
     routed = InferenceRouted(
@@ -127,8 +128,8 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
     request = asked.request
     if refusal.reason is Reason.REQUEST_TOO_LARGE:
         request = _stripped(request)
-    proven = unproven(asked, view, now) is None
-    who = identity(asked, view) if proven else request.principal
+    proven = unproven(asked.sender, view, now) is None
+    who = identity(asked.sender, view) if proven else request.principal
     if refusal.reason is not Reason.SIGNATURE_REPLAYED:
         known_as = request.request_id if proven else asked.refused_id
         refused = InferenceRefused(

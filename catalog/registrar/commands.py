@@ -13,12 +13,13 @@ import structlog
 from catalog.registrar.actions import Action, read
 from catalog.registrar.arguments import Arguments
 from catalog.registrar.call import Call, Result
-from catalog.registrar.identity import Commanded, identity, late, unanswerable, unproven
+from catalog.registrar.commanded import Commanded, late, unanswerable
 from catalog.store.ledger import SOURCE, Actor
 from catalog.store.refusals import CatalogRefused
 from catalog.store.store import Store
 from infra.bus import Record
 from infra.catalog import CatalogView
+from infra.identity import identity, unproven
 from infra.signing import claim
 from infra.telemetry import trace_id
 from schemas.events import (
@@ -105,11 +106,11 @@ class Commands:
             OperationalError: The database does not answer; the command may be done or not.
         """
         asked = Commanded.of(wanted, record)
-        if refusal := unproven(asked, self.view, now):
-            outcome, said = Outcome(refusal=refusal), claim(asked.signed)
+        if refusal := unproven(asked.sender, self.view, now):
+            outcome, said = Outcome(refusal=refusal), claim(asked.sender.signed)
         else:
             outcome, said = self._outcome(asked, record, now), None
-        who = wanted.principal if said is not None else identity(asked, self.view)
+        who = wanted.principal if said is not None else identity(asked.sender, self.view)
         replied = InferenceReplied(
             request_id=wanted.request_id,
             refusal=outcome.refusal,
@@ -138,9 +139,9 @@ class Commands:
             return Outcome(refusal=refusal)
         wanted = asked.wanted
         actor = Actor(
-            principal=identity(asked, self.view),
+            principal=identity(asked.sender, self.view),
             tenant=wanted.tenant,
-            key_id=asked.signed.key_id if asked.signed else None,
+            key_id=asked.sender.signed.key_id if asked.sender.signed else None,
             request_id=wanted.request_id,
             trace_id=trace_id(record.headers),
             at=now,
@@ -227,7 +228,7 @@ def _denial(
             source=SOURCE,
             principal=who,
             tenant=wanted.tenant,
-            key_id=asked.signed.key_id if asked.signed else None,
+            key_id=asked.sender.signed.key_id if asked.sender.signed else None,
             action=f"{SOURCE}.{wanted.action[:MOST_NAME]}",
             kind=kind,
             name=name,

@@ -20,8 +20,8 @@ from infra.telemetry import Headers, now
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_REQUESTED
 from streams.admission import KEPT_S, Admission, Mark, Marks, Memory, marked, marks
+from streams.asked import Asked
 from streams.gateway import admit
-from streams.identity import Asked
 from streams.steps import MOVED, Runtime, Taken
 from tests.unit.asking import VIEW, ask
 

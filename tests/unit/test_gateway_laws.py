@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.catalog import CatalogView, Limits
+from infra.identity import unproven
 from infra.provision import STATIC, members_of
 from infra.signing import Signer, claim, claimed, generate
 from schemas import topics
@@ -35,8 +36,8 @@ from schemas.events import (
     Sampling,
 )
 from schemas.topics import Outgoing
+from streams.asked import Asked
 from streams.gateway import DENIALS, STEPS, admit, record_refusal, release, release_part
-from streams.identity import Asked, unproven
 from tests.seed import view_of
 from tests.unit.asking import asked
 from tests.unit.events import EPOCH, TEXT, events
@@ -200,7 +201,7 @@ def test_what_proves_not_who_sent_it_is_never_routed_and_leaves_the_row_of_its_i
     given: Asked, view: CatalogView, now: datetime
 ) -> None:
     outgoing = list(admit(given, view, now))
-    forged = unproven(given, view, now)
+    forged = unproven(given.sender, view, now)
     for refused in of(InferenceRefused, outgoing):
         proven_id = given.request.request_id
         assert refused.request.request_id == (given.refused_id if forged else proven_id)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from infra.catalog import CatalogView
+from infra.identity import SKEW
 from infra.signing import Signature, Signer, claim, claimed, generate, is_genuine, milliseconds
 from schemas import topics
 from schemas.events import (
@@ -30,8 +31,8 @@ from schemas.events import (
     Usage,
 )
 from schemas.topics import INFERENCE_REQUESTED
+from streams.asked import Asked
 from streams.gateway import admit, record_refusal, release
-from streams.identity import SKEW, Asked
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, MINUTE, NOON, ask, asked, completed, only
 
