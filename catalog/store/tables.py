@@ -2,134 +2,153 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Column,
-    DateTime,
-    Identity,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-)
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Identity, Text
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlmodel import Field, SQLModel
 
-METADATA = MetaData()
+METADATA = SQLModel.metadata
 INSTANT = DateTime(timezone=True)
 
 
-def _told() -> tuple[Column[Any], ...]:
+class Told(SQLModel):
     """What each entry has: its last change."""
-    return (
-        Column("position", BigInteger),
-        Column("changed_at", INSTANT),
-        Column("changed_by", Text),
-    )
+
+    position: int = Field(sa_type=BigInteger)
+    changed_at: datetime = Field(sa_type=INSTANT)
+    changed_by: str = Field(sa_type=Text)
 
 
-def _described() -> tuple[Column[Any], ...]:
+class Owned(Told):
     """What each entry with an owner has."""
-    return (
-        Column("owner", Text),
-        Column("comment", Text),
-        Column("tags", JSON),
-        Column("properties", JSON),
-        Column("spec", JSON),
-        Column("created_at", INSTANT),
-        Column("created_by", Text),
-        *_told(),
-    )
+
+    owner: str = Field(sa_type=Text)
+    comment: str = Field(sa_type=Text)
+    tags: dict[str, str] = Field(sa_type=JSON)
+    properties: dict[str, str] = Field(sa_type=JSON)
+    spec: dict[str, Any] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=INSTANT)
+    created_by: str = Field(sa_type=Text)
 
 
-ALIAS = Table(
-    "alias",
-    METADATA,
-    Column("securable", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
-    Column("number", Integer),
-)
-CLOCK = Table("clock", METADATA, Column("position", BigInteger))
-COMMAND = Table(
-    "command",
-    METADATA,
-    Column("tenant", Text, primary_key=True),
-    Column("principal", Text, primary_key=True),
-    Column("request_id", Text, primary_key=True),
-    Column("reply", Text),
-    Column("at", INSTANT),
-)
-GRANT = Table(
-    "privilege_grant",
-    METADATA,
-    Column("securable", Text, primary_key=True),
-    Column("principal", Text, primary_key=True),
-    Column("allow", ARRAY(Text)),
-    Column("deny", ARRAY(Text)),
-    *_told(),
-)
-MEMBERSHIP = Table(
-    "membership",
-    METADATA,
-    Column("group_name", Text, primary_key=True),
-    Column("member", Text, primary_key=True),
-)
-NUMBERING = Table(
-    "numbering", METADATA, Column("name", Text, primary_key=True), Column("last", Integer)
-)
-OUTBOX = Table(
-    "outbox",
-    METADATA,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("topic", Text),
-    Column("payload", Text),
-)
-PRINCIPAL = Table(
-    "principal",
-    METADATA,
-    Column("name", Text, primary_key=True),
-    Column("kind", Text),
-    Column("tenant", Text),
-    *_described(),
-)
-REFERENCE = Table(
-    "reference",
-    METADATA,
-    Column("source", Text),
-    Column("source_version", Integer),
-    Column("target", Text),
-    Column("target_version", Integer),
-    Column("target_alias", Text),
-)
-SECURABLE = Table(
-    "securable",
-    METADATA,
-    Column("name", Text, primary_key=True),
-    Column("kind", Text),
-    Column("parent", Text),
-    *_described(),
-)
-SIGNING_KEY = Table(
-    "signing_key",
-    METADATA,
-    Column("key_id", Text, primary_key=True),
-    Column("principal", Text),
-    Column("public_key", LargeBinary),
-    Column("not_before", INSTANT),
-    Column("expires_at", INSTANT),
-    Column("revoked_at", INSTANT),
-    *_told(),
-)
-VERSION = Table(
-    "version",
-    METADATA,
-    Column("securable", Text, primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("kind", Text),
-    Column("spec", JSON),
-    Column("comment", Text),
-    *_told(),
-)
+class Alias(SQLModel, table=True):
+    """A name of a version."""
+
+    securable: str = Field(sa_type=Text, primary_key=True)
+    name: str = Field(sa_type=Text, primary_key=True)
+    number: int
+
+
+class Clock(SQLModel, table=True):
+    """The one row that whoever changes the catalog holds the lock on."""
+
+    single: bool = Field(primary_key=True)
+    position: int = Field(sa_type=BigInteger)
+
+
+class Command(SQLModel, table=True):
+    """A command that is done, with its answer."""
+
+    tenant: str = Field(sa_type=Text, primary_key=True)
+    principal: str = Field(sa_type=Text, primary_key=True)
+    request_id: str = Field(sa_type=Text, primary_key=True)
+    reply: str = Field(sa_type=Text)
+    at: datetime = Field(sa_type=INSTANT)
+
+
+class Membership(SQLModel, table=True):
+    """A member of a group."""
+
+    group_name: str = Field(sa_type=Text, primary_key=True)
+    member: str = Field(sa_type=Text, primary_key=True)
+
+
+class Numbering(SQLModel, table=True):
+    """The last number that a version of a name was given, for no number is given twice."""
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    last: int
+
+
+class Outbox(SQLModel, table=True):
+    """An event that is yet to be published."""
+
+    id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    topic: str = Field(sa_type=Text)
+    payload: str = Field(sa_type=Text)
+
+
+class Principal(Owned, table=True):
+    """A tenant, user, service principal or group."""
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    kind: str = Field(sa_type=Text)
+    tenant: str | None = Field(sa_type=Text)
+
+
+class PrivilegeGrant(Told, table=True):
+    """What a principal is allowed and denied on a securable."""
+
+    __tablename__ = "privilege_grant"
+
+    securable: str = Field(sa_type=Text, primary_key=True)
+    principal: str = Field(sa_type=Text, primary_key=True)
+    allow: list[str] = Field(sa_type=ARRAY(Text))
+    deny: list[str] = Field(sa_type=ARRAY(Text))
+
+
+class Securable(Owned, table=True):
+    """An object, a container or the root."""
+
+    name: str = Field(sa_type=Text, primary_key=True)
+    kind: str = Field(sa_type=Text)
+    parent: str | None = Field(sa_type=Text)
+
+
+class SigningKey(Told, table=True):
+    """A public key and when its signatures count."""
+
+    __tablename__ = "signing_key"
+
+    key_id: str = Field(sa_type=Text, primary_key=True)
+    principal: str = Field(sa_type=Text)
+    public_key: bytes
+    not_before: datetime = Field(sa_type=INSTANT)
+    expires_at: datetime | None = Field(sa_type=INSTANT)
+    revoked_at: datetime | None = Field(sa_type=INSTANT)
+
+
+class Version(Told, table=True):
+    """A version of a function, model or prompt."""
+
+    securable: str = Field(sa_type=Text, primary_key=True)
+    number: int = Field(primary_key=True)
+    kind: str = Field(sa_type=Text)
+    spec: dict[str, Any] = Field(sa_type=JSON)
+    comment: str = Field(sa_type=Text)
+
+
+class Reference(SQLModel, table=True):
+    """What one securable, or version of one, needs of another."""
+
+    source: str = Field(sa_type=Text, primary_key=True)
+    source_version: int | None
+    target: str = Field(sa_type=Text, primary_key=True)
+    target_version: int | None
+    target_alias: str | None = Field(sa_type=Text)
+
+
+ALIAS = METADATA.tables["alias"]
+CLOCK = METADATA.tables["clock"]
+COMMAND = METADATA.tables["command"]
+GRANT = METADATA.tables["privilege_grant"]
+MEMBERSHIP = METADATA.tables["membership"]
+NUMBERING = METADATA.tables["numbering"]
+OUTBOX = METADATA.tables["outbox"]
+PRINCIPAL = METADATA.tables["principal"]
+REFERENCE = METADATA.tables["reference"]
+SECURABLE = METADATA.tables["securable"]
+SIGNING_KEY = METADATA.tables["signing_key"]
+VERSION = METADATA.tables["version"]

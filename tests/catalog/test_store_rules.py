@@ -109,7 +109,7 @@ def test_statements_and_migrations_speak_of_the_same_columns(store: Store) -> No
             there = columns[column.name].compile(store.engine.dialect)
             assert column.type.compile(store.engine.dialect) == there, f"{table}.{column.name}"
         key = found.get_pk_constraint(table.name)["constrained_columns"]
-        if table.primary_key.columns:
+        if key:
             assert [column.name for column in table.primary_key.columns] == key
 
 
