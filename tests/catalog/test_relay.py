@@ -72,10 +72,12 @@ def test_what_is_told_beside_a_change_is_published_too(bus: Bus, store: Store) -
         upstream=f"{MODEL}@1",
     )
     told = LineageRecorded(cause_id=unique("cause"), at=NOON, edges=(edge,))
+    key = told.cause_id.encode()
     with relaying(bus, store), store.change(ACTOR) as change:
         change.tell(LINEAGE_RECORDED, told)
     with relaying(bus, store):
-        assert told in bus.events(LINEAGE_RECORDED)
+        keyed = [each for each in bus.records(LINEAGE_RECORDED.name) if each.key == key]
+        assert [bus.codec.decode(each.value, LineageRecorded) for each in keyed] == [told]
 
 
 def test_nothing_is_published_of_what_was_rolled_back(bus: Bus, store: Store) -> None:
