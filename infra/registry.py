@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import httpx2
@@ -73,11 +73,11 @@ class Registry:
             SchemaMissing: One is not registered; provisioning has not run.
         """
         ids: dict[str, int] = {}
-        for topic in TOPICS:
-            name = topic.event.SCHEMA
-            missing = f"{name} is not registered as it stands here: run provisioning"
-            with self._asked(missing) as client:
-                found = client.lookup_schema(topic.subject, schema_of(topic.event))
+        with self._connected() as client:
+            for topic in TOPICS:
+                name = topic.event.SCHEMA
+                with self._told(f"{name} is not registered as it stands here: run provisioning"):
+                    found = client.lookup_schema(topic.subject, schema_of(topic.event))
                 ids[name] = int(found.schema_id or 0)
         return ids
 
@@ -88,7 +88,7 @@ class Registry:
             SchemaMissing: There is none.
         """
         missing = f"the registry knows no schema {schema_id} of Avro"
-        with self._asked(missing) as client:
+        with self._connected() as client, self._told(missing):
             found = client.get_schema(schema_id)
         try:
             schema = json.loads(found.schema_str or "null")
@@ -106,7 +106,8 @@ class Registry:
                 how the two differ.
         """
         schema = schema_of(topic.event)
-        with self._asked(f"the registry has no subject {topic.subject}") as client:
+        missing = f"the registry has no subject {topic.subject}"
+        with self._connected() as client, self._told(missing):
             try:
                 client.set_config(topic.subject, ServerConfig(compatibility=COMPATIBILITY))
             except SchemaRegistryError as problem:
@@ -124,13 +125,15 @@ class Registry:
             + _difference(registered, schema)
         )
 
+    def _connected(self) -> AbstractContextManager[SchemaRegistryClient]:
+        # Asked a few times in a process's life, so no connection is kept.
+        return SchemaRegistryClient({"url": self._url, "timeout": 10, "max.retries": 1})
+
     @contextmanager
-    def _asked(self, missing: str) -> Iterator[SchemaRegistryClient]:
-        """Yields a client and turns its errors into ours; ``missing`` is what a 404 means here."""
+    def _told(self, missing: str) -> Iterator[None]:
+        """Turns a client's errors into ours; ``missing`` is what a 404 means here."""
         try:
-            # Asked a few times in a process's life, so no connection is kept.
-            with SchemaRegistryClient({"url": self._url, "timeout": 10, "max.retries": 1}) as found:
-                yield found
+            yield
         except SchemaRegistryError as problem:
             if problem.http_status_code == NOT_FOUND:
                 raise SchemaMissing(missing) from None
