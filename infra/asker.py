@@ -125,7 +125,13 @@ class Asker:
         self._publisher = Publisher(self._kafka, codec, self._name)
         name = f"{self._name}-{uuid4()}"
         self._tail = Tail(
-            self._kafka, [self._reply_topic], None, self._arrive, name, fail=self._lose
+            self._kafka,
+            [self._reply_topic],
+            None,
+            self._arrive,
+            name,
+            fail=self._lose,
+            committed=False,
         )
         try:
             await self._tail.start()

@@ -40,6 +40,8 @@ class Tail:
         fail: Called in the loop, once, with what ended the reading.
         caught_up: Called in the loop, once, when all has been delivered that lay on the topics at
             the start.
+        committed: Whether what a transaction wrote counts only once it is committed. Not for topics
+            that others write to: one open transaction would hold up all that lies behind it.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Tail:
         *,
         fail: Callable[[BaseException], None],
         caught_up: Callable[[], None] = _ignore,
+        committed: bool = True,
     ) -> None:
         self._topics = list(topics)
         self._since = since
@@ -69,7 +72,7 @@ class Tail:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
-                "isolation.level": "read_committed",
+                "isolation.level": "read_committed" if committed else "read_uncommitted",
                 "fetch.wait.max.ms": 100,
                 "log_level": 0,
             }

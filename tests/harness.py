@@ -190,6 +190,16 @@ class Bus:
             self.put(topic.name, topic.key(event).encode(), self.codec.encode(event))
         self.settle()
 
+    def transaction(self) -> Producer:
+        """Returns a producer in a transaction, as the relay is."""
+        servers = self.kafka.bootstrap_servers
+        producer = Producer(
+            {"bootstrap.servers": servers, "transactional.id": unique("relay"), "log_level": 0}
+        )
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        return producer
+
     def settle(self) -> None:
         """Waits until what was produced lies on the log."""
         assert self.producer.flush(30) == 0

@@ -143,6 +143,7 @@ class Worker(Generic[E]):
             self._hear,
             f"{client_id}-control",
             fail=self.fail,
+            committed=False,
         )
         self._tasks: dict[asyncio.Task[None], int] = {}
         self._running: dict[asyncio.Task[Iterable[Outgoing]], tuple[str, str]] = {}

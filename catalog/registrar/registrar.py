@@ -266,7 +266,8 @@ def _settings(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
-        "isolation.level": "read_committed",
+        # Whoever may write to the topic could hold up all others by a transaction left open.
+        "isolation.level": "read_uncommitted",
         "max.poll.interval.ms": kafka.max_poll_interval_ms,
         "fetch.wait.max.ms": 50,
         "log_level": 0,

@@ -60,6 +60,41 @@ async def test_a_tail_from_the_beginning_tells_when_it_has_all_and_when_it_misse
     assert topic.name in str(error)
 
 
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_transaction_left_open_holds_up_only_a_tail_of_what_is_committed(
+    bus: Bus, committed: bool
+) -> None:
+    topic = replace(REQUEST_CANCELLED, name=unique("tail"))
+    bus.make(topic)
+    stranger = bus.transaction()
+    stranger.produce(topic.name, b"open", b"key")
+    assert stranger.flush(30) == 0
+    bus.put(topic.name, b"key", b"behind")
+    bus.settle()
+    heard: list[Record] = []
+    errors: list[BaseException] = []
+    tail = Tail(
+        bus.kafka,
+        [topic.name],
+        BEGINNING,
+        heard.extend,
+        unique("tail"),
+        fail=errors.append,
+        committed=committed,
+    )
+    await tail.start()
+
+    async def behind() -> object:
+        return [each for each in heard if each.value == b"behind"]
+
+    if committed:
+        stranger.abort_transaction(30)
+    await soon(behind, 30, "what lies behind the transaction")
+    await tail.close()
+    assert [each.value for each in heard] == ([] if committed else [b"open"]) + [b"behind"]
+    assert not errors
+
+
 async def test_a_client_that_can_hear_no_more_replies_says_so(bus: Bus) -> None:
     tenant = unique("deaf")
     topic = REPLY.member(tenant)

@@ -171,6 +171,17 @@ def test_two_members_share_the_work_and_tell_all_of_it(bus: Bus, store: Store) -
         eventually(lambda: answers() == len(requests), 60)
 
 
+def test_a_transaction_left_open_holds_nothing_up(bus: Bus, store: Store) -> None:
+    request, entity = str(uuid4()), f"main.default.m-{uuid4().hex[:8]}@3"
+    stranger = bus.transaction()
+    stranger.produce(INFERENCE_RECORDED.name, b"no frame", request.encode())
+    assert stranger.flush(30) == 0
+    with ingesting(bus, store.engine):
+        bus.send(INFERENCE_RECORDED, row(request, entity))
+        eventually(lambda: reaches(store.engine, Node("response", request)), 25)
+    stranger.abort_transaction(30)
+
+
 def test_what_cannot_be_read_or_kept_is_buried_whole_and_the_rest_goes_on(
     bus: Bus, store: Store
 ) -> None:
