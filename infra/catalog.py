@@ -36,6 +36,7 @@ from schemas.topics import REPLY
 __all__ = [
     "CatalogView",
     "Endpoint",
+    "EntryUnreadable",
     "Limits",
     "Principal",
     "SigningKey",
@@ -49,6 +50,10 @@ M = TypeVar("M", bound=BaseModel)
 log = structlog.get_logger()
 
 PUBLIC_KEY_BYTES = 32
+
+
+class EntryUnreadable(RuntimeError):
+    """Without an entry that cannot be read the view would allow too much: it must not be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +176,9 @@ class CatalogView:
 
         An entry in a shape that is not known here is refused: it counts as gone, and an unreadable
         grant denies everything.
+
+        Raises:
+            EntryUnreadable: It is a group in such a shape: who is denied what by it is not known.
         """
         key = (changed.kind, changed.name)
         known = self._entries.get(key)
@@ -211,6 +219,8 @@ class CatalogView:
 
     def _take_group(self, changed: CatalogChanged) -> None:
         spec = _spec(changed, _read(changed, Described), GroupSpec)
+        if spec is None and changed.body is not None:
+            raise EntryUnreadable(f"the members of group {changed.name} cannot be read")
         self._name(changed, None, spec.members if spec else None)
 
     def _take_key(self, changed: CatalogChanged) -> None:

@@ -1,7 +1,8 @@
 """Following the catalog: a view that is complete, stays so, and never silently misses a change.
 
 What cannot be followed ends the process, which starts again with a new view: reading that ends, a
-record that is none of the catalog's, a topic that was deleted, made anew or trimmed.
+record that is none of the catalog's, a group in an unknown shape, a topic that was deleted, made
+anew or trimmed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from infra.bus import TRANSFER_S, BusUnreachable, Record
-from infra.catalog import CatalogView
+from infra.catalog import CatalogView, EntryUnreadable
 from infra.registry import Reader, SchemaMissing
 from infra.settings import KafkaSettings
 from infra.tail import BEGINNING, Tail, TailBroken
@@ -152,7 +153,11 @@ class Following:
             raise CatalogLost(f"{place} is no change of the catalog: {problem}") from None
         if record.key != CATALOG_CHANGED.key(changed).encode():
             raise CatalogLost(f"{place} does not lie under its key: compaction would lose entries")
-        if self._view.apply(changed):
+        try:
+            is_new = self._view.apply(changed)
+        except EntryUnreadable as problem:
+            raise CatalogLost(f"{place}: {problem}") from None
+        if is_new:
             self._changed(changed)
 
     async def _watch(self, topic_id: str | None) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
@@ -244,25 +243,12 @@ async def test_a_view_is_what_was_published_after_compaction_and_restart(fresh: 
         assert not it.errors
 
 
-def transactional(bus: Bus) -> Producer:
-    """Returns a producer in a transaction, as the relay is."""
-    producer = Producer(
-        {
-            "bootstrap.servers": bus.kafka.bootstrap_servers,
-            "transactional.id": unique("relay"),
-        }
-    )
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    return producer
-
-
 async def test_only_what_is_committed_is_in_the_view_and_nothing_else_is_waited_for(
     fresh: Bus,
 ) -> None:
     tenants = changes({"kind": "tenant", "name": name} for name in ("kept", "void", "open", "late"))
     kept, void, pending, late = tenants
-    producers = [transactional(fresh) for _ in range(3)]
+    producers = [fresh.transaction() for _ in range(3)]
     for producer, change in zip(producers, (kept, void, pending), strict=True):
         key = CATALOG_CHANGED.key(change).encode()
         producer.produce(CATALOG_CHANGED.name, fresh.codec.encode(change), key)
@@ -328,6 +314,15 @@ async def test_a_change_under_the_key_of_another_ends_the_view(fresh: Bus) -> No
         assert isinstance(error, CatalogLost)
         assert "does not lie under its key" in str(error)
         assert "acme" in it.view.tenants
+
+
+async def test_a_group_that_cannot_be_read_ends_the_view(fresh: Bus) -> None:
+    async with followed(fresh) as it:
+        publish(fresh, changed("group", "team", '{"shape": "new"}'))
+        await it.until(lambda: it.errors, "the error")
+        [error] = it.errors
+        assert isinstance(error, CatalogLost)
+        assert "the members of group team cannot be read" in str(error)
 
 
 def test_a_broker_that_lacks_topics_is_said_at_start(fresh: Bus, tmp_path: Path) -> None:

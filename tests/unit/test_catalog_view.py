@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from infra.bootstrap import ROOT
-from infra.catalog import CatalogView, Endpoint, Principal, Tenant
+from infra.catalog import CatalogView, Endpoint, EntryUnreadable, Principal, Tenant
 from infra.provision import members, members_of
 from infra.settings import GatewaySettings, SettingInvalid
 from infra.signing import key_id
@@ -238,6 +238,12 @@ def test_a_grant_that_cannot_be_read_denies_everything() -> None:
     assert not any(view.access.may("ann", each, "main") for each in Privilege)
 
 
+@pytest.mark.parametrize("body", ["{", described({"spec": {"people": []}}).model_dump_json()])
+def test_a_group_that_cannot_be_read_ends_the_view(body: str) -> None:
+    with pytest.raises(EntryUnreadable, match="members of group team"):
+        CatalogView(LIMITS).apply(changed("group", "team", body))
+
+
 def test_what_stands_under_a_name_is_the_kind_that_changed_last() -> None:
     view = CatalogView(LIMITS)
     [old] = changes([{"kind": "user", "name": "ann", "spec": {"tenant": "acme"}}])
@@ -270,7 +276,6 @@ def histories(draw: st.DrawFn) -> list[CatalogChanged]:
         NAMES,
         st.one_of(
             st.builds(lambda of: {"routes": [route(entity=of)]}, VERSIONS),
-            st.builds(lambda of: {"members": of}, MEMBERS),
             st.just({"tenant": "c"}),
             st.just({}),
         ),
@@ -278,6 +283,7 @@ def histories(draw: st.DrawFn) -> list[CatalogChanged]:
     )
     bodies: dict[str, st.SearchStrategy[Any]] = {
         "grant": st.builds(Grant, allow=st.just((Privilege.QUERY,)), deny=st.just(())),
+        "group": st.builds(lambda of: described({"spec": {"members": of}}), MEMBERS),
         "key": st.just(
             Key(principal="a", public_key=base64.b64encode(PUBLIC).decode(), not_before=SEEDED)
         ),
