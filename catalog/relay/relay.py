@@ -10,10 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
+from pydantic import ValidationError
 
 from catalog.relay import told
 from catalog.relay.transactions import Stopped, Transactions
@@ -27,7 +29,7 @@ from infra.sql import Listener
 from infra.telemetry import described, now
 from schemas.codec import Codec
 from schemas.events import CatalogChanged
-from schemas.topics import CATALOG_CHANGED, Outgoing
+from schemas.topics import CATALOG_CHANGED, Outgoing, Topic
 
 log = structlog.get_logger()
 
@@ -133,7 +135,7 @@ class Relay:
 
     def _prepare(self, changes: Iterable[CatalogChanged]) -> None:
         """Makes the topics that entries need, before anybody hears of the entries."""
-        needed = {topic.name: topic for changed in changes for topic in members(changed)}
+        needed = {topic.name: topic for changed in changes for topic in _members(changed)}
         missing = [topic for name, topic in needed.items() if name not in self._made]
         if not missing:
             return
@@ -164,3 +166,12 @@ class Relay:
             if problem.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise
             raise TopicLost(f"there is no {name} any more") from None
+
+
+def _members(changed: CatalogChanged) -> list[Topic[Any]]:
+    try:
+        return members(changed)
+    except ValidationError:
+        # Of another version of this program; readers of this one refuse the entry, too.
+        log.error("entry unreadable, its topics are not made", kind=changed.kind, name=changed.name)
+        return []

@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from catalog.relay.transactions import Stopped
 from catalog.store.store import Snapshot
 from infra.bus import BATCH, POLL_S
-from infra.registry import Registry
+from infra.registry import Registry, SchemaMissing
 from infra.settings import KafkaSettings
 from schemas.codec import Codec, SchemaUnlearned, Unreadable
 from schemas.events import CatalogChanged
@@ -125,10 +125,15 @@ def _read_on(consumer: Consumer, told: Told, codec: Codec, registry: Registry) -
 
 def _decoded(value: bytes | None, codec: Codec, registry: Registry) -> CatalogChanged | None:
     try:
+        return _learning(value, codec, registry)
+    except (SchemaMissing, Unreadable) as problem:
+        log.error("record of the catalog cannot be read", error=str(problem))
+        return None
+
+
+def _learning(value: bytes | None, codec: Codec, registry: Registry) -> CatalogChanged:
+    try:
         return codec.decode(value, CatalogChanged)
     except SchemaUnlearned as unlearned:
         codec.learn(unlearned.schema_id, registry.schema(unlearned.schema_id))
-        return codec.decode(value, CatalogChanged)
-    except Unreadable as problem:
-        log.error("record of the catalog cannot be read", error=str(problem))
-        return None
+    return codec.decode(value, CatalogChanged)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from catalog.relay.relay import TopicLost
 from catalog.relay.told import TopicAhead
@@ -15,6 +17,7 @@ from catalog.relay.transactions import WriterLost
 from catalog.store.store import CatalogRefused, Change, Store
 from infra.settings import PostgresSettings
 from infra.stack.local import LocalStack
+from schemas.codec import FRAME
 from schemas.events import CatalogChanged, LineageEdge, LineageRecorded
 from schemas.topics import (
     AUDIT_RECORDED,
@@ -245,3 +248,39 @@ def test_a_record_that_cannot_be_read_is_told_anew(bus: Bus, store: Store) -> No
     assert last.key == b"catalog/main"
     changed = bus.codec.decode(last.value, CatalogChanged)
     assert (changed.position, changed.body) == live(store)[("catalog", "main")]
+
+
+def foreign(bus: Bus) -> Iterator[bytes]:
+    """Yields records under schemas that the relay does not know: of none, text, and no events."""
+    yield FRAME.pack(0, 999_999) + b"what"
+    with SchemaRegistryClient({"url": bus.registry_settings.url}) as client:
+        for schema in (
+            {"type": "string"},
+            {"type": "record", "name": unique("Foreign").replace("-", "_"), "fields": []},
+        ):
+            schema_id = client.register_schema(unique("foreign"), Schema(json.dumps(schema)))
+            yield FRAME.pack(0, schema_id) + b"what"
+
+
+def test_a_record_of_a_foreign_schema_keeps_no_relay_from_starting(bus: Bus, store: Store) -> None:
+    begun(store)
+    with relaying(bus, store):
+        pass
+    for value in foreign(bus):
+        bus.put(CATALOG_CHANGED.name, b"catalog/main", value)
+    bus.settle()
+    with relaying(bus, store):
+        last = bus.records(CATALOG_CHANGED.name)[-1]
+    changed = bus.codec.decode(last.value, CatalogChanged)
+    assert (changed.position, changed.body) == live(store)[("catalog", "main")]
+
+
+def test_an_entry_of_another_version_keeps_no_relay_from_publishing(bus: Bus, store: Store) -> None:
+    begun(store)
+    newer = CatalogChanged(position=9, kind="tenant", name="new", body="[]", changed_at=NOON)
+    with relaying(bus, store) as running:
+        with store.change(ACTOR) as change:
+            change.tell(CATALOG_CHANGED, newer)
+        eventually(lambda: not store.waiting(), what="an empty outbox")
+        assert running.failure is None
+    assert bus.events(CATALOG_CHANGED)[-1] == newer
