@@ -2,7 +2,8 @@
 
 Knows what the inference table keeps of a signature and where the catalog's public keys are. What is
 proved is that a key signed a record with this digest, for this tenant and deadline; that the row
-tells the record's content as it was is the log's word, not the signature's.
+tells the record's content as it was is the log's word, not the signature's. A key must have counted
+when the request was done with, by the gateway's clock: when it was asked is the signer's word.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from infra.catalog import CatalogView, Limits, SigningKey
 from infra.follow import follow
+from infra.identity import SKEW
 from infra.lake import query
 from infra.registry import Reader, Registry
 from infra.settings import KafkaSettings, RegistrySettings
 from infra.signing import Signature, is_genuine, milliseconds
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_REQUESTED
+
+SECONDS = "%Y-%m-%d %H:%M:%S"
 
 
 class Unproved(Exception):
@@ -85,12 +89,19 @@ def verdict(row: Mapping[str, Any], known: Mapping[str, SigningKey]) -> str:
             f"request {request_id} names {row['principal'] or 'nobody'}, but {key.principal} "
             "signed it"
         )
-    if lack := _lack(key, row["requested_at"]):
-        raise Unproved(f"{key.principal} signed request {request_id}, but its key {lack}")
+    done = row["requested_at"] + timedelta(milliseconds=row["elapsed_ms"])
+    ended = f"{_outcome(row)} at {done:{SECONDS}}"
+    if lack := _lack(key, done):
+        raise Unproved(f"{key.principal} signed request {request_id}, {ended}, but its key {lack}")
     return (
-        f"{key.principal} signed request {request_id} at {row['requested_at']:%Y-%m-%d %H:%M:%S} "
+        f"{key.principal} signed request {request_id}, {ended}, "
         f"with key {key.key_id}, which was valid then"
     )
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    outcome = str(row["outcome"]).lower()
+    return f"{outcome} ({row['reason']})" if row["reason"] else outcome
 
 
 def _signature(row: Mapping[str, Any]) -> Signature:
@@ -111,9 +122,9 @@ def _signature(row: Mapping[str, Any]) -> Signature:
 
 def _lack(key: SigningKey, at: datetime) -> str:
     """Returns why a key did not count at an instant; empty where it did."""
-    if at < key.not_before:
-        return f"counted only from {key.not_before:%Y-%m-%d %H:%M:%S}"
+    if at < key.not_before - SKEW:
+        return f"counted only from {key.not_before:{SECONDS}}"
     for end, what in ((key.expires_at, "expired"), (key.revoked_at, "was revoked")):
         if end is not None and at >= end:
-            return f"{what} at {end:%Y-%m-%d %H:%M:%S}, before that"
+            return f"{what} at {end:{SECONDS}}, before that"
     return ""

@@ -150,7 +150,7 @@ def test_a_first_start_makes_whom_it_asks_as_and_what_may_be_asked(
 
     def proved() -> bool:
         verified = terminal.types("audit", "--verify", request_id)
-        return verified.stdout.startswith(f"operator signed request {request_id} at ")
+        return verified.stdout.startswith(f"operator signed request {request_id}, completed at ")
 
     eventually(proved, 30, "the proof of who asked")
     seeded = terminal.types("audit", "--on", "main.default.smollm2", "--what", "catalog.*")

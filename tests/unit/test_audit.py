@@ -16,11 +16,12 @@ import pytest
 
 from infra.audit import MOST_CHANGES, Question, ask, changes, instant, main, told
 from infra.catalog import SigningKey
+from infra.identity import SKEW
 from infra.lake import EventTable, QueryInvalid, Row
 from infra.proof import Unproved, proof
 from infra.signing import SIGNATURE, Signer, generate
 from infra.telemetry import now
-from schemas.events import AuditOutcome, AuditRecorded, InferenceRecorded
+from schemas.events import AuditOutcome, AuditRecorded, InferenceRecorded, Outcome
 from schemas.topics import INFERENCE_REQUESTED
 from tests.unit.lakes import NOON, recorded
 
@@ -175,9 +176,26 @@ def proved(root: Path, event: InferenceRecorded, key: SigningKey | None = KEY) -
 def test_a_genuine_signature_tells_who_signed(tmp_path: Path) -> None:
     said = proved(tmp_path, signed())
     assert said == (
-        f"alice signed request r1 at 2026-03-01 12:00:00 with key {KEY.key_id}, which was valid "
-        "then"
+        f"alice signed request r1, completed at 2026-03-01 12:00:00, with key {KEY.key_id}, "
+        "which was valid then"
     )
+
+
+def test_a_request_that_was_refused_is_told_as_refused_and_why(tmp_path: Path) -> None:
+    refused = replace(signed(), outcome=Outcome.REFUSED, reason="KEY_UNKNOWN", elapsed_ms=2000)
+    said = "alice signed request r1, refused (KEY_UNKNOWN) at 2026-03-01 12:00:02, with key"
+    assert proved(tmp_path, refused).startswith(said)
+
+
+def test_a_request_dated_back_proves_nothing_by_a_key_that_had_expired(tmp_path: Path) -> None:
+    back = replace(signed(), requested_at=NOON - 2 * HOUR, elapsed_ms=2 * 3_600_000)
+    with pytest.raises(Unproved, match="expired at 2026-03-01 11:00:00, before that"):
+        proved(tmp_path, back, replace(KEY, expires_at=NOON - HOUR, not_before=NOON - 3 * HOUR))
+
+
+def test_a_key_counts_a_little_early_as_it_does_at_the_gateway(tmp_path: Path) -> None:
+    early = replace(KEY, not_before=NOON + SKEW)
+    assert "which was valid then" in proved(tmp_path, signed(), early)
 
 
 @pytest.mark.parametrize(
