@@ -29,6 +29,9 @@ VersionName = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.{NAME
 # The last segment of a topic's name, in characters that Kafka takes.
 Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
+# Each pool of a route and each reply is a topic, so a spec names few.
+MOST_TOPICS = 16
+MOST_RULES = 1000
 # Where a secret is, never the secret: resolved by who uses it, when it is used.
 SecretReference = Annotated[str, StringConstraints(pattern=r"^[a-z]+:.+$")]
 
@@ -88,9 +91,9 @@ class RouteSpec(Shape):
 class EndpointSpec(Spec):
     """What can be asked: the routes in the order in which they are tried."""
 
-    routes: tuple[RouteSpec, ...] = Field(min_length=1)
+    routes: tuple[RouteSpec, ...] = Field(min_length=1, max_length=MOST_TOPICS)
     output_policy: bool = False
-    policies: tuple[FullName, ...] = ()
+    policies: tuple[FullName, ...] = Field(default=(), max_length=MOST_RULES)
 
     def references(self) -> Iterator[str]:
         """Yields the models, adapters, connections and policies that routes name."""
@@ -157,7 +160,7 @@ class RowFilter(Shape):
         where: Condition over the columns.
     """
 
-    to: tuple[Name, ...] = Field(min_length=1)
+    to: tuple[Name, ...] = Field(min_length=1, max_length=MOST_RULES)
     where: Text
 
 
@@ -172,7 +175,7 @@ class ColumnMask(Shape):
 
     column: Text
     mask: Literal["hash", "last4", "null"] = "null"
-    unless: tuple[Name, ...] = ()
+    unless: tuple[Name, ...] = Field(default=(), max_length=MOST_RULES)
 
 
 class Column(Shape):
@@ -194,8 +197,8 @@ class TableSpec(Spec):
     location: Text
     columns: tuple[Column, ...] = ()
     connection: FullName | None = None
-    row_filters: tuple[RowFilter, ...] = ()
-    column_masks: tuple[ColumnMask, ...] = ()
+    row_filters: tuple[RowFilter, ...] = Field(default=(), max_length=MOST_RULES)
+    column_masks: tuple[ColumnMask, ...] = Field(default=(), max_length=MOST_RULES)
 
     def references(self) -> Iterator[str]:
         """Yields the connection."""
@@ -210,8 +213,8 @@ class IndexSpec(Spec):
     key_columns: tuple[Text, ...] = ()
     text: str = ""
     columns: tuple[Column, ...] = ()
-    row_filters: tuple[RowFilter, ...] = ()
-    column_masks: tuple[ColumnMask, ...] = ()
+    row_filters: tuple[RowFilter, ...] = Field(default=(), max_length=MOST_RULES)
+    column_masks: tuple[ColumnMask, ...] = Field(default=(), max_length=MOST_RULES)
 
     def references(self) -> Iterator[str]:
         """Yields the source and the embedding endpoint."""
@@ -264,11 +267,11 @@ class ConnectionSpec(Spec):
 class PolicySpec(Spec):
     """A guardrail policy: rules that endpoints are held to."""
 
-    rules: tuple[dict[str, Any], ...] = ()
+    rules: tuple[dict[str, Any], ...] = Field(default=(), max_length=MOST_RULES)
 
 
 class NoSpec(Spec):
-    """Of kinds that only hold others."""
+    """What only holds other things."""
 
 
 class TenantSpec(Spec):
@@ -280,7 +283,7 @@ class TenantSpec(Spec):
             where the broker's own rules (ACLs) decide who may produce.
     """
 
-    replies: tuple[Segment, ...] = ()
+    replies: tuple[Segment, ...] = Field(default=(), max_length=MOST_TOPICS)
     accept_unsigned: bool = False
 
 

@@ -8,6 +8,7 @@ import typer
 
 from catalog.operator import printing
 from catalog.operator.asking import Registered, ask, reach
+from catalog.operator.kinds import kinds
 from catalog.operator.words import AsJson, Etag, Kind, Named, SpecOption, Unclear, json_of, pairs
 
 MOST_AT_ONCE = 1000
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="What exists: endpoints, models, functions and more, under names of three levels.",
     epilog="[bold]Examples[/]\n\n"
+    "tessera catalog kinds endpoint                   what may stand in one, with an example\n\n"
     "tessera catalog list main                        what lies in the catalog main\n\n"
     "tessera catalog get main.default.smollm2         all of one thing\n\n"
     "tessera catalog create schema main.lab --comment 'Trials'\n\n"
@@ -34,6 +36,7 @@ alias_app = typer.Typer(no_args_is_help=True, help="Names of versions: prod, can
 version_app = typer.Typer(no_args_is_help=True, help="Versions, which never change.")
 app.add_typer(alias_app, name="alias")
 app.add_typer(version_app, name="version")
+app.command()(kinds)
 
 
 @app.command()
