@@ -7,6 +7,7 @@ say of an error only its kind and place (``described``).
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,10 @@ from infra.settings import TelemetrySettings
 Headers = Sequence[tuple[str, bytes | None]]
 
 TRACEPARENT = "traceparent"
+# As https://www.w3.org/TR/trace-context/ has it; the first group is the trace id.
+PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+# Bytes; a longer header than this is no trace, and what comes of a record must not carry it on.
+LONGEST_PARENT = 256
 
 # Libraries whose log lines quote errors.
 QUOTING = frozenset({"asyncio", "faust", "mode", "vllm"})
@@ -114,11 +119,14 @@ def new_traceparent() -> str:
 
 
 def trace_id(headers: Headers) -> str | None:
-    """Returns the W3C trace id in a record's headers: 32 hexadecimal digits."""
+    """Returns the W3C trace id in a record's headers: 32 hexadecimal digits.
+
+    None where there is no ``traceparent``, or it is none.
+    """
     for name, value in headers:
         if name == TRACEPARENT and value is not None:
-            parts = value.decode("ascii", "replace").split("-")
-            return parts[1] if len(parts) == 4 else None  # noqa: PLR2004
+            found = PARENT.fullmatch(value)
+            return found[1].decode() if found else None
     return None
 
 
@@ -130,7 +138,11 @@ def consuming(name: str, topic: str, headers: Headers) -> Iterator[Headers]:
         The headers for what comes of the record. Without an exporter no span is made and the
         trace passes through unchanged.
     """
-    passed = [header for header in headers if header[0] == TRACEPARENT]
+    passed = [
+        (key, value)
+        for key, value in headers
+        if key == TRACEPARENT and len(value or b"") <= LONGEST_PARENT
+    ]
     if not isinstance(trace.get_tracer_provider(), TracerProvider):
         yield passed
         return

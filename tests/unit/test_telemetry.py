@@ -54,7 +54,19 @@ def test_a_new_trace_is_found_again_in_the_headers() -> None:
     assert new_traceparent() != parent
 
 
-@pytest.mark.parametrize("value", [None, b"", b"nonsense", b"\xff\xfe", b"00-a-b-c-d"])
+NO_PARENTS = [
+    None,
+    b"",
+    b"nonsense",
+    b"\xff\xfe",
+    b"00-a-b-c-d",
+    b"00-" + b"a" * 1_000_000 + b"-b7ad6b7169203331-01",
+    b"00-" + b"A" * 32 + b"-b7ad6b7169203331-01",
+    b"00-" + b"a" * 32 + b"-b7ad6b7169203331-01\n",
+]
+
+
+@pytest.mark.parametrize("value", NO_PARENTS)
 def test_a_header_that_is_no_traceparent_carries_no_trace(value: bytes | None) -> None:
     assert trace_id([(TRACEPARENT, value)]) is None
 
@@ -68,6 +80,11 @@ def test_any_headers_can_be_consumed(value: bytes | None, other: bytes) -> None:
     with consuming("group", "topic", [(TRACEPARENT, value), ("other", other)]) as onward:
         assert list(onward) == [(TRACEPARENT, value)]
     trace_id([(TRACEPARENT, value)])
+
+
+def test_a_traceparent_too_long_to_be_one_goes_no_further() -> None:
+    with consuming("group", "topic", [(TRACEPARENT, b"0" * 1_000_000)]) as onward:
+        assert list(onward) == []
 
 
 def test_now_is_what_the_log_can_keep() -> None:
