@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Table, Text, all_, delete, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from catalog.store import referrers
@@ -202,18 +203,17 @@ def _call(connection: Connection, name: str, aliases: dict[str, int]) -> None:
         {"securable": name, "name": alias, "number": number}
         for alias, number in sorted(aliases.items())
     ]
-    new = upsert(ALIAS).values(rows)
-    connection.execute(
-        new.on_conflict_do_update(
-            index_elements=[ALIAS.c.securable, ALIAS.c.name],
-            set_={"number": new.excluded.number},
-        )
+    new = upsert(ALIAS)
+    moved = new.on_conflict_do_update(
+        index_elements=[ALIAS.c.securable, ALIAS.c.name],
+        set_={"number": new.excluded.number},
     )
+    connection.execute(moved, rows)
 
 
 def _uncall(connection: Connection, name: str, kept: Iterable[str]) -> None:
     """Takes away all aliases but some."""
-    others = (ALIAS.c.securable == name) & ALIAS.c.name.not_in(list(kept))
+    others = (ALIAS.c.securable == name) & (ALIAS.c.name != all_(literal(list(kept), ARRAY(Text))))
     for alias in connection.execute(select(ALIAS.c.name).where(others)).scalars().all():
         if needed := referrers.of_alias(connection, name, alias):
             raise referred(f"alias {name}@{alias}", needed, "change those first")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, any_, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from catalog.store.tables import (
     ALIAS,
@@ -64,7 +65,8 @@ def of_principal(connection: Connection, name: str) -> list[str]:
 def circle(connection: Connection, group: str, members: list[str]) -> list[str] | None:
     """Returns how a group would contain itself with these members, from it to it; or None."""
     first = select(MEMBERSHIP.c.group_name, MEMBERSHIP.c.member).where(
-        MEMBERSHIP.c.group_name.in_(members)
+        # One parameter, however many members: the protocol counts them in 16 bits.
+        MEMBERSHIP.c.group_name == any_(literal(members, ARRAY(Text)))
     )
     below = first.cte(recursive=True)
     deeper = select(MEMBERSHIP.c.group_name, MEMBERSHIP.c.member).join(
