@@ -48,12 +48,12 @@ DENIALS = frozenset(
         Reason.TENANT_UNKNOWN,
     }
 )
-# Of what a command names, in an audit.
-MOST_NAME = 300
+# Of what a command names, in an audit: as much as a topic's name may have.
+MOST_NAME = 249
 # Names come back in refusals, and documents may have much wrong with them.
 MOST_MESSAGE = 20_000
-# A request id stands in key and value of a reply, and in its audit.
-MOST_ID = 1000
+# A request id stands in key and value of a reply, in its audit, and in a row of an index.
+MOST_ID_BYTES = 256
 # A reply must fit its topic, compressed or not.
 MOST_REPLY_BYTES = 15 * 1024 * 1024
 
@@ -107,14 +107,15 @@ class Commands:
         """
         asked = Commanded.of(wanted, record)
         if refusal := unproven(asked.sender, self.view, now):
-            outcome, said = Outcome(refusal=refusal), claim(asked.sender.signed)
+            outcome, who = Outcome(refusal=refusal), wanted.principal
         else:
-            outcome, said = self._outcome(asked, record, now), None
-        who = wanted.principal if said is not None else identity(asked.sender, self.view)
+            outcome = self._outcome(asked, record, now)
+            who = identity(asked.sender, self.view)
         replied = InferenceReplied(
             request_id=wanted.request_id,
             refusal=outcome.refusal,
-            claim=said,
+            # Others of the tenant may send what is theirs under the same id.
+            claim=claim(asked.sender.signed),
             result=outcome.result,
             replied_at=now,
         )
@@ -123,20 +124,23 @@ class Commands:
             *_denial(asked, record, outcome, who, now),
         ]
 
-    def failure(self, wanted: CatalogWanted, now: datetime) -> list[Outgoing]:
+    def failure(self, wanted: CatalogWanted, record: Record, now: datetime) -> list[Outgoing]:
         """Returns what the caller hears of a command that failed by surprise."""
         refusal = Refusal(
             reason=Reason.PROVIDER_FAILED,
             message="the registrar failed on this command and nothing of it was done; "
             "the operators find it among the dead letters",
         )
-        replied = InferenceReplied(request_id=wanted.request_id, refusal=refusal, replied_at=now)
+        replied = InferenceReplied(
+            request_id=wanted.request_id,
+            refusal=refusal,
+            claim=claim(Commanded.of(wanted, record).sender.signed),
+            replied_at=now,
+        )
         return self._to_caller(wanted, replied)
 
     def _outcome(self, asked: Commanded, record: Record, now: datetime) -> Outcome:
         """Does what a proven command wants."""
-        if refusal := unanswerable(asked, self.view, now):
-            return Outcome(refusal=refusal)
         wanted = asked.wanted
         actor = Actor(
             principal=identity(asked.sender, self.view),
@@ -146,6 +150,11 @@ class Commands:
             trace_id=trace_id(record.headers),
             at=now,
         )
+        if refusal := unanswerable(asked, self.view, now):
+            outcome = Outcome(refusal=refusal)
+            if asked.sender.signed is not None:
+                self._remember(wanted, actor, outcome)
+            return outcome
         try:
             action, arguments = read(wanted.action, wanted.body)
             if arguments.changes():
@@ -175,14 +184,17 @@ class Commands:
                 changes = [*change.changes]
         except CatalogRefused as refused:
             outcome = Outcome(refusal=_refusal(refused))
-            # A copy that comes later must not do what was refused at first.
-            with self._store.change(actor) as change:
-                change.reply(wanted.request_id, outcome.written())
+            self._remember(wanted, actor, outcome)
             return outcome
         for changed in changes:
             self.view.apply(changed)
             self._position = changed.position
         return outcome
+
+    def _remember(self, wanted: CatalogWanted, actor: Actor, outcome: Outcome) -> None:
+        """Keeps a refusal: a copy that comes later must not do what was refused at first."""
+        with self._store.change(actor) as change:
+            change.reply(wanted.request_id, outcome.written(), wanted.deadline)
 
     def _to_caller(self, wanted: CatalogWanted, replied: InferenceReplied) -> list[Outgoing]:
         """Returns the reply, to the tenant's own topic if the command names another's."""
@@ -226,8 +238,8 @@ def _denial(
             audit_id=str(uuid5(NAMESPACE_URL, place)),
             at=now,
             source=SOURCE,
-            principal=who,
-            tenant=wanted.tenant,
+            principal=who[:MOST_NAME],
+            tenant=wanted.tenant[:MOST_NAME],
             key_id=asked.sender.signed.key_id if asked.sender.signed else None,
             action=f"{SOURCE}.{wanted.action[:MOST_NAME]}",
             kind=kind,
@@ -251,4 +263,9 @@ def _named(body: str) -> tuple[str, str]:
     names = [said.get(each) for each in ("name", "securable", "principal", "key_id", "prefix")]
     name = next((each for each in names if isinstance(each, str)), "")
     kind = said.get("kind")
-    return (kind if isinstance(kind, str) else "")[:MOST_NAME], name[:MOST_NAME]
+    return _sayable(kind if isinstance(kind, str) else ""), _sayable(name)
+
+
+def _sayable(text: str) -> str:
+    """Returns the beginning of a text; JSON can write half a character, an audit cannot."""
+    return text[:MOST_NAME].encode("utf-8", "replace").decode()

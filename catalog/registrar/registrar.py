@@ -16,9 +16,9 @@ from typing import Any
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from catalog.registrar.commands import MOST_ID, Commands, Superseded
+from catalog.registrar.commands import MOST_ID_BYTES, Commands, Superseded
 from catalog.store.store import Store
 from infra.bus import POLL_S, Encoded, Publisher, Record, fetch, partitions
 from infra.deadletters import bury
@@ -26,7 +26,7 @@ from infra.health import Health
 from infra.registry import Reader, SchemaMissing
 from infra.settings import HealthSettings, KafkaSettings
 from infra.telemetry import RECORDS, consuming, described, now
-from schemas.codec import Unreadable
+from schemas.codec import Unencodable, Unreadable
 from schemas.events import CatalogWanted, DeadLetterCause
 from schemas.topics import CATALOG_WANTED, Outgoing
 
@@ -40,8 +40,9 @@ LOCK_EVERY_S = 1.0
 # How long what was changed may take to be published, and loops to end.
 DRAIN_S = 10.0
 
-# What ends the process: the database or another registrar is to blame, and not the command.
-BROKEN = (InterfaceError, OperationalError, Superseded)
+# SQLSTATE classes of a database that cannot work, whatever it is asked: connections, deadlocks,
+# resources, shutdown, and its own system.
+BROKEN = ("08", "40", "53", "57P", "58")
 
 # Works in a thread of its own until the event is set.
 Loop = Callable[[threading.Event], None]
@@ -211,42 +212,53 @@ class Registrar:
                     return
                 with consuming(GROUP, record.topic, record.headers) as headers:
                     said = await self._carried_out(commands, record)
-                    await self._publisher.publish(await self._heard(said), headers)
+                    await self._publisher.publish(await self._heard(said, record), headers)
                 await asyncio.to_thread(self._commit, record)
 
     async def _carried_out(self, commands: Commands, record: Record) -> list[Outgoing]:
         """Carries a command out; returns what is to be said of it."""
+        # In a batch that packs well more comes through than an answer or an audit may carry.
+        if len(record.value or b"") > CATALOG_WANTED.max_bytes:
+            said_of_it = f"a command has at most {CATALOG_WANTED.max_bytes} bytes"
+            return [bury(record, GROUP, DeadLetterCause.UNREADABLE, said_of_it)]
         try:
             wanted = await self._reader.read(record.value, CatalogWanted)
         except Unreadable as problem:
             return [bury(record, GROUP, DeadLetterCause.UNREADABLE, str(problem))]
         except SchemaMissing as problem:
             return [bury(record, GROUP, DeadLetterCause.SCHEMA_UNKNOWN, str(problem))]
-        if len(wanted.request_id) > MOST_ID:
-            said_of_it = f"a request id has at most {MOST_ID} characters"
+        if len(wanted.request_id.encode()) > MOST_ID_BYTES:
+            said_of_it = f"a request id has at most {MOST_ID_BYTES} bytes"
             return [bury(record, GROUP, DeadLetterCause.UNREADABLE, said_of_it)]
         try:
             said = await asyncio.to_thread(commands.answer, wanted, record, now())
-        except BROKEN:
-            raise
         # The one broad catch: a surprise becomes a dead letter and a reply, never a crash loop.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if isinstance(error, Superseded) or broken(error):
+                raise
             letter = bury(record, GROUP, DeadLetterCause.STEP_FAILED, described(error))
-            return [letter, *commands.failure(wanted, now())]
+            return [letter, *commands.failure(wanted, record, now())]
         RECORDS.labels("performed").inc()
         return said
 
-    async def _heard(self, said: list[Outgoing]) -> list[Encoded]:
-        """Returns what is said, without replies on topics that are gone: nobody hears those."""
-        heard = []
+    async def _heard(self, said: list[Outgoing], record: Record) -> list[Encoded]:
+        """Returns what is said of a record, without what nobody hears as its topic is gone.
+
+        What cannot be said at all leaves a dead letter in its place.
+        """
+        heard: list[Encoded] = []
         for outgoing in said:
             try:
                 await self._publisher.partitions(outgoing.topic.name)
             except LookupError:
                 log.warning("nobody hears this reply", topic=outgoing.topic.name)
                 continue
-            heard.append(outgoing)
-        return self._publisher.encode(heard)
+            try:
+                heard += self._publisher.encode([outgoing])
+            except Unencodable as problem:
+                letter = bury(record, GROUP, DeadLetterCause.STEP_FAILED, described(problem))
+                heard += self._publisher.encode([letter])
+        return heard
 
     def _commit(self, record: Record) -> None:
         place = TopicPartition(record.topic, record.partition, record.offset + 1)
@@ -255,6 +267,19 @@ class Registrar:
         except KafkaException as problem:
             # It will be delivered again, and answered alike.
             log.warning("commit failed", error=problem.args[0].name())
+
+
+def broken(error: Exception) -> bool:
+    """Returns whether the database is to blame for an error, and not what it was asked."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        # Without a statement there was no connection to begin with.
+        return error.statement is None and isinstance(error, InterfaceError | OperationalError)
+    return str(state).startswith(BROKEN)
 
 
 def _settings(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:

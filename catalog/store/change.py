@@ -207,14 +207,20 @@ class Change:
             )
             return self._connection.execute(query).scalar_one_or_none()
 
-    def reply(self, request_id: str, body: str) -> None:
-        """Remembers what a command of this actor came to, for seven days."""
+    def reply(self, request_id: str, body: str, until: datetime | None = None) -> None:
+        """Remembers what a command of this actor came to, for seven days from now.
+
+        Args:
+            request_id: Of the command.
+            body: What it came to.
+            until: When the command may still come, if that is later: seven days from there.
+        """
         row = {
             "tenant": self._actor.tenant,
             "principal": self._actor.principal,
             "request_id": request_id,
             "reply": body,
-            "at": self._actor.at,
+            "at": max(self._actor.at, until or self._actor.at),
         }
         with self._whole(), refusing():
             oldest = self._actor.at - REMEMBERED

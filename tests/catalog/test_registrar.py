@@ -246,3 +246,14 @@ def test_what_was_changed_is_published_before_the_process_ends(town: Town) -> No
         town.reply(town.want("apply", documents=documents))
         assert process.stop() == 0
         assert len(changes(town)) == 501
+
+
+def test_no_unsigned_command_ends_the_process(town: Town) -> None:
+    with town.registrar():
+        half = replace(wanted("list", "", town.tenant), body='{"name": "\\ud800"}')
+        town.send(half, None)
+        refusal = town.reply(half).refusal
+        assert refusal is not None
+        assert refusal.reason is Reason.SIGNATURE_MISSING
+        town.send(replace(half, request_id="\u6771" * 100), None)
+        assert town.result("list")["entries"]
