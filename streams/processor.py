@@ -30,7 +30,7 @@ from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause
 from schemas.topics import Topic
 from streams.lenient import read_leniently
-from streams.steps import Fail, Runtime, Taken, Work
+from streams.steps import Fail, Runtime, Taken, Work, too_large
 
 log = structlog.get_logger()
 
@@ -144,12 +144,15 @@ class Processor:
         prefix.begin(message.offset, message)
         IN_FLIGHT.inc()
         settle = partial(self._settle, prefix, message, time.monotonic())
+        if problem := too_large(record):
+            await self._bury(record, DeadLetterCause.UNREADABLE, problem, settle)
+            return
         try:
             event = await self._reader.read(record.value, topic.event)
-        except Unreadable as problem:
-            await self._bury(record, DeadLetterCause.UNREADABLE, str(problem), settle)
-        except SchemaMissing as problem:
-            await self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(problem), settle)
+        except Unreadable as error:
+            await self._bury(record, DeadLetterCause.UNREADABLE, str(error), settle)
+        except SchemaMissing as error:
+            await self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(error), settle)
         else:
             generation = message.generation_id
             await work.take(Taken(record, event, record.headers, settle, generation))

@@ -19,7 +19,7 @@ from infra.settings import HealthSettings, KafkaSettings, LakeSettings
 from infra.telemetry import RECORDS, Headers, consuming, described, now
 from schemas.codec import Codec
 from schemas.events import DeadLetterCause, Event
-from schemas.topics import Outgoing, Topic
+from schemas.topics import MAX_RECORD_BYTES, Outgoing, Topic
 
 log = structlog.get_logger()
 
@@ -27,6 +27,9 @@ log = structlog.get_logger()
 MOVED = "tessera-moved"
 # Processes may differ for a while in how many partitions they know of, but not for ever.
 MOST_MOVES = 3
+
+# Bytes of a record's key and headers: a record that is moved has them again.
+MOST_ASIDE_BYTES = MAX_RECORD_BYTES // 16
 
 # A step that fails is tried once more before its record becomes a dead letter.
 TRIES = 2
@@ -156,6 +159,22 @@ class Steps:
                 self._fail(failed)
 
         self._runtime.publisher.post(records, headers, done)
+
+
+def too_large(record: Record) -> str | None:
+    """Returns why a record is too large to be decided on; None where it is not.
+
+    The broker's limits hold for compressed batches, so what comes from it can be of any size; what
+    would come of that, no topic could hold.
+    """
+    size = len(record.value or b"")
+    if size > MAX_RECORD_BYTES:
+        return f"the value has {size} bytes; at most {MAX_RECORD_BYTES} are decided on"
+    aside = sum(len(name) + len(content or b"") for name, content in record.headers)
+    aside += len(record.key or b"")
+    if aside > MOST_ASIDE_BYTES:
+        return f"key and headers have {aside} bytes; at most {MOST_ASIDE_BYTES} are decided on"
+    return None
 
 
 def steps(
