@@ -24,6 +24,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -45,6 +46,8 @@ PURPOSE = b"tessera-request-v1"
 KEY_ID_DIGITS = 32
 SIGNATURE_BYTES = 64
 LENGTH = struct.Struct(">I")
+# Whoever asks again about the record in hand must not cause another verification.
+REMEMBERED = 4
 
 
 class KeyUnusable(ValueError):
@@ -133,6 +136,7 @@ def claim(signature: Signature | None) -> str:
     return hashlib.sha256(_framed(parts)).hexdigest()
 
 
+@lru_cache(maxsize=REMEMBERED)
 def is_genuine(signature: Signature, public_key: bytes, topic: str, key: bytes) -> bool:
     """Returns whether the owner of a public key signed a record of this topic and key."""
     signed = message(topic, key, signature.deadline_ms, signature.digest)

@@ -6,6 +6,11 @@ the order of offsets; so when a partition comes to this process, the records bef
 read once more, back to where every deadline has passed, and what lies there was taken. The record
 in hand is none of them, so one that is only delivered again is no copy.
 
+What nobody could have been served for leaves no mark: one is kept for a signature that is genuine,
+by a key that the catalog knows, whatever else the request is refused for. It may be refused today
+and fit tomorrow, so a mark is kept up to twice the longest deadline. What is recalled is not
+verified again, which would take a minute after a busy one; a mark more refuses nothing genuine.
+
 Copies are told by record key and claim: whatever else of a record is changed, its claim changes,
 and under another key it is moved before it counts.
 """
@@ -24,8 +29,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch
 from infra.settings import KafkaSettings
-from infra.signing import Signature, claim, claimed
+from infra.signing import Signature, claim, claimed, is_genuine
 from infra.telemetry import Headers, trace_id
+from schemas.events import InferenceRequested
 from schemas.topics import Topic
 from streams.asked import Asked
 from streams.steps import MOVED, Fail, Runtime, Step, Steps, Taken
@@ -37,14 +43,18 @@ KEPT_S = 60
 # How far the clocks of broker and gateway may lie apart.
 SKEW_S = 60
 MARK_BYTES = 16
+# Marks, on one partition. A key may come to be known after a record of it; up to so many in memory,
+# what is signed by a key unknown is remembered for that.
+MOST_DOUBTFUL = 100_000
 SILENCE_S = 1.0
 
 
 class Mark(NamedTuple):
-    """What a record is known by, and until when, in seconds since 1970."""
+    """What a record is known by, until when in seconds since 1970, and which key it claims."""
 
     name: bytes
     until: int
+    key_id: str = ""
 
 
 # With the offset of the record that each is of.
@@ -111,15 +121,16 @@ class Admission(Steps):
         signed = claimed(taken.headers, value)
         replayed = moved_again = False
         memory = self._memories.setdefault(record.partition, Memory())
+        request: InferenceRequested = taken.event  # type: ignore[assignment]
         if signed is not None:
             if memory.generation != taken.generation:
                 await self._recall(memory, record)
                 memory.generation = taken.generation
-            replayed, moved_again = self._seen(memory, record, signed)
+            replayed, moved_again = self._seen(memory, record, signed, request.tenant)
         if memory.generation == taken.generation:
             memory.end = max(memory.end or 0, record.offset + 1)
         return Asked(
-            request=taken.event,  # type: ignore[arg-type]
+            request=request,
             signed=signed,
             topic=record.topic,
             place=f"{record.topic}/{record.partition}/{record.offset}",
@@ -129,12 +140,16 @@ class Admission(Steps):
             moved_again=moved_again,
         )
 
-    def _seen(self, memory: Memory, record: Record, signed: Signature) -> tuple[bool, bool]:
+    def _seen(
+        self, memory: Memory, record: Record, signed: Signature, tenant: str
+    ) -> tuple[bool, bool]:
         """Returns whether a record is a copy, and whether it is one of our own making."""
         now_s = int(time.time())
         # Also of partitions that others have now.
         for each in self._memories.values():
             each.sweep(now_s)
+        if not self._believed(memory, signed, record.topic, tenant):
+            return False, False
         firsts = [
             memory.first(mark, record.offset)
             for mark in marks(record, signed)
@@ -143,22 +158,36 @@ class Admission(Steps):
         copied, *moved = (first < record.offset for first in firsts or [record.offset])
         return copied, copied and any(moved)
 
+    def _believed(self, memory: Memory, signed: Signature, topic: str, tenant: str) -> bool:
+        """Returns whether a record may be what it claims to be, so that a copy of it counts."""
+        key = self._runtime.view.keys.get(signed.key_id)
+        if key is None:
+            return len(memory) < MOST_DOUBTFUL
+        return is_genuine(signed, key.public_key, topic, tenant.encode())
+
     def _worth_keeping(self, mark: Mark, now_s: int) -> bool:
-        """Returns whether a record can be taken at all; the bound keeps memory flat."""
-        longest = self._runtime.view.limits.max_deadline_ms // 1000 + 1
-        return now_s <= mark.until <= now_s + longest + KEPT_S
+        """Returns whether a record may be taken, now or later; the bound keeps memory flat."""
+        return now_s <= mark.until <= now_s + self._ahead_s() + KEPT_S
+
+    def _ahead_s(self) -> int:
+        """Returns for how many seconds ahead of a deadline its record is known.
+
+        Twice as many as are served: what is refused for a deadline too far ahead is a copy later.
+        """
+        return 2 * (self._runtime.view.limits.max_deadline_ms // 1000 + 1)
 
     async def _recall(self, memory: Memory, record: Record) -> None:
         """Takes into memory what lies on the log before a record and is not known."""
         began, now_s = time.monotonic(), int(time.time())
-        longest = self._runtime.view.limits.max_deadline_ms // 1000 + 1
-        since = (now_s - longest - KEPT_S - SKEW_S) * 1000
+        since = (now_s - self._ahead_s() - KEPT_S - SKEW_S) * 1000
         found = await asyncio.to_thread(
             self._read, self._runtime.kafka, record, since, memory.end or 0
         )
         count = 0
+        keys = self._runtime.view.keys
         for offset, mark in found:
-            if self._worth_keeping(mark, now_s):
+            known = mark.key_id in keys or len(memory) < MOST_DOUBTFUL
+            if known and self._worth_keeping(mark, now_s):
                 memory.first(mark, offset)
                 count += 1
         log.info(
@@ -173,9 +202,9 @@ def marks(record: Record, signed: Signature) -> Iterator[Mark]:
     """Yields what a record is known by: what it is, then also whence it was moved, if it was."""
     until = signed.deadline_ms // 1000 + KEPT_S
     parts = [record.key or b"", claim(signed).encode()]
-    yield Mark(_digest(parts), until)
+    yield Mark(_digest(parts), until, signed.key_id)
     if came_from := _came_from(record.headers):
-        yield Mark(_digest([*parts, came_from]), until)
+        yield Mark(_digest([*parts, came_from]), until, signed.key_id)
 
 
 def recall(kafka: KafkaSettings, record: Record, since_ms: int, known: int) -> Marks:

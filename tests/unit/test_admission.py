@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,17 +16,21 @@ from hypothesis import strategies as st
 from infra.bus import Publisher, Record
 from infra.registry import Registry
 from infra.settings import HealthSettings, KafkaSettings, LakeSettings, RegistrySettings
-from infra.signing import Signer, claimed, generate
-from infra.telemetry import Headers, now
+from infra.signing import Signer, claimed, generate, is_genuine
+from infra.telemetry import now
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_REQUESTED
 from streams.admission import KEPT_S, Admission, Mark, Marks, Memory, marked, marks
 from streams.asked import Asked
 from streams.gateway import admit
 from streams.steps import MOVED, Runtime, Taken
-from tests.unit.asking import VIEW, ask
+from tests.seed import view_of
+from tests.unit.asking import CATALOG, LIMITS, ask
 
-SIGNER = Signer(generate())
+SIGNER, STRANGER = Signer(generate()), Signer(generate())
+KEY = {"public_key": base64.b64encode(SIGNER.public_key).decode()}
+ALICE = {"kind": "user", "name": "alice", "spec": {"tenant": "acme"}, "keys": [KEY]}
+VIEW = view_of([*CATALOG, ALICE], LIMITS)
 TOPIC = INFERENCE_REQUESTED.name
 SOON = datetime.now(UTC) + timedelta(minutes=5)
 
@@ -73,6 +78,10 @@ class Gateway:
     def takes(self, each: Record, generation: int = 1) -> Asked:
         taken = Taken(each, ask(), each.headers, lambda: None, generation)
         return asyncio.run(self._admission._given(taken))
+
+    @property
+    def remembers(self) -> int:
+        return sum(len(each) for each in self._admission._memories.values())
 
     def replayed(self, each: Record, generation: int = 1) -> bool:
         return self.takes(each, generation).replayed
@@ -215,15 +224,56 @@ def test_memory_ends_a_little_after_the_deadline() -> None:
     assert memory.first(Mark(b"a", 100), 9) == 9
 
 
-@pytest.mark.parametrize("ahead", [timedelta(minutes=11, seconds=2), timedelta(minutes=-2)])
+@pytest.mark.parametrize("ahead", [timedelta(minutes=22), timedelta(minutes=-2)])
 def test_what_cannot_be_admitted_for_its_deadline_takes_no_memory(ahead: timedelta) -> None:
     log = Log()
     gateway = Gateway(log)
-    value = b"value"
-    headers: Headers = SIGNER.headers(TOPIC, b"acme", datetime.now(UTC) + ahead, value)
-    each = Record(TOPIC, 0, 0, b"acme", value, headers)
+    each = with_deadline(ahead)
     assert not gateway.replayed(each)
     assert not gateway.replayed(replace(each, offset=1))
+
+
+def with_deadline(ahead: timedelta) -> Record:
+    value = b"value"
+    headers = SIGNER.headers(TOPIC, b"acme", datetime.now(UTC) + ahead, value)
+    return Record(TOPIC, 0, 0, b"acme", value, headers)
+
+
+def test_what_was_refused_for_a_deadline_too_far_ahead_is_known_when_it_would_fit() -> None:
+    gateway = Gateway(Log())
+    each = with_deadline(timedelta(minutes=15))
+    assert not gateway.replayed(each)
+    assert gateway.replayed(replace(each, offset=1))
+
+
+def test_a_signature_that_is_not_genuine_takes_no_memory() -> None:
+    log = Log()
+    gateway = Gateway(log)
+    forged = replace(log.append(1), value=b"another")
+    assert not gateway.replayed(forged)
+    assert not gateway.replayed(replace(forged, offset=1))
+    assert gateway.remembers == 0
+
+
+def test_what_a_key_unknown_has_signed_takes_a_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.admission.MOST_DOUBTFUL", 1)
+    gateway = Gateway(Log())
+    for offset in range(3):
+        value = f"value {offset}".encode()
+        headers = STRANGER.headers(TOPIC, b"acme", SOON, value)
+        gateway.takes(Record(TOPIC, 0, offset, b"acme", value, headers))
+    assert gateway.remembers == 1
+    assert not gateway.replayed(record(7, 3))
+    assert gateway.replayed(record(7, 4)), "what is genuine is remembered all the same"
+
+
+def test_a_record_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_genuine.cache_clear()
+    given = Gateway(Log()).takes(record(1, 0))
+    list(admit(given, VIEW, now()))
+    assert is_genuine.cache_info().misses == 1
 
 
 def test_a_mark_outlives_its_deadline() -> None:
