@@ -3,10 +3,11 @@
 One reader serves all requests that are under way. The client of endpoints and the operator's
 commands stand on this.
 
-Everybody may write to the request topic, so a refusal may be about somebody else's record that only
-bears this request's id: unsigned, badly signed, or copied. Such a refusal says which record it
-refuses (``claim``); unless that is the one sent from here, it is passed over. So is
-SIGNATURE_REPLAYED: the request itself was taken before its copy, and its own reply stands.
+Everybody may write to the request topic, so a reply may be to somebody else's record that only
+bears this request's id: another's own request, one that is unsigned or badly signed, or a copy. A
+final reply says which record it is to (``claim``); unless that is the one sent from here, it is
+passed over. So is SIGNATURE_REPLAYED: the request itself was taken before its copy, and its own
+reply stands. Parts of an answer say not which record they are of; the final reply has the whole.
 """
 
 from __future__ import annotations
@@ -77,10 +78,7 @@ class _Pending:
 
     def means(self, replied: InferenceReplied) -> bool:
         """Returns whether a reply is to this record, and not to another under its id."""
-        refusal = replied.refusal
-        if refusal is None:
-            return True
-        if refusal.reason is Reason.SIGNATURE_REPLAYED:
+        if replied.refusal and replied.refusal.reason is Reason.SIGNATURE_REPLAYED:
             return False
         return replied.claim is None or replied.claim == self.claim
 
@@ -235,9 +233,9 @@ class Asker:
                 continue
             if pending.means(replied):
                 pending.replies.put_nowait(replied)
-            elif replied.refusal:
+            else:
                 log.warning(
-                    "refusal of another record under this id passed over",
+                    "reply to another record under this id passed over",
                     request_id=replied.request_id,
-                    reason=replied.refusal.reason,
+                    reason=replied.refusal.reason if replied.refusal else None,
                 )

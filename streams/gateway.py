@@ -17,7 +17,7 @@ from typing import Any
 from infra.catalog import CatalogView
 from infra.identity import identity, unproven
 from infra.provision import require
-from infra.signing import Signature, claim
+from infra.signing import Signature, claim, milliseconds
 from schemas.events import (
     Attempt,
     AuditOutcome,
@@ -121,9 +121,9 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
     A caller who gave a foreign address hears of it on the tenant's own; an unknown tenant has none.
 
     A request that proves not who sent it may be a forgery under another's id, whose row and answer
-    it must not spoil. So it is recorded under an id of its own, and its reply says which record is
-    refused: the caller who sent that one hears of it, and another knows that it is not meant. A
-    copy of a record that was taken before has its row already.
+    it must not spoil. So it is recorded under an id of its own. A copy of a record that was taken
+    before has its row already. The reply says which record is refused, as every terminal one does:
+    the caller who sent it hears of it, and another under the same id knows that it is not meant.
     """
     request = asked.request
     if refusal.reason is Reason.REQUEST_TOO_LARGE:
@@ -144,7 +144,7 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
     replied = InferenceReplied(
         request_id=request.request_id,
         refusal=refusal,
-        claim=None if proven else claim(asked.signed),
+        claim=claim(asked.signed),
         replied_at=now,
     )
     yield from _to_caller(request.tenant, request.reply_to, replied, view)
@@ -168,6 +168,7 @@ def release(completed: InferenceCompleted, view: CatalogView, now: datetime) -> 
         completion=completed.completion,
         refusal=refusal,
         tried=routed.tried,
+        claim=_claim(routed),
         replied_at=now,
     )
     yield from _to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
@@ -189,7 +190,10 @@ def fall_back(routed: InferenceRouted, refusal: Refusal, now: datetime) -> Outgo
 
 
 def release_part(part: InferencePart, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
-    """Sends a part on to the caller, unless nobody waits for it any more."""
+    """Sends a part on to the caller, unless nobody waits for it any more.
+
+    Parts say not which record they answer; what is final does, and has the whole text again.
+    """
     if now < part.deadline:
         replied = InferenceReplied(
             request_id=part.request_id,
@@ -249,15 +253,15 @@ def _denial(asked: Asked, refusal: Refusal, who: str, now: datetime) -> AuditRec
         audit_id=asked.refused_id,
         at=now,
         source="gateway",
-        principal=who,
-        tenant=request.tenant,
+        principal=who[:LONGEST_NAME],
+        tenant=request.tenant[:LONGEST_NAME],
         key_id=asked.signed.key_id if asked.signed else None,
         action="request.refused",
         kind="endpoint",
-        name=request.endpoint,
+        name=request.endpoint[:LONGEST_NAME],
         outcome=AuditOutcome.DENIED,
         reason=f"{refusal.reason}: {refusal.message}",
-        request_id=request.request_id,
+        request_id=request.request_id[:LONGEST_NAME],
         trace_id=asked.trace_id,
     )
 
@@ -266,6 +270,20 @@ def _signed(signature: Signature | None) -> Signed | None:
     if signature is None:
         return None
     return Signed(key_id=signature.key_id, signature=signature.signature, digest=signature.digest)
+
+
+def _claim(routed: InferenceRouted) -> str:
+    """Returns which record was routed, by its proof; empty for one without a signature."""
+    if routed.signed is None:
+        return ""
+    signed = Signature(
+        key_id=routed.signed.key_id,
+        # A signature for another deadline than the request's is not genuine.
+        deadline_ms=milliseconds(routed.request.deadline),
+        signature=routed.signed.signature,
+        digest=routed.signed.digest,
+    )
+    return claim(signed)
 
 
 def _to_caller(
@@ -284,6 +302,8 @@ def _stripped(request: InferenceRequested) -> InferenceRequested:
     """Returns what identifies a request, without what may have made it too large."""
     return replace(
         request,
+        request_id=request.request_id[:LONGEST_NAME],
+        tenant=request.tenant[:LONGEST_NAME],
         principal=request.principal[:LONGEST_NAME],
         endpoint=request.endpoint[:LONGEST_NAME],
         reply_to=request.reply_to[:LONGEST_NAME],

@@ -170,7 +170,10 @@ async def test_a_client_is_not_fooled_by_forgeries_under_its_requests_id(
 
 
 def forge(bus: Bus, tag: str) -> InferenceRequested:
-    """Puts forgeries and copies of a request on the log; returns it when all are replied to."""
+    """Puts forgeries and copies of a request, and another's own under its id, on the log.
+
+    Returns the request when all are replied to.
+    """
     [found] = [
         record
         for record in bus.records(INFERENCE_REQUESTED.name)
@@ -184,10 +187,11 @@ def forge(bus: Bus, tag: str) -> InferenceRequested:
     lay(bus, true, headers=list({**headers, "tessera-deadline": b"1"}.items()))
     lay(bus, true, headers=list({**headers, "tessera-key": b"0" * 32}.items()))
     lay(bus, replace(true, value=bus.codec.encode(replace(asked, endpoint=ECHO))))
+    lay(bus, sealed(bus, replace(asked, endpoint=ECHO, principal="", tags={}), "bob"))
     late = replace(asked, deadline=now() - timedelta(minutes=1), tags={})
     lay(bus, sealed(bus, late, None))
     lay(bus, sealed(bus, replace(asked, messages=request("x" * 2_000_000).messages), None))
-    replied(bus, true, 7)
+    replied(bus, true, 8)
     return asked
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from infra.signing import Signature
 from schemas import topics
 from schemas.events import (
     Attempt,
@@ -26,9 +27,19 @@ from schemas.events import (
     TokenLogprob,
     Usage,
 )
-from streams.gateway import FALL_BACK_ON, admit, record_refusal, release, release_part
+from streams.gateway import (
+    FALL_BACK_ON,
+    LONGEST_NAME,
+    admit,
+    record_refusal,
+    release,
+    release_part,
+)
+from tests.seed import view_of
 from tests.unit.asking import (
+    CATALOG,
     FIRST,
+    LIMITS,
     MINUTE,
     NOON,
     SECOND,
@@ -103,6 +114,7 @@ def test_a_completion_is_replied_and_recorded() -> None:
         epoch=int(NOON.timestamp() * 1000),
         seq=3,
         completion=ANSWER,
+        claim="",
         replied_at=NOON + 40 * MS,
     )
     [row] = only(outgoing, topics.INFERENCE_RECORDED)
@@ -255,3 +267,21 @@ def test_a_refused_request_is_recorded_without_a_route() -> None:
     assert (row.route, row.model, row.response, row.attempts) == (None, None, None, 0)
     # From the request to its refusal, however late the row is written.
     assert row.elapsed_ms == 20
+
+
+def test_no_name_of_a_request_too_large_makes_what_is_said_of_it_too_large() -> None:
+    long = "x" * 100_000
+    for name in ("request_id", "tenant", "principal", "endpoint", "reply_to"):
+        outgoing = list(admit(asked(ask(**{name: long})), VIEW, NOON))
+        [refused] = only(outgoing, topics.INFERENCE_REFUSED)
+        assert refused.refusal.reason is Reason.REQUEST_TOO_LARGE
+        assert long not in repr(outgoing)
+
+
+def test_an_audit_holds_no_more_of_a_name_than_a_name_can_have() -> None:
+    names = {name: "x" * 300 for name in ("request_id", "tenant", "principal", "endpoint")}
+    signed = Signature(key_id="0" * 32, deadline_ms=0, signature=bytes(64), digest=bytes(32))
+    roomy = view_of(CATALOG, replace(LIMITS, max_request_bytes=10_000))
+    given = asked(ask(**{**names, "tenant": "acme"}), signed=signed)
+    [audit] = only(admit(given, roomy, NOON), topics.AUDIT_RECORDED)
+    assert len(audit.principal) == len(audit.name) == len(audit.request_id) == LONGEST_NAME

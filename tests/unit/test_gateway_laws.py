@@ -206,7 +206,7 @@ def test_what_proves_not_who_sent_it_is_never_routed_and_leaves_the_row_of_its_i
         proven_id = given.request.request_id
         assert refused.request.request_id == (given.refused_id if forged else proven_id)
     for replied in terminal(outgoing):
-        assert replied.claim == (claim(given.signed) if forged else None)
+        assert replied.claim == claim(given.signed)
     if forged:
         assert of(InferenceRouted, outgoing) == []
 
