@@ -198,11 +198,37 @@ def key_create(call: Call, wanted: KeyCreate) -> Result:
 def key_rotate(call: Call, wanted: KeyRotate) -> Result:
     """Adds a key in place of another, which counts on for the overlap."""
     old = _key(call, wanted.key_id)
+    wanted = _limited(call, old, wanted)
     told = _add_key(call, old.principal, wanted)
     until = call.actor.at + timedelta(seconds=wanted.overlap_s)
-    if old.revoked_at is None or old.revoked_at > until:
-        call.change.revoke_key(wanted.key_id, until)
+    call.change.revoke_key(wanted.key_id, until)
     return {**told, "replaces": wanted.key_id, "until": until.isoformat()}
+
+
+def _limited(call: Call, old: Key, wanted: KeyRotate) -> KeyRotate:
+    """Returns a rotation under which a principal alone cannot make its key count for longer.
+
+    Raises:
+        CatalogRefused: The old key is revoked or has expired, or the new one would outlive it.
+    """
+    if old.revoked_at is not None:
+        message = "this key is revoked, or was rotated before; rotate the one that replaces it"
+        raise CatalogRefused(Reason.KEY_REVOKED, message, "key_id")
+    end = old.expires_at
+    if end is None:
+        return wanted
+    if end <= call.actor.at:
+        message = f"this key has expired; the owner of {old.principal} can create another"
+        raise CatalogRefused(Reason.KEY_EXPIRED, message, "key_id")
+    if call.governs(old.principal):
+        return wanted
+    if wanted.expires_at is not None and wanted.expires_at > end:
+        message = (
+            f"this key expires at {end.isoformat()}, and so does what replaces it, unless the "
+            f"owner of {old.principal} rotates it"
+        )
+        raise CatalogRefused(Reason.PRIVILEGE_MISSING, message, "expires_at")
+    return wanted.model_copy(update={"expires_at": wanted.expires_at or end})
 
 
 def key_revoke(call: Call, wanted: KeyRevoke) -> Result:
