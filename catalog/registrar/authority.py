@@ -43,13 +43,25 @@ class Governing:
     itself: bool = False
 
 
-Demand = Need | Governing
+@dataclass(frozen=True, slots=True)
+class Owning:
+    """The say over who owns something: its owner's, or MANAGE on it and on what it lies in.
+
+    What is denied further up holds for whoever manages it, but not for its owner.
+    """
+
+    name: str
+
+
+Demand = Need | Governing | Owning
 
 
 def refusal(view: CatalogView, actor: str, demand: Demand) -> CatalogRefused | None:
     """Returns why a principal may not, or None if it may."""
     if isinstance(demand, Governing):
         return _ungoverned(view, actor, demand)
+    if isinstance(demand, Owning):
+        return _unowned(view, actor, demand.name)
     if not exists(view, demand.name):
         return _absent(view, actor, demand)
     decision = view.access.explain(actor, demand.privilege, demand.name)
@@ -128,8 +140,10 @@ def changing(kind: str, name: str, fields: set[str]) -> Iterator[Demand]:
         yield Need(Privilege.MANAGE, ROOT)
     elif kind in PRINCIPALS:
         yield Governing(name)
-    elif kind == ROOT_KIND or "owner" in fields:
+    elif kind == ROOT_KIND:
         yield Need(Privilege.MANAGE, name)
+    elif "owner" in fields:
+        yield Owning(name)
     if kind not in PRINCIPALS and fields - {"owner"}:
         yield Need(Privilege.MODIFY, name)
 
@@ -145,6 +159,15 @@ def naming(view: CatalogView, spec: Spec) -> Iterator[Demand]:
         name = without_version(reference)
         connection = body_of(view, "connection", name) is not None
         yield Need(Privilege.USE if connection else Privilege.BROWSE, name)
+
+
+def _unowned(view: CatalogView, actor: str, name: str) -> CatalogRefused | None:
+    found = (described(view, kind, name) for kind in SECURABLES)
+    identities = view.access.identities(actor)
+    if any(entry is not None and entry.owner in identities for entry in found):
+        return None
+    needs = (Need(Privilege.MANAGE, each) for each in (name, parent(name) or ROOT))
+    return next(filter(None, (refusal(view, actor, need) for need in needs)), None)
 
 
 def _absent(view: CatalogView, actor: str, need: Need) -> CatalogRefused:
