@@ -13,7 +13,7 @@ from catalog.declared.picture import Picture
 from catalog.declared.plan import export as exported
 from catalog.declared.problems import KINDS, kind_problem
 from catalog.registrar.arguments import Effective, Export, Get, List, Search
-from catalog.registrar.authority import Need, effective, refusal
+from catalog.registrar.authority import Demand, Governing, Need, effective, refusal
 from catalog.registrar.call import Call, Result
 from catalog.store.refusals import CatalogRefused, invalid
 from schemas.events import Reason
@@ -27,8 +27,10 @@ def get(call: Call, wanted: Get) -> Result:
     """Tells all of one thing, or one version of it."""
     name, _, version = wanted.name.partition("@")
 
-    def demands(kind: str) -> list[Need]:
-        return [] if call.sees(kind, name) else [Need(Privilege.BROWSE, name)]
+    def demands(kind: str) -> list[Demand]:
+        if call.sees(kind, name):
+            return []
+        return [Governing(name) if kind in PRINCIPALS else Need(Privilege.BROWSE, name)]
 
     kind, entry = call.found(name, wanted.kind, demands)
     picture = Picture.of(_about(call, name))
