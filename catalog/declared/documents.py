@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from catalog.declared.problems import (
     KINDS,
+    MOST_PROBLEMS,
     Invalid,
     Place,
     Problem,
@@ -94,6 +95,29 @@ def document_of(raw: object) -> Document:
     if problems := list(_problems(document)):
         raise Invalid(problems)
     return document
+
+
+def documents_of(raw: Sequence[dict[str, Any]]) -> list[Document]:
+    """Returns documents from plain data.
+
+    Raises:
+        Invalid: One is none; the places say which and where, of the first 100 problems.
+    """
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    for number, each in enumerate(raw):
+        try:
+            documents.append(document_of(each))
+        except Invalid as invalid:
+            problems += [
+                Problem(("documents", number, *problem.place), problem.message)
+                for problem in invalid.problems
+            ]
+        if len(problems) >= MOST_PROBLEMS:
+            break
+    if problems:
+        raise Invalid(problems[:MOST_PROBLEMS])
+    return documents
 
 
 def _problems(document: Document) -> Iterator[Problem]:

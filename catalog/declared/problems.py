@@ -6,16 +6,20 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from infra.secrets import leads
+from schemas.checks import NOT_A_REFERENCE
 from schemas.kinds import (
     CONTAINERS,
     NAME,
     OBJECTS,
     PRINCIPALS,
     VERSIONED,
+    ConnectionSpec,
     Spec,
 )
 
@@ -29,6 +33,8 @@ TWO = re.compile(rf"{NAME}\.{NAME}")
 THREE = re.compile(rf"{NAME}\.{NAME}\.{NAME}")
 # Beyond this a word is no slip of the pen, and comparing it takes long.
 LONGEST_WORD = 100
+# Whoever made more slips than these has not read them, and each is compared with what is known.
+MOST_PROBLEMS = 100
 CHARACTERS = "letters, digits, _ and -, at most 100 of them, no - in front"
 
 
@@ -73,15 +79,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def shape_problems(
     failure: ValidationError, shape: type[BaseModel], under: Place = ()
 ) -> Iterator[Problem]:
-    """Yields what a validation found.
+    """Yields what a validation found, the first 100 of it.
 
     Args:
         failure: The validation.
         shape: What was validated against; unknown fields are told its nearest one.
         under: Where the validated value stands.
     """
-    for each in failure.errors(include_url=False, include_input=True):
-        place = tuple(each["loc"])
+    for each in islice(failure.errors(include_url=False, include_input=True), MOST_PROBLEMS):
+        place = (*each["loc"], *each.get("ctx", {}).get("within", ()))
         yield Problem((*under, *place), _message(each, shape, place))
 
 
@@ -98,11 +104,10 @@ def _message(each: Any, shape: type[BaseModel], place: Place) -> str:
             f"{each['input']} is none of what may stand here; {nearest(each['input'], known_words)}"
         )
     if each["type"] == "string_pattern_mismatch":
-        return (
-            f"{str(each['input'])[:120]!r} does not have the form {_form(each['ctx']['pattern'])}"
-        )
+        # What stands here is not quoted: it may be a secret, written in the wrong place.
+        return f"this does not have the form {_form(each['ctx']['pattern'])}"
     if each["type"] == "string_type" and isinstance(each["input"], bool | float | int):
-        return f"{each['input']} must be text; put it in quotes"
+        return "this must be text; put it in quotes"
     return str(each["msg"]).replace("Input should", "this should").removeprefix("Value error, ")
 
 
@@ -193,6 +198,10 @@ def version_spec_of(kind: str, spec: dict[str, Any], under: Place = ("spec",)) -
 
 def _shaped(shape: type[Spec], spec: dict[str, Any], under: Place) -> Spec:
     try:
-        return shape.model_validate(spec)
+        shaped = shape.model_validate(spec)
     except ValidationError as failure:
         raise Invalid(shape_problems(failure, shape, under)) from None
+    if isinstance(shaped, ConnectionSpec) and shaped.secret and not leads(shaped.secret):
+        known = "a store is env, file or one that SECRETS_STORES names"
+        raise Invalid([Problem((*under, "secret"), f"{NOT_A_REFERENCE}; {known}")])
+    return shaped

@@ -69,6 +69,10 @@ def read(action: str, body: str) -> tuple[Action, arguments.Arguments]:
     except (RecursionError, ValueError):
         raise invalid("the body is no JSON, or holds what is no Unicode", "body") from None
     try:
-        return found, found.arguments.model_validate(said)
+        given = found.arguments.model_validate(said)
+        given.check()
     except ValidationError as failure:
         raise refused(Invalid(shape_problems(failure, found.arguments))) from None
+    except Invalid as problem:
+        raise refused(problem) from None
+    return found, given

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
 
-from catalog.declared.documents import Document, document_of, public_key_of
+from catalog.declared.documents import public_key_of
 from catalog.declared.picture import Picture, without_version
 from catalog.declared.plan import digest, plan
-from catalog.declared.problems import Invalid, Problem, version_spec_of
+from catalog.declared.problems import Invalid, version_spec_of
 from catalog.declared.steps import Step
 from catalog.registrar.arguments import Apply
 from catalog.registrar.authority import Demand, Governing, Need, changing, creating, naming
@@ -27,11 +26,10 @@ def apply(call: Call, wanted: Apply) -> Result:
 
     All of it or nothing. With the position and the digest of a plan, only what that plan said.
     """
-    documents = documents_of(wanted.documents)
     # What the caller may not see is as if it were not there, save that principals can be named.
     picture = Picture.of(call.shown())
     try:
-        steps = plan(picture, documents, call.view.principals.keys())
+        steps = plan(picture, wanted.parsed, call.view.principals.keys())
     except Invalid as problem:
         raise refused(problem) from None
     _unchanged(call, steps, wanted)
@@ -50,26 +48,6 @@ def apply(call: Call, wanted: Apply) -> Result:
         "digest": digest(steps),
         "steps": [step.told() for step in steps],
     }
-
-
-def documents_of(raw: Sequence[dict[str, Any]]) -> list[Document]:
-    """Returns documents from plain data.
-
-    Raises:
-        CatalogRefused: One is none; the field says which and where.
-    """
-    documents, problems = [], []
-    for number, each in enumerate(raw):
-        try:
-            documents.append(document_of(each))
-        except Invalid as invalid:
-            problems += [
-                Problem(("documents", number, *problem.place), problem.message)
-                for problem in invalid.problems
-            ]
-    if problems:
-        raise refused(Invalid(problems))
-    return documents
 
 
 def _unchanged(call: Call, steps: Sequence[Step], wanted: Apply) -> None:

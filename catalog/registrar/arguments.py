@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from pydantic import AwareDatetime, Field
 
+from catalog.declared.documents import Document, documents_of
 from schemas.kinds import Name, Privilege, Shape, Text
 
+MOST_DOCUMENTS = 10_000
 MOST_LISTED = 1000
 LONGEST_OVERLAP_S = 30 * 24 * 60 * 60
 
@@ -18,6 +21,13 @@ class Arguments(Shape):
     def changes(self) -> bool:
         """Returns whether the catalog may be another afterwards."""
         return True
+
+    def check(self) -> None:
+        """Returns if what their shape does not say is right, too; called before anybody waits.
+
+        Raises:
+            Invalid: It is not.
+        """
 
 
 class Asking(Arguments):
@@ -52,7 +62,7 @@ class Apply(Arguments):
         digest: What that plan was.
     """
 
-    documents: tuple[dict[str, Any], ...]
+    documents: tuple[dict[str, Any], ...] = Field(max_length=MOST_DOCUMENTS)
     dry_run: bool = False
     base: int | None = None
     digest: str | None = None
@@ -60,6 +70,19 @@ class Apply(Arguments):
     def changes(self) -> bool:
         """Returns whether this is no dry run."""
         return not self.dry_run
+
+    def check(self) -> None:
+        """Returns if the documents are some.
+
+        Raises:
+            Invalid: One is none.
+        """
+        _ = self.parsed
+
+    @cached_property
+    def parsed(self) -> list[Document]:
+        """The documents; raises Invalid where one is none."""
+        return documents_of(self.documents)
 
 
 class Create(Arguments):

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from catalog.declared.documents import parse, write
-from catalog.registrar.applying import documents_of
+from catalog.declared.documents import documents_of, parse, write
 from catalog.store.store import Store
 from schemas.events import Reason
 from tests.catalog.commanding import Office, wanted
@@ -211,3 +210,13 @@ def test_whoever_sees_little_exports_little(office: Office) -> None:
     assert {each["name"] for each in exported} == {"carl", "demo", "shop.lab.ask"}
     assert [each["name"] for each in exported if "grants" in each or "keys" in each] == ["carl"]
     assert office.ask("export", "carl", prefix="shop.lab.judge").reason is Reason.PRIVILEGE_MISSING
+
+
+def test_of_many_slips_the_first_are_told(store: Store) -> None:
+    office = Office(store)
+    slips = {f"slip{number}": 1 for number in range(50_000)}
+    said = office.ask("apply", documents=[{"kind": "catalog", "name": "x", **slips}] * 2)
+    assert said.reason is Reason.REQUEST_INVALID
+    assert said.refusal.message.count("there is no field") == 100
+    many = office.ask("apply", documents=[{"kind": "catalog", "name": "x"}] * 10_001)
+    assert many.reason is Reason.REQUEST_INVALID
