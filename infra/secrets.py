@@ -37,7 +37,7 @@ def resolve(reference: str) -> str:
         SettingInvalid: ``SECRETS_STORES`` is no JSON object of texts.
     """
     name, _, place = reference.partition(":")
-    stores = {**SecretsSettings().stores, **SECRET_STORES}
+    stores = _stores()
     if not place or name not in stores:
         # What is no reference may be the secret itself, written in the wrong place.
         forms = "env:NAME, file:PATH or a store of SECRETS_STORES"
@@ -53,6 +53,15 @@ def resolve(reference: str) -> str:
     return secret
 
 
+def leads(reference: str) -> bool:
+    """Returns whether a reference names a store that there is; the secret is not looked for.
+
+    Raises:
+        SettingInvalid: ``SECRETS_STORES`` is no JSON object of texts.
+    """
+    return reference.partition(":")[0] in _stores()
+
+
 def from_environment(name: str) -> str:
     """Returns a variable; empty where it is not set."""
     return os.environ.get(name, "")
@@ -66,6 +75,10 @@ def from_file(path: str) -> str:
         UnicodeDecodeError: It is no text.
     """
     return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+
+
+def _stores() -> dict[str, str]:
+    return {**SecretsSettings().stores, **SECRET_STORES}
 
 
 def _store(path: str) -> Callable[[str], str]:

@@ -1,7 +1,6 @@
 """What the catalog holds: the kinds of its entries, the shape of each, and the privileges on them.
 
-An entry travels as JSON in ``CatalogChanged.body``: a ``Described`` with the spec of its kind, or a
-``Version``, ``Key`` or ``Grant``. Unknown fields are refused everywhere.
+An entry travels as JSON in ``CatalogChanged.body``. Unknown fields are refused everywhere.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from schemas.checks import Address, Masking, SecretReference
+
 # The top of everything: who holds a privilege here holds it everywhere.
 ROOT = "*"
-# Every principal is in this group.
-EVERYONE = "everyone"
+EVERYONE = "everyone"  # every principal is in this group
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
 
@@ -29,11 +29,8 @@ VersionName = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.{NAME
 # The last segment of a topic's name, in characters that Kafka takes.
 Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
-# Each pool of a route and each reply is a topic, so a spec names few.
-MOST_TOPICS = 16
+MOST_TOPICS = 16  # each pool of a route and each reply is one, so a spec names few
 MOST_RULES = 1000
-# Where a secret is, never the secret: resolved by who uses it, when it is used.
-SecretReference = Annotated[str, StringConstraints(pattern=r"^[a-z]+:.+$")]
 
 
 class Privilege(StrEnum):
@@ -178,6 +175,9 @@ class ColumnMask(Shape):
     unless: tuple[Name, ...] = Field(default=(), max_length=MOST_RULES)
 
 
+ColumnMasks = Annotated[tuple[ColumnMask, ...], Field(max_length=MOST_RULES), Masking]
+
+
 class Column(Shape):
     """A column of a table or index."""
 
@@ -198,7 +198,7 @@ class TableSpec(Spec):
     columns: tuple[Column, ...] = ()
     connection: FullName | None = None
     row_filters: tuple[RowFilter, ...] = Field(default=(), max_length=MOST_RULES)
-    column_masks: tuple[ColumnMask, ...] = Field(default=(), max_length=MOST_RULES)
+    column_masks: ColumnMasks = ()
 
     def references(self) -> Iterator[str]:
         """Yields the connection."""
@@ -214,7 +214,7 @@ class IndexSpec(Spec):
     text: str = ""
     columns: tuple[Column, ...] = ()
     row_filters: tuple[RowFilter, ...] = Field(default=(), max_length=MOST_RULES)
-    column_masks: tuple[ColumnMask, ...] = Field(default=(), max_length=MOST_RULES)
+    column_masks: ColumnMasks = ()
 
     def references(self) -> Iterator[str]:
         """Yields the source and the embedding endpoint."""
@@ -259,7 +259,7 @@ class ConnectionSpec(Spec):
     """
 
     type: Literal["http", "mcp", "openai", "postgresql"]
-    url: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://[^@\s]+$")]
+    url: Address
     user: str = ""
     secret: SecretReference | None = None
 

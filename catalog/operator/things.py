@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
+from catalog.declared.problems import kind_problem, name_problem, spec_of, version_spec_of
 from catalog.operator import printing
 from catalog.operator.asking import Registered, ask, reach
 from catalog.operator.kinds import kinds
 from catalog.operator.words import AsJson, Etag, Kind, Named, SpecOption, Unclear, json_of, pairs
+from schemas.kinds import Spec
 
 MOST_AT_ONCE = 1000
 
@@ -55,11 +58,16 @@ def create(
 
     Example: tessera catalog create user alice --spec '{"tenant": "acme"}'
     """
+    said = json_of(spec)
+    # What is refused here reaches no topic: not even a secret that stands in the wrong place.
+    _known(spec_of, kind, said or {})
+    if problem := name_problem(kind, name):
+        raise Unclear(problem)
     result = ask(
         "create",
         kind=kind,
         name=name,
-        spec=json_of(spec),
+        spec=said,
         comment=comment,
         owner=owner,
         tags=pairs(tag or []),
@@ -133,17 +141,42 @@ def update(
 
     Example: tessera catalog update main.lab.ask --comment "For trials" --etag 17
     """
-    result = ask(
-        "update",
-        name=name,
-        kind=kind,
-        spec=json_of(spec),
-        comment=comment,
-        owner=owner,
-        properties=None if property_ is None else pairs(property_),
-        etag=etag,
-    )
+    said = json_of(spec)
+    properties = None if property_ is None else pairs(property_)
+
+    async def updated(catalog: Registered) -> dict[str, Any]:
+        if said is not None:
+            _known(spec_of, kind or await _kind(catalog, name), said)
+        return await catalog.ask(
+            "update",
+            name=name,
+            kind=kind,
+            spec=said,
+            comment=comment,
+            owner=owner,
+            properties=properties,
+            etag=etag,
+        )
+
+    result = reach(updated)
     printing.show(result, as_json, printing.record(result))
+
+
+async def _kind(catalog: Registered, name: str) -> str:
+    """Returns the kind of something, as the catalog tells it without hearing of a spec."""
+    return str((await catalog.ask("get", name=name))["kind"])
+
+
+def _known(shaped: Callable[[str, dict[str, Any]], Spec], kind: str, spec: dict[str, Any]) -> None:
+    """Returns if a spec has the shape of its kind.
+
+    Raises:
+        Invalid: It has another.
+        Unclear: There is no such kind.
+    """
+    if problem := kind_problem(kind):
+        raise Unclear(problem)
+    shaped(kind, spec)
 
 
 @app.command()
@@ -184,7 +217,13 @@ def add_version(
 
     Example: tessera catalog version add main.lab.greeting --spec '{"template": "Hello {{name}}"}'
     """
-    result = ask("version", name=name, spec=json_of(spec) or {}, comment=comment)
+    said = json_of(spec) or {}
+
+    async def added(catalog: Registered) -> dict[str, Any]:
+        _known(version_spec_of, await _kind(catalog, name), said)
+        return await catalog.ask("version", name=name, spec=said, comment=comment)
+
+    result = reach(added)
     printing.show(result, as_json, printing.record(result))
 
 

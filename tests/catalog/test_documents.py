@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from catalog.declared.documents import Document, parse
 from catalog.declared.plan import plan
-from catalog.declared.problems import Invalid
+from catalog.declared.problems import Invalid, spec_of
 from tests.catalog.pictures import START, public_key
 
 WRONG: dict[str, tuple[str, str]] = {
@@ -35,7 +37,7 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "a number for text": (
         "kind: catalog\nname: a\ntags:\n  level: 3\n",
-        "f:4:3: tags.level: 3 must be text; put it in quotes",
+        "f:4:3: tags.level: this must be text; put it in quotes",
     ),
     "a part of a spec": (
         "kind: endpoint\nname: a.b.c\nspec:\n  routes:\n    - name: r\n      pol: p\n",
@@ -57,6 +59,54 @@ WRONG: dict[str, tuple[str, str]] = {
         "f:5:1: nam: there is no field nam; did you mean name?",
     ),
 }
+
+
+SECRET = "sk-REALSECRET456"
+# Specs that hold a secret where none may stand.
+SECRETIVE: dict[str, dict[str, Any]] = {
+    "a number": {"type": "openai", "url": "https://models.example", "secret": 56789012345},
+    "a password in the address": {"type": "postgresql", "url": f"postgresql://bob:{SECRET}@db/x"},
+    "a secret": {"type": "openai", "url": "https://models.example", "secret": SECRET},
+    "a secret as the name of a variable": {
+        "type": "openai",
+        "url": "https://models.example",
+        "secret": f"env:{SECRET}",
+    },
+    "a secret behind a store that there is not": {
+        "type": "openai",
+        "url": "https://models.example",
+        "secret": f"nostore:{SECRET}",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["index", "table"])
+def test_a_mask_is_of_a_column_that_there_is(kind: str) -> None:
+    masks = [{"column": "name"}, {"column": "emial"}]
+    spec = {"location": "lake:people"} if kind == "table" else {}
+    columns = [{"name": "name"}, {"name": "email"}]
+    with pytest.raises(Invalid) as failure:
+        spec_of(kind, {**spec, "columns": columns, "column_masks": masks})
+    assert str(failure.value) == "spec.column_masks[1].column: no column has this name"
+    assert spec_of(kind, {**spec, "column_masks": masks})
+
+
+@pytest.mark.parametrize("what", SECRETIVE)
+def test_a_secret_in_the_wrong_place_is_not_quoted(what: str) -> None:
+    spec = SECRETIVE[what]
+    with pytest.raises(Invalid) as failure:
+        spec_of("connection", spec)
+    told = str(failure.value)
+    assert SECRET not in told
+    assert str(spec.get("secret", SECRET)) not in told
+    if what != "a number":
+        assert "secret" in told
+
+
+def test_a_store_that_the_settings_name_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRETS_STORES", '{"vault": "package.module:function"}')
+    spec = {"type": "openai", "url": "https://models.example", "secret": "vault:models/key"}
+    assert spec_of("connection", spec).model_dump()["secret"] == "vault:models/key"
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -159,6 +159,33 @@ def test_a_secrets_value_is_nowhere(town: Town) -> None:
         assert private not in content, place
 
 
+def test_a_secret_that_a_command_may_not_hold_leaves_no_trace(town: Town) -> None:
+    secret, url = unique("sk-REALSECRET"), "https://models.invalid/v1"
+    name = "main.default.outside"
+    spec = {"type": "openai", "url": url, "secret": "env:OUTSIDE_KEY"}
+    wrong = [
+        {**spec, "secret": secret},
+        {**spec, "secret": f"nostore:{secret}"},
+        {**spec, "url": f"postgresql://bob:{secret}@db/x"},
+        {**spec, "password": secret},
+    ]
+    with town.registrar():
+        town.result("create", kind="connection", name=name, spec=spec)
+        town.result("create", kind="prompt", name="main.default.hello")
+        for each in wrong:
+            said = json.dumps(each)
+            for words in (("create", "connection", f"{name}2"), ("update", name)):
+                refused = town.run("catalog", *words, "--spec", said)
+                assert refused.returncode == 1
+                assert "spec." in refused.stderr
+                assert secret not in refused.stdout + refused.stderr
+        said = json.dumps({"template": "hello", "secret": secret})
+        refused = town.run("catalog", "version", "add", "main.default.hello", "--spec", said)
+        assert "spec.secret: there is no field secret" in refused.stderr
+        assert secret.encode() not in dump(town.postgres)
+        assert secret.encode() not in b"".join(raw(each) for each in everything(town))
+
+
 def everything(town: Town) -> list[Record]:
     names = [topic.name for topic in TOPICS if not topic.family]
     return [each for name in [*names, town.replies.name] for each in town.bus.records(name)]
