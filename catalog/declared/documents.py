@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,13 @@ from catalog.declared.problems import (
     Problem,
     kind_problem,
     name_problem,
+    one,
     shape_problems,
     spec_of,
     version_spec_of,
     written,
 )
-from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, Name, Privilege, Shape
+from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, Name, Privilege, Shape, Spec
 
 # The document of the top of everything: only grants stand in it.
 ROOT_KIND = "root"
@@ -91,8 +92,8 @@ def document_of(raw: object) -> Document:
     try:
         document = Document.model_validate(raw)
     except ValidationError as failure:
-        raise Invalid(shape_problems(failure, Document)) from None
-    if problems := list(_problems(document)):
+        raise Invalid([*shape_problems(failure, Document), *_spec_problems(raw)]) from None
+    if problems := [*_problems(document), *_spec_problems(raw)]:
         raise Invalid(problems)
     return document
 
@@ -132,8 +133,7 @@ def _problems(document: Document) -> Iterator[Problem]:
         return
     if problem := name_problem(kind, document.name):
         yield Problem(("name",), problem)
-    yield from _misplaced(document, _fields(kind), f"a {kind} has none")
-    yield from _spec_problems(document)
+    yield from _misplaced(document, _fields(kind), f"{one(kind)} has none")
     numbers = [number for number, _ in numbered(document)]
     if numbers != sorted(set(numbers)):
         yield Problem(("versions",), "the numbers of versions must rise")
@@ -167,15 +167,26 @@ def _misplaced(document: Document, fields: set[str], why: str) -> Iterator[Probl
             yield Problem((field,), why)
 
 
-def _spec_problems(document: Document) -> Iterator[Problem]:
-    try:
-        if document.spec is not None:
-            spec_of(document.kind, document.spec)
-        for at, version in enumerate(document.versions or ()):
-            if document.kind in VERSIONED:
-                version_spec_of(document.kind, version.spec, ("versions", at, "spec"))
-    except Invalid as invalid:
-        yield from invalid.problems
+def _spec_problems(raw: dict[str, Any]) -> Iterator[Problem]:
+    """Yields what is wrong with the specs in plain data, whatever else is wrong with that."""
+    kind, versions = raw.get("kind"), raw.get("versions")
+    if not isinstance(kind, str) or kind not in KINDS:
+        return
+    yield from _misshapen(spec_of, kind, raw, ())
+    if kind in VERSIONED and isinstance(versions, list):
+        for at, version in enumerate(versions):
+            yield from _misshapen(version_spec_of, kind, version, ("versions", at))
+
+
+def _misshapen(
+    shaped: Callable[[str, dict[str, Any], Place], Spec], kind: str, holder: object, under: Place
+) -> Iterator[Problem]:
+    spec = holder.get("spec") if isinstance(holder, dict) else None
+    if isinstance(spec, dict):
+        try:
+            shaped(kind, spec, (*under, "spec"))
+        except Invalid as invalid:
+            yield from invalid.problems
 
 
 def public_key_of(text: str) -> bytes:

@@ -18,6 +18,7 @@ from catalog.declared.problems import (
     Place,
     Problem,
     nearest,
+    one,
     shared_replies,
     spec_of,
     version_spec_of,
@@ -92,7 +93,7 @@ def _clashes(picture: Picture, documents: Sequence[Document]) -> Iterator[Proble
             yield Problem(place, f"document {other + 1} speaks of {document.name} already")
         for kind in picture.kinds_of(document.name):
             if kind != document.kind and (kind in PRINCIPALS) == principal:
-                yield Problem(place, f"{document.name} is there already, as a {kind}")
+                yield Problem(place, f"{document.name} is there already, as {one(kind)}")
 
 
 def _overheard(picture: Picture, documents: Sequence[Document]) -> Iterator[Problem]:

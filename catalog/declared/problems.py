@@ -86,7 +86,12 @@ def shape_problems(
         shape: What was validated against; unknown fields are told its nearest one.
         under: Where the validated value stands.
     """
-    for each in islice(failure.errors(include_url=False, include_input=True), MOST_PROBLEMS):
+    found = failure.errors(include_url=False, include_input=True)
+    inner = {each["loc"][:-1] for each in found}
+    for each in islice(found, MOST_PROBLEMS):
+        # A list is also too short where what stands in it does not count.
+        if each["type"] == "too_short" and each["loc"] in inner:
+            continue
         place = (*each["loc"], *each.get("ctx", {}).get("within", ()))
         yield Problem((*under, *place), _message(each, shape, place))
 
@@ -98,6 +103,8 @@ def _message(each: Any, shape: type[BaseModel], place: Place) -> str:
         return f"there is no field {place[-1]}; {nearest(str(place[-1]), fields)}"
     if each["type"] == "missing":
         return "this field is missing"
+    if each["type"] == "too_short":
+        return f"there is less here than {each['ctx']['min_length']}"
     if each["type"] in ("enum", "literal_error") and isinstance(each["input"], str):
         known_words = re.findall(r"'([^']*)'", str(each["ctx"]["expected"]))
         return (
@@ -139,6 +146,11 @@ def _inner(annotation: object) -> object:
     return annotation
 
 
+def one(kind: str) -> str:
+    """Returns a kind with its article."""
+    return f"{'an' if kind[:1] in 'aeio' else 'a'} {kind}"
+
+
 def name_problem(kind: str, name: str) -> str | None:
     """Returns what is wrong with the name of a kind, or nothing."""
     pattern, form = (
@@ -150,7 +162,9 @@ def name_problem(kind: str, name: str) -> str | None:
     )
     if pattern.fullmatch(name):
         return None
-    return f"{name[:120]!r} is no name of a {kind}, which has {form} ({CHARACTERS})"
+    fault = "there is a blank in it; " if re.search(r"\s", name) else ""
+    said = f"{name[:120]!r} is no name of {one(kind)}"
+    return f"{said}: {fault}{one(kind)} has {form} ({CHARACTERS})"
 
 
 def kind_problem(kind: str, known: Iterable[str] = KINDS) -> str | None:
@@ -192,7 +206,7 @@ def version_spec_of(kind: str, spec: dict[str, Any], under: Place = ("spec",)) -
     """
     if kind not in VERSIONED:
         known = ", ".join(VERSIONED)
-        raise Invalid([Problem(under, f"a {kind} has no versions; these have: {known}")])
+        raise Invalid([Problem(under, f"{one(kind)} has no versions; these have: {known}")])
     return _shaped(VERSIONED[kind], spec, under)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +30,13 @@ OURS = (KeyUnusable, SecretUnavailable, SettingInvalid, Unclear)
 THEIRS = (BusUnreachable, LookupError, PublishFailed, RegistryUnreachable)
 DOCUMENT = re.compile(r"documents\[(\d+)\]([\w.\[\]*@-]*?)(?=: |[;, ]|$)")
 
-What = Annotated[str, typer.Argument(metavar="PRIVILEGE[,..]", help="QUERY, USE, MANAGE, ...")]
+GRANTED = "PRIVILEGE[,..] on NAME to PRINCIPAL"
+WHAT = "QUERY, USE, MANAGE, ...; '*' is the name of everything."
+# The word before the principal.
+PREPOSITIONS = {"deny": "to", "grant": "to", "revoke": "from"}
+
+Granted = Annotated[list[str], typer.Argument(metavar=GRANTED, help=WHAT)]
+Revoked = Annotated[list[str], typer.Argument(metavar=GRANTED.replace(" to ", " from "), help=WHAT)]
 Securable = Annotated[str, typer.Argument(metavar="NAME", help="What it is on; '*' is everything.")]
 Principal = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="A user, group, tenant, ...")]
 
@@ -83,74 +90,61 @@ app.command()(lineage)
 
 
 @app.command()
-def grant(
-    privileges: What,
-    on: Annotated[str, typer.Argument(metavar="on")],
-    name: Securable,
-    to: Annotated[str, typer.Argument(metavar="to")],
-    principal: Principal,
-    *,
-    as_json: AsJson = False,
-) -> None:
+def grant(words: Granted, *, as_json: AsJson = False) -> None:
     """Let a principal do something, here and on all that lies below.
 
     Example: tessera grant QUERY,BROWSE on main.default.smollm2 to analysts
     """
-    _words(f"grant {privileges} {on} {name} {to} {principal}", on=on, to=to)
-    _privileges("grant", privileges, name, principal, as_json)
+    _privileges("grant", words, as_json)
 
 
 @app.command()
-def deny(
-    privileges: What,
-    on: Annotated[str, typer.Argument(metavar="on")],
-    name: Securable,
-    to: Annotated[str, typer.Argument(metavar="to")],
-    principal: Principal,
-    *,
-    as_json: AsJson = False,
-) -> None:
+def deny(words: Granted, *, as_json: AsJson = False) -> None:
     """Keep a principal from something, whatever else allows it; owners are not kept.
 
     Example: tessera deny QUERY on main.default.smollm2 to interns
     """
-    _words(f"deny {privileges} {on} {name} {to} {principal}", on=on, to=to)
-    _privileges("deny", privileges, name, principal, as_json)
+    _privileges("deny", words, as_json)
 
 
 @app.command()
-def revoke(
-    privileges: What,
-    on: Annotated[str, typer.Argument(metavar="on")],
-    name: Securable,
-    from_: Annotated[str, typer.Argument(metavar="from")],
-    principal: Principal,
-    *,
-    as_json: AsJson = False,
-) -> None:
+def revoke(words: Revoked, *, as_json: AsJson = False) -> None:
     """Take back what was granted or denied.
 
     Example: tessera revoke QUERY on main.default.smollm2 from analysts
     """
-    _words(f"revoke {privileges} {on} {name} {from_} {principal}", on=on, **{"from": from_})
-    _privileges("revoke", privileges, name, principal, as_json)
+    _privileges("revoke", words, as_json)
 
 
-def _words(said: str, **words: str) -> None:
-    """Returns if the words in between are what they must be.
+def _privileges(action: str, words: Sequence[str], as_json: bool) -> None:
+    """Asks for privileges to be set and says what holds then.
 
     Raises:
-        Unclear: They are not.
+        Unclear: The words do not have the form.
     """
-    for wanted, word in words.items():
-        if word.lower() != wanted:
-            raise Unclear(f"{said}: {wanted!r} is wanted where {word!r} stands")
-
-
-def _privileges(action: str, privileges: str, name: str, principal: str, as_json: bool) -> None:
+    to = PREPOSITIONS[action]
+    try:
+        privileges, on, name, between, principal = words
+    except ValueError:
+        on = between = ""
+    if (on.lower(), between.lower()) != ("on", to):
+        raise Unclear(
+            f"{action} {' '.join(words)}: say {action} PRIVILEGE[,..] on NAME {to} PRINCIPAL, "
+            f"for example: tessera {action} QUERY on main.default.smollm2 {to} alice"
+        )
     listed = [each.strip().upper() for each in privileges.split(",") if each.strip()]
     result = ask(action, privileges=listed, securable=name, principal=principal)
-    printing.show(result, as_json, printing.record(result))
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        typer.echo(held(result, name, principal))
+
+
+def held(result: Mapping[str, Any], name: str, principal: str) -> str:
+    """Returns what a principal is granted and denied on something, as a sentence."""
+    granted, denied = (", ".join(result.get(each, ())) for each in ("allow", "deny"))
+    more = f" and denied {denied}" if denied else ""
+    return f"on {name} {principal} is now granted {granted or 'nothing'}{more}"
 
 
 @app.command()

@@ -68,8 +68,10 @@ def content(place: str) -> str:
     """
     try:
         return typer.get_text_stream("stdin").read() if place == "-" else Path(place).read_text()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Unclear(f"{place} cannot be read: {problem}") from None
+    except OSError as problem:
+        raise Unclear(f"{place} cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise Unclear(f"{place} cannot be read: it is no text in UTF-8") from None
 
 
 def seconds(word: str) -> int:

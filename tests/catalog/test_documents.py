@@ -18,7 +18,7 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "a field of another kind": (
         "kind: endpoint\nname: a.b.c\naliases: {prod: 1}\n",
-        "f:3:1: aliases: a endpoint has none",
+        "f:3:1: aliases: an endpoint has none",
     ),
     "a field twice": ("kind: catalog\nname: a\nname: b\n", "f:3:1: name is said twice"),
     "a key that is none": (
@@ -33,7 +33,11 @@ WRONG: dict[str, tuple[str, str]] = {
     "a missing field": ("kind: catalog\n", "f:1:1: name: this field is missing"),
     "a name with too many levels": (
         "kind: schema\nname: a.b.c\n",
-        "f:2:1: name: 'a.b.c' is no name of a schema, which has two levels: catalog.schema",
+        "f:2:1: name: 'a.b.c' is no name of a schema: a schema has two levels: catalog.schema",
+    ),
+    "a name with a blank": (
+        "kind: endpoint\nname: a.b.my chat\n",
+        "f:2:1: name: 'a.b.my chat' is no name of an endpoint: there is a blank in it; ",
     ),
     "a number for text": (
         "kind: catalog\nname: a\ntags:\n  level: 3\n",
@@ -115,6 +119,12 @@ def test_what_is_wrong_in_a_file_is_said_with_its_line(what: str) -> None:
     with pytest.raises(Invalid) as failure:
         parse(content, "f")
     assert message in str(failure.value)
+
+
+def test_what_is_wrong_around_a_spec_does_not_hide_what_is_wrong_in_it() -> None:
+    with pytest.raises(Invalid) as failure:
+        parse("kind: prompt\nname: a.b.c\ncoment: x\nspec: {a: 1}\nversions: [{spec: {}}]\n", "f")
+    assert [str(each)[:6] for each in failure.value.problems] == ["f:3:1:", "f:4:8:", "f:5:19"]
 
 
 def test_everything_wrong_is_said_at_once() -> None:

@@ -53,6 +53,9 @@ def test_an_operator_makes_grants_and_finds(town: Town) -> None:
         assert town.run("catalog", "create", "user", "alice", "--spec", user).returncode == 0
         granted = town.run("grant", "query,use", "on", "main", "to", "alice", "--json")
         assert json.loads(granted.stdout)["allow"] == ["QUERY", "USE"]
+        also = town.run("deny", "BROWSE", "on", "main", "to", "alice")
+        assert also.stdout == "on main alice is now granted QUERY, USE and denied BROWSE\n"
+        assert town.run("revoke", "BROWSE", "on", "main", "from", "alice").returncode == 0
         told = town.run("effective", "alice", name)
         [line] = [each for each in told.stdout.splitlines() if each.startswith("QUERY")]
         assert line.rstrip().split(maxsplit=2)[1:] == ["yes", "QUERY on main is granted to alice"]
@@ -142,15 +145,30 @@ def test_help_teaches_by_example(words: tuple[str, ...]) -> None:
     assert "tessera " in shown.output
 
 
+CONNECTION = '{"type": "openai", "url": "https://models.example", "secret": "sk-REAL"}'
 UNCLEAR: dict[str, tuple[tuple[str, ...], str]] = {
     "a date": (
         ("key", "create", "--principal", "a", "--out", "unused.pem", "--expires", "soon"),
         "soon is no instant; write 90d",
     ),
-    "a file": (("apply", "-f", "nowhere.yaml"), "nowhere.yaml cannot be read"),
+    "a file": (
+        ("apply", "-f", "nowhere.yaml"),
+        "nowhere.yaml cannot be read: No such file or directory\n",
+    ),
     "a line of a file": (("apply", "-f", "{folder}/x.yaml"), "x.yaml:2:1: nam: there is no field"),
     "a number": (("catalog", "alias", "set", "a.b.c", "prod"), "prod needs the number"),
-    "a word between": (("grant", "USE", "in", "main", "to", "a"), "'on' is wanted where 'in'"),
+    "a word between": (
+        ("grant", "USE", "in", "main", "to", "a"),
+        "say grant PRIVILEGE[,..] on NAME to PRINCIPAL, for example: tessera grant QUERY on",
+    ),
+    "a word left out": (
+        ("revoke", "USE", "main", "a"),
+        "revoke USE main a: say revoke PRIVILEGE[,..] on NAME from PRINCIPAL, for example: ",
+    ),
+    "a secret": (
+        ("catalog", "create", "connection", "a.b.c", "--spec", CONNECTION),
+        "spec.secret: this is a reference: env:NAME, file:PATH or",
+    ),
     "JSON": (
         ("catalog", "create", "catalog", "a", "--spec", "{x"),
         "--spec, line 1, column 2: this is no JSON",
