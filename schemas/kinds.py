@@ -329,7 +329,8 @@ VERSIONED: dict[str, type[Spec]] = {
 # What it takes to act on an object of a kind.
 ACTS: dict[str, Privilege] = {
     "agent": Privilege.EXECUTE,
-    "connection": Privilege.USE,
+    # Not USE: that opens the door of a schema, and would hand out every connection behind it.
+    "connection": Privilege.EXECUTE,
     "endpoint": Privilege.QUERY,
     "function": Privilege.EXECUTE,
     "index": Privilege.QUERY,

@@ -17,7 +17,7 @@ from catalog.store.refusals import CatalogRefused
 from infra.catalog import CatalogView
 from infra.grants import Decision
 from schemas.events import Reason
-from schemas.kinds import PRINCIPALS, ROOT, Described, Privilege, Spec
+from schemas.kinds import ACTS, PRINCIPALS, ROOT, Described, Privilege, Spec
 
 SECURABLES = tuple(sorted(KINDS.keys() - PRINCIPALS.keys()))
 
@@ -158,7 +158,7 @@ def naming(view: CatalogView, spec: Spec) -> Iterator[Demand]:
     for reference in spec.references():
         name = without_version(reference)
         connection = body_of(view, "connection", name) is not None
-        yield Need(Privilege.USE if connection else Privilege.BROWSE, name)
+        yield Need(ACTS["connection"] if connection else Privilege.BROWSE, name)
 
 
 def _unowned(view: CatalogView, actor: str, name: str) -> CatalogRefused | None:

@@ -248,6 +248,11 @@ def test_what_is_wrong_is_said_with_place_and_remedy(office: Office, what: str) 
     assert office.store.snapshot() == before
 
 
+def test_a_privilege_nobody_knows_is_told_once(office: Office) -> None:
+    said = office.ask("grant", privileges=["FLY"], securable="main", principal="root")
+    assert said.refusal.message.count("privileges") == 1
+
+
 def test_a_command_that_comes_twice_is_done_once_and_answered_alike(office: Office) -> None:
     office.ask("create", kind="model", name=SCORER)
     command = wanted("version", name=SCORER, spec={"uri": "file:/a"})
@@ -340,14 +345,14 @@ def test_a_connection_is_named_only_by_whoever_may_use_it(office: Office) -> Non
     spec = {"type": "openai", "url": "https://models.invalid", "secret": "env:NOWHERE"}
     office.ask("create", kind="connection", name="main.default.out", spec=spec).result  # noqa: B018
     office.ask("grant", privileges=["USE", "CREATE"], securable="main", principal="alice")
-    office.ask("deny", privileges=["USE"], securable="main.default.out", principal="alice")
     wants: dict[str, Any] = {
         "kind": "endpoint",
         "name": CHAT,
         "spec": endpoint(connection="main.default.out"),
     }
     assert office.ask("create", "alice", **wants).reason is Reason.PRIVILEGE_MISSING
-    office.ask("revoke", privileges=["USE"], securable="main.default.out", principal="alice")
+    may = {"privileges": ["EXECUTE"], "securable": "main.default.out", "principal": "alice"}
+    office.ask("grant", **may)
     assert office.ask("create", "alice", **wants).result["owner"] == "alice"
 
 
