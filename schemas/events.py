@@ -1254,9 +1254,9 @@ class InferenceReplied(Event):
         refusal: Terminal: why there is no answer.
         result: Terminal: what a command came to, as JSON text.
         tried: Terminal: the routes that failed before.
-        claim: Of a refusal whose request proves not who sent it: which record is refused, as
-            infra/signing.py derives it from headers and value; empty for one without a
-            signature. Whoever sent another record under this id is not meant.
+        claim: Terminal: names the signed record that it is to (infra/signing.py says how);
+            empty where that was not signed, null where nothing is said. Not yours: it is to a
+            record of another under the same id.
         replied_at: When it was sent.
     """
 
