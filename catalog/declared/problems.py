@@ -35,6 +35,7 @@ THREE = re.compile(rf"{NAME}\.{NAME}\.{NAME}")
 LONGEST_WORD = 100
 # Whoever made more slips than these has not read them, and each is compared with what is known.
 MOST_PROBLEMS = 100
+PLAIN = {"missing": "this field is missing", "too_short": "there is too little in this list"}
 CHARACTERS = "letters, digits, _ and -, at most 100 of them, no - in front"
 
 
@@ -101,10 +102,8 @@ def _message(each: Any, shape: type[BaseModel], place: Place) -> str:
         known = _shape_at(shape, place[:-1])
         fields = known.model_fields if known else {}
         return f"there is no field {place[-1]}; {nearest(str(place[-1]), fields)}"
-    if each["type"] == "missing":
-        return "this field is missing"
-    if each["type"] == "too_short":
-        return f"there is less here than {each['ctx']['min_length']}"
+    if each["type"] in PLAIN:
+        return PLAIN[each["type"]]
     if each["type"] in ("enum", "literal_error") and isinstance(each["input"], str):
         known_words = re.findall(r"'([^']*)'", str(each["ctx"]["expected"]))
         return (
