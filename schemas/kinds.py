@@ -326,10 +326,9 @@ VERSIONED: dict[str, type[Spec]] = {
     "model": ModelVersionSpec,
     "prompt": PromptVersionSpec,
 }
-# What it takes to act on an object of a kind.
+# What it takes to act on an object of a kind; never USE, which opens doors on the way to all.
 ACTS: dict[str, Privilege] = {
     "agent": Privilege.EXECUTE,
-    # Not USE: that opens the door of a schema, and would hand out every connection behind it.
     "connection": Privilege.EXECUTE,
     "endpoint": Privilege.QUERY,
     "function": Privilege.EXECUTE,
