@@ -141,7 +141,8 @@ def test_who_signed_a_request_is_proved_from_its_row_and_the_catalogs_keys(
     stored(folder, "inferences", "request_id", genuine.request_id, forged.request_id)
     proved = audit(bus, folder, "--verify", genuine.request_id)
     assert (proved.returncode, proved.stderr) == (0, "")
-    assert proved.stdout.startswith(f"{principal} signed request {genuine.request_id}, completed at ")
+    told = f"{principal} signed request {genuine.request_id}, completed at "
+    assert proved.stdout.startswith(told)
     refused = audit(bus, folder, "--verify", forged.request_id)
     assert refused.returncode == 1
     assert f"is not that of key {signer.key_id}" in refused.stderr
