@@ -40,9 +40,10 @@ from catalog.registrar.authority import (
 )
 from catalog.registrar.call import Call, Result, refused
 from catalog.store.refusals import CatalogRefused, invalid
+from infra.catalog import SigningKey
 from infra.signing import key_id
 from schemas.events import Reason
-from schemas.kinds import VERSIONED, Grant, Key, MemberSpec, Privilege, Spec
+from schemas.kinds import ROOT, VERSIONED, Grant, Key, MemberSpec, Privilege, Spec
 
 V = TypeVar("V")
 
@@ -232,10 +233,30 @@ def _limited(call: Call, old: Key, wanted: KeyRotate) -> KeyRotate:
 
 
 def key_revoke(call: Call, wanted: KeyRevoke) -> Result:
-    """Revokes a key from now on."""
-    _key(call, wanted.key_id)
+    """Revokes a key from now on; not the last by which somebody can manage everything."""
+    if _manages(call, _key(call, wanted.key_id)) and not _others_manage(call, wanted.key_id):
+        message = (
+            "this is the last key of anybody who may MANAGE everything, and without it nobody "
+            "could make another: first create the next one (tessera key create)"
+        )
+        raise invalid(message, "key_id")
     call.change.revoke_key(wanted.key_id)
     return call.told("key", wanted.key_id) | {"key_id": wanted.key_id}
+
+
+def _manages(call: Call, key: Key | SigningKey) -> bool:
+    return call.view.access.holds(key.principal, Privilege.MANAGE, ROOT)
+
+
+def _others_manage(call: Call, but: str) -> bool:
+    """Returns whether a key in force besides one is somebody's who may manage everything."""
+    return any(
+        each.key_id != but
+        and each.revoked_at is None
+        and (each.expires_at is None or each.expires_at > call.actor.at)
+        and _manages(call, each)
+        for each in call.view.keys.values()
+    )
 
 
 def _key(call: Call, identity: str) -> Key:

@@ -322,6 +322,17 @@ def test_keys_are_rotated_by_their_principal_and_end(office: Office) -> None:
     assert office.send(command, new).reason is Reason.KEY_REVOKED
 
 
+def test_the_last_key_that_manages_everything_is_not_revoked(office: Office) -> None:
+    last = office.signers["root"].key_id
+    office.hire("alice")
+    refused = office.ask("key-revoke", key_id=last).refusal
+    assert (refused.reason, refused.field) == (Reason.REQUEST_INVALID, "key_id")
+    assert "first create the next one" in refused.message
+    office.ask("grant", privileges=["MANAGE"], securable="*", principal="alice").result  # noqa: B018
+    assert office.ask("key-revoke", key_id=last).result["revoked_at"]
+    assert office.ask("key-revoke", "alice", key_id=office.signers["alice"].key_id).refusal
+
+
 def test_a_key_is_nobodys_business_but_its_principals_and_its_owners(office: Office) -> None:
     office.hire("alice")
     office.hire("bob")
