@@ -20,7 +20,7 @@ from infra.settings import SettingInvalid, StackSettings
 from infra.stack.control import NotRunning, Refused
 from infra.stack.local import LocalStack, StackFailed, until
 from infra.stack.services import SERVICES, closure
-from infra.stack.state import GOOD
+from infra.stack.state import GOOD, State
 
 # What is asked of another package: run as its own process.
 DELEGATES: dict[str, tuple[str, ...]] = {
@@ -178,12 +178,12 @@ def restart(
 
 @app.command()
 def status() -> None:
-    """Show every service; exit code 1 if any is down."""
+    """Show every service; exit code 1 if any that was asked for is not ready."""
     from infra import screen  # noqa: PLC0415
 
     found = _running().status()
     screen.out.print(screen.services(found))
-    if any(one.state not in GOOD for one in found.values()):
+    if any(one.state not in (*GOOD, State.STOPPED) for one in found.values()):
         raise typer.Exit(1)
 
 
