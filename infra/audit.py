@@ -128,13 +128,16 @@ CONDITIONS: dict[str, Callable[[Any], tuple[str, object]]] = {
 
 
 def told(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a row in words: a line of who, what and how it ended, then one for each change."""
+    """Yields a row in words: who, what and how it ended; by which request; each change."""
     at = row["at"].astimezone(UTC)
     who = row["principal"] or row["tenant"] or "nobody known"
     reason = f": {row['reason']}" if row["reason"] else ""
     named = f"{row['kind']} {row['name']}".strip()
-    words = (f"{at:%Y-%m-%d %H:%M:%S}", who, row["action"], named, f"{row['outcome']}{reason}")
+    words = (f"{at:%Y-%m-%d %H:%M:%SZ}", who, row["action"], named, f"{row['outcome']}{reason}")
     yield _visible("  ".join(words))
+    causes = [f"{each} {row[f'{each}_id']}" for each in ("request", "trace") if row[f"{each}_id"]]
+    if causes:
+        yield _visible(f"    {'  '.join(causes)}")
     if row["before"] is None and row["after"] is None:
         return
     changed = list(changes(row["before"], row["after"]))

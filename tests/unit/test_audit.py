@@ -88,9 +88,10 @@ def test_without_a_table_nothing_was_audited(tmp_path: Path) -> None:
 def test_a_row_is_told_in_a_line_and_its_changes_below(lake: Path) -> None:
     before = json.dumps({"owner": "alice", "etag": "1", "spec": {"routes": [{"pool": "a"}]}})
     after = json.dumps({"owner": "bob", "etag": "2", "spec": {"routes": [{"pool": "b"}, {}]}})
-    event = audited(0, before=before, after=after)
+    event = audited(0, before=before, after=after, request_id="r1", trace_id="ab12")
     assert list(told(event.to_avro())) == [
-        "2026-03-01 12:00:00  operator  catalog.update  endpoint main.default.smollm2  DONE",
+        "2026-03-01 12:00:00Z  operator  catalog.update  endpoint main.default.smollm2  DONE",
+        "    request r1  trace ab12",
         "    owner: alice -> bob",
         "    spec.routes[0].pool: a -> b",
     ]
