@@ -24,7 +24,7 @@ SIGNS = {
     "version": "+",
 }
 COLOURS = {"+": "green", "~": "yellow"}
-MOST_SHOWN = 200
+NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def out() -> Console:
@@ -46,7 +46,7 @@ def record(result: Mapping[str, Any]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in result.items():
-        if value not in (None, "", {}, []):
+        if value not in NOTHING:
             table.add_row(Text(name), Text(said(value)))
     return table
 
@@ -93,9 +93,19 @@ def plan(steps: Sequence[Mapping[str, Any]]) -> Iterable[Text]:
         yield Text(f"{sign} {step['kind']} {step['name']}{verb}", COLOURS[sign])
         for field, (before, after) in step["changes"].items():
             if before is None:
-                yield Text(f"    {field}: {_short(after)}")
+                yield from _made(field, after)
             else:
                 yield from _differences(field, before, after)
+
+
+def _made(field: str, value: object) -> Iterable[Text]:
+    """Yields what is there now, a line for each field: whoever agrees must see all of it."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            if inner not in NOTHING:
+                yield from _made(f"{field}.{name}", inner)
+    else:
+        yield Text(f"    {field}: {_json(value)}")
 
 
 def _differences(field: str, before: object, after: object) -> Iterable[Text]:
@@ -105,7 +115,7 @@ def _differences(field: str, before: object, after: object) -> Iterable[Text]:
             if before.get(name) != after.get(name):
                 yield from _differences(f"{field}.{name}", before.get(name), after.get(name))
     elif before != after:
-        yield Text(f"    {field}: {_short(before)} -> {_short(after)}")
+        yield Text(f"    {field}: {_json(before)} -> {_json(after)}")
 
 
 def said(value: object) -> str:
@@ -115,9 +125,8 @@ def said(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _short(value: object) -> str:
-    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+def _json(value: object) -> str:
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _pairs(tags: Mapping[str, str]) -> str:
