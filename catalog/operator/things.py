@@ -121,6 +121,8 @@ def _listed(action: str, limit: int, as_json: bool, **arguments: object) -> None
 
     result = reach(pages)
     printing.show(result, as_json, printing.entries(result))
+    if not result["entries"]:
+        typer.echo("nothing of that kind or name is there that you may see", err=True)
     if result["page"] and not as_json:
         typer.echo("there is more: raise --limit", err=True)
 
