@@ -1,8 +1,8 @@
 """The audit: who did what to what, and whether a request was signed by whom it names.
 
-    python -m infra.audit --who operator --what 'catalog.*' --since 1h
-    python -m infra.audit --on main.default.smollm2 --outcome denied --json
-    python -m infra.audit --verify REQUEST_ID
+    tessera audit --who operator --what 'catalog.*' --since 1h
+    tessera audit --on main.default.smollm2 --outcome denied --json
+    tessera audit --verify REQUEST_ID
 
 Knows the tables ``audits`` and ``inferences`` of the lake and the catalog's public keys. Does not
 know how anything came about, and changes nothing.

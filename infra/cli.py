@@ -356,4 +356,4 @@ def _run(command: list[str], stack: LocalStack | None = None, folder: Path | Non
 
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="tessera")

@@ -34,9 +34,14 @@ class Settings(BaseSettings):
             super().__init__(**values)  # type: ignore[arg-type]
         except ValidationError as failure:
             found = [
-                f"{self._variable(str(each['loc'][0]))}: {each['msg']}" for each in failure.errors()
+                (self._variable(str(each["loc"][0])), each["type"], each["msg"])
+                for each in failure.errors()
             ]
-            raise SettingInvalid("; ".join(found)) from None
+            told = (
+                f"{name} is empty" if kind == "string_too_short" else f"{name}: {message}"
+                for name, kind, message in found
+            )
+            raise SettingInvalid("; ".join(told)) from None
         except SettingsError as failure:
             [field] = re.findall('"(.+?)"', str(failure))[:1]
             raise SettingInvalid(f"{self._variable(field)}: Input should be JSON") from None
@@ -106,7 +111,7 @@ class ClientSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="CLIENT_", frozen=True)
 
-    tenant: str = "demo"
+    tenant: str = Field(default="demo", min_length=1)
     principal: str = ""
     key: str = ""
 

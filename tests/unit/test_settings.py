@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from infra.bootstrap import ROOT
-from infra.settings import HealthSettings, InferenceSettings, SettingInvalid, StackSettings
+from infra.settings import (
+    ClientSettings,
+    HealthSettings,
+    InferenceSettings,
+    SettingInvalid,
+    StackSettings,
+)
 
 WRONG = "not-a-number-but-a-secret"
 
@@ -55,6 +61,19 @@ def test_a_process_says_it_in_one_line(variable: str, words: tuple[str, ...]) ->
     [line] = done.stderr.strip().splitlines()
     assert variable in line
     assert WRONG not in line
+
+
+def test_an_empty_tenant_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIENT_TENANT", "")
+    with pytest.raises(SettingInvalid, match=r"^CLIENT_TENANT is empty$"):
+        ClientSettings()
+
+
+@pytest.mark.parametrize(("module", "name"), [("infra.cli", "tessera"), ("infra.audit", "audit")])
+def test_help_names_the_command_that_is_typed(module: str, name: str) -> None:
+    shown = said(module, "--help").stdout
+    assert name in shown
+    assert "python" not in shown.lower()
 
 
 def test_a_schema_that_cannot_be_read_is_named() -> None:
