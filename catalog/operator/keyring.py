@@ -88,7 +88,7 @@ def rotate(
     told = reach(rotated)
     printing.show(told, as_json, printing.record(told))
     typer.echo(
-        f"Both keys count until {told['until']}. Before that, whoever signs must set "
+        f"The old key counts until {told['until']}. Before that, whoever signs must set "
         f"CLIENT_KEY=file:{told['private_key']}, or put this file in the place of the old one.",
         err=True,
     )
