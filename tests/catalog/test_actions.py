@@ -333,6 +333,15 @@ def test_the_last_key_that_manages_everything_is_not_revoked(office: Office) -> 
     assert office.ask("key-revoke", "alice", key_id=office.signers["alice"].key_id).refusal
 
 
+def test_a_key_that_ends_soon_does_not_stand_in_for_the_last(office: Office) -> None:
+    next_ = Signer(generate())
+    last = office.signers["root"].key_id
+    office.ask("key-rotate", key_id=last, public_key=told(next_), overlap_s=600).result  # noqa: B018
+    refused = office.ask("key-revoke", key_id=next_.key_id).refusal
+    assert "first create the next one" in refused.message
+    assert office.ask("key-revoke", key_id=last).result["revoked_at"]
+
+
 def test_a_key_is_nobodys_business_but_its_principals_and_its_owners(office: Office) -> None:
     office.hire("alice")
     office.hire("bob")
