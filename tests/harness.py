@@ -236,9 +236,13 @@ class Bus:
         finally:
             consumer.close()
 
-    def events(self, topic: Topic[E]) -> list[E]:
-        """Returns every event of a topic."""
-        return [self.codec.decode(record.value, topic.event) for record in self.records(topic.name)]
+    def events(self, topic: Topic[E], key: str | None = None) -> list[E]:
+        """Returns every event of a topic, or of one key: other tests may have put garbage there."""
+        return [
+            self.codec.decode(record.value, topic.event)
+            for record in self.records(topic.name)
+            if key is None or record.key == key.encode()
+        ]
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """Returns a group's committed offsets by partition; -1001 where there is none."""

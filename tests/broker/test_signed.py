@@ -70,7 +70,7 @@ def test_a_signed_request_is_answered_and_its_row_proves_who_asked(bus: Bus) -> 
     assert answer.completion is not None, answer.refusal
 
     def row() -> list[InferenceRecorded]:
-        return [each for each in bus.events(INFERENCE_RECORDED) if each.request_id == sent.id]
+        return bus.events(INFERENCE_RECORDED, sent.id)
 
     eventually(row, what="the row")
     [found] = row()

@@ -97,15 +97,25 @@ async def test_a_transaction_left_open_holds_up_only_a_tail_of_what_is_committed
 
 async def test_a_client_that_can_hear_no_more_replies_says_so(bus: Bus) -> None:
     tenant = unique("deaf")
-    topic = REPLY.member(tenant)
-    publish(bus, *changes([{"kind": "tenant", "name": tenant}]))
+    topic, silent = REPLY.member(tenant), f"main.tests.{tenant}"
+    # Nobody serves this pool, so nothing is answered even where a gateway is at work.
+    route = {"name": "local", "pool": tenant, "model": "none"}
+    publish(
+        bus,
+        *changes(
+            [
+                {"kind": "tenant", "name": tenant, "spec": {"accept_unsigned": True}},
+                {"kind": "endpoint", "name": silent, "spec": {"routes": [route]}},
+            ]
+        ),
+    )
     for number in range(50):
         bus.put(topic.name, str(number).encode(), b"earlier")
     bus.settle()
     async with Client(tenant=tenant, kafka=bus.kafka, registry=bus.registry_settings) as client:
-        asked = asyncio.create_task(client.chat("main.tests.vllm", "hello", timeout=100))
+        asked = asyncio.create_task(client.chat(silent, "hello", timeout=100))
         await asyncio.to_thread(made_anew, bus, topic)
         with pytest.raises(RepliesLost, match=tenant):
             await asked
         with pytest.raises(RepliesLost):
-            await client.chat("main.tests.vllm", "hello")
+            await client.chat(silent, "hello")
