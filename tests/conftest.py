@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from infra.stack.local import LocalStack, free_ports
 from infra.stack.services import FOUNDATION
+
+# How long an example takes says nothing on a machine that others use, too.
+settings.register_profile("tessera", deadline=None)
+settings.load_profile("tessera")
 
 
 @contextmanager

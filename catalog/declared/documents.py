@@ -35,6 +35,7 @@ from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, Name, Privilege, Shape, S
 # The document of the top of everything: only grants stand in it.
 ROOT_KIND = "root"
 PUBLIC_KEY_BYTES = 32
+BREAKS = frozenset("\x85\u2028\u2029")
 # Kinds of principals that sign.
 SIGNING = frozenset({"service_principal", "user"})
 
@@ -328,9 +329,22 @@ def _scalar(text: str) -> Any:
     return float(text) if FLOAT.fullmatch(text) else text
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes a text with a line break of Unicode's in it so that it is read as it was."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if set(text) & BREAKS else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def write(documents: Iterable[Document]) -> str:
     """Returns documents as YAML text; ``parse`` reads the same from it."""
     plain = [document.model_dump(mode="json", exclude_unset=True) for document in documents]
-    return yaml.safe_dump_all(
-        plain, sort_keys=False, allow_unicode=True, explicit_start=True, width=100
+    text: str = yaml.dump_all(
+        plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, explicit_start=True, width=100
     )
+    return text

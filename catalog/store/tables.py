@@ -5,15 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Identity, Text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Identity, MetaData, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
-METADATA = SQLModel.metadata
+METADATA = MetaData()
 INSTANT = DateTime(timezone=True)
 
 
-class Told(SQLModel):
+class Row(SQLModel):
+    """A row of a table of the store."""
+
+    metadata = METADATA
+
+
+class Told(Row):
     """What each entry has: its last change."""
 
     position: int = Field(sa_type=BigInteger)
@@ -33,7 +39,7 @@ class Owned(Told):
     created_by: str = Field(sa_type=Text)
 
 
-class Alias(SQLModel, table=True):
+class Alias(Row, table=True):
     """A name of a version."""
 
     securable: str = Field(sa_type=Text, primary_key=True)
@@ -41,14 +47,14 @@ class Alias(SQLModel, table=True):
     number: int
 
 
-class Clock(SQLModel, table=True):
+class Clock(Row, table=True):
     """The one row that whoever changes the catalog holds the lock on."""
 
     single: bool = Field(primary_key=True)
     position: int = Field(sa_type=BigInteger)
 
 
-class Command(SQLModel, table=True):
+class Command(Row, table=True):
     """A command that is done, with its answer."""
 
     tenant: str = Field(sa_type=Text, primary_key=True)
@@ -58,21 +64,21 @@ class Command(SQLModel, table=True):
     at: datetime = Field(sa_type=INSTANT)
 
 
-class Membership(SQLModel, table=True):
+class Membership(Row, table=True):
     """A member of a group."""
 
     group_name: str = Field(sa_type=Text, primary_key=True)
     member: str = Field(sa_type=Text, primary_key=True)
 
 
-class Numbering(SQLModel, table=True):
+class Numbering(Row, table=True):
     """The last number that a version of a name was given, for no number is given twice."""
 
     name: str = Field(sa_type=Text, primary_key=True)
     last: int
 
 
-class Outbox(SQLModel, table=True):
+class Outbox(Row, table=True):
     """An event that is yet to be published."""
 
     id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
@@ -130,7 +136,7 @@ class Version(Told, table=True):
     comment: str = Field(sa_type=Text)
 
 
-class Reference(SQLModel, table=True):
+class Reference(Row, table=True):
     """What one securable, or version of one, needs of another."""
 
     source: str = Field(sa_type=Text, primary_key=True)

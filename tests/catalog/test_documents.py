@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from catalog.declared.documents import Document, parse
+from catalog.declared.documents import Document, parse, write
 from catalog.declared.plan import plan
 from catalog.declared.problems import Invalid, spec_of
 from tests.catalog.pictures import START, public_key
@@ -209,3 +210,10 @@ def test_what_cannot_be_had_is_refused_with_its_place(what: str) -> None:
     with pytest.raises(Invalid) as failure:
         plan(START, documents(*raw))
     assert message in str(failure.value)
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "\u2029", "two\nlines", "\ufeff", "\xa0"])
+def test_a_text_is_read_as_it_was_written_whatever_breaks_its_lines(text: str) -> None:
+    [document] = parse(f"kind: catalog\nname: main\ncomment: {json.dumps(text)}\n", "f")
+    assert parse(write([document]), "f") == [document]
+    assert document.comment == text
