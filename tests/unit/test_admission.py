@@ -32,12 +32,17 @@ KEY = {"public_key": base64.b64encode(SIGNER.public_key).decode()}
 ALICE = {"kind": "user", "name": "alice", "spec": {"tenant": "acme"}, "keys": [KEY]}
 VIEW = view_of([*CATALOG, ALICE], LIMITS)
 TOPIC = INFERENCE_REQUESTED.name
-SOON = datetime.now(UTC) + timedelta(minutes=5)
+
+
+@cache
+def soon() -> datetime:
+    """One deadline for all; not from when the tests were collected, which may be long ago."""
+    return datetime.now(UTC) + timedelta(minutes=5)
 
 
 def record(number: int, offset: int, *, moved: bytes | None = None, signed: bool = True) -> Record:
     value = f"value {number}".encode()
-    headers = list(SIGNER.headers(TOPIC, b"acme", SOON, value)) if signed else []
+    headers = list(SIGNER.headers(TOPIC, b"acme", soon(), value)) if signed else []
     headers += [(MOVED, moved)] if moved else []
     return Record(TOPIC, 0, offset, b"acme", value, headers)
 
@@ -262,7 +267,7 @@ def test_what_a_key_unknown_has_signed_takes_a_bounded_memory(
     gateway = Gateway(Log())
     for offset in range(3):
         value = f"value {offset}".encode()
-        headers = STRANGER.headers(TOPIC, b"acme", SOON, value)
+        headers = STRANGER.headers(TOPIC, b"acme", soon(), value)
         gateway.takes(Record(TOPIC, 0, offset, b"acme", value, headers))
     assert gateway.remembers == 1
     assert not gateway.replayed(record(7, 3))
@@ -281,4 +286,4 @@ def test_a_mark_outlives_its_deadline() -> None:
     signed = claimed(each.headers, each.value or b"")
     assert signed is not None
     [mark] = marks(each, signed)
-    assert mark.until == int(SOON.timestamp()) + KEPT_S
+    assert mark.until == int(soon().timestamp()) + KEPT_S

@@ -166,7 +166,7 @@ def test_an_archive_is_unpacked_by_a_python_that_knows_no_filters(
     ) -> None:
         whole(self, path, members, numeric_owner=numeric_owner, filter="data")
 
-    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
     monkeypatch.setattr(tarfile.TarFile, "extractall", extract_all)
     monkeypatch.setattr(maven, "fetch", lambda name, repository, arrived: [archive])
     table(monkeypatch, artifacts._unpacked("toy"))
