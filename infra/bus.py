@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import (
@@ -275,6 +275,38 @@ class Publisher:
             self._room.clear()
         else:
             self._room.set()
+
+
+def membership(
+    kafka: KafkaSettings, group: str, client_id: str, *, committed: bool = True
+) -> dict[str, Any]:
+    """Returns the settings of a group's member that commits by itself, for ``Consumer``.
+
+    Args:
+        kafka: Where the broker is.
+        group: The group.
+        client_id: The member.
+        committed: Whether it waits for open transactions. Where strangers may write, one that they
+            leave open must not hold up what lies behind.
+    """
+    settings: dict[str, Any] = {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "group.id": group,
+        "group.protocol": kafka.group_protocol,
+        "client.id": client_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed" if committed else "read_uncommitted",
+        "max.poll.interval.ms": kafka.max_poll_interval_ms,
+        "fetch.wait.max.ms": 100,
+        "queued.max.messages.kbytes": 16 * 1024,
+        "log_level": 0,
+    }
+    if kafka.group_protocol == "classic":
+        settings["session.timeout.ms"] = kafka.session_timeout_ms
+        settings["partition.assignment.strategy"] = "cooperative-sticky"
+    return settings
 
 
 def fetch(

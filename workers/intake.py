@@ -13,12 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from infra.bus import Record, fetch, partitions
+from infra.bus import Record, fetch, membership, partitions
 from infra.prefix import Prefix
 from infra.settings import KafkaSettings
 from infra.telemetry import IN_FLIGHT, SECONDS
@@ -82,7 +81,7 @@ class Intake:
         self._fail = fail
         self._loop = asyncio.get_running_loop()
         self._consumer = Consumer(
-            {**_settings(name, client_id, kafka), "on_commit": self._committed}
+            {**membership(kafka, name, client_id), "on_commit": self._committed}
         )
         # One for each partition that is assigned.
         self._prefixes: dict[int, Prefix[int]] = {}
@@ -227,24 +226,3 @@ class Intake:
             self._uncommitted.pop(partition, None)
         self._waiting = deque(each for each in self._waiting if each.partition not in partitions)
         self._loop.call_soon_threadsafe(self._abandon, partitions)
-
-
-def _settings(group: str, client_id: str, kafka: KafkaSettings) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": group,
-        "group.protocol": kafka.group_protocol,
-        "client.id": client_id,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "earliest",
-        "isolation.level": "read_committed",
-        "max.poll.interval.ms": kafka.max_poll_interval_ms,
-        "fetch.wait.max.ms": 100,
-        "queued.max.messages.kbytes": 16 * 1024,
-        "log_level": 0,
-    }
-    if kafka.group_protocol == "classic":
-        settings["session.timeout.ms"] = kafka.session_timeout_ms
-        settings["partition.assignment.strategy"] = "cooperative-sticky"
-    return settings

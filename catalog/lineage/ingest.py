@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from catalog.lineage.edges import tell
 from catalog.lineage.lineage import edges_of_change, edges_of_row, unfit
-from infra.bus import POLL_S, Publisher, Record, fetch
+from infra.bus import POLL_S, Publisher, Record, fetch, membership
 from infra.deadletters import bury
 from infra.registry import Reader, Registry, SchemaMissing
 from infra.settings import KafkaSettings
@@ -88,7 +88,8 @@ class Ingest:
         codec = Codec(self._registry.ids())
         reader = Reader(codec, self._registry)
         publisher = Publisher(self._kafka, codec, GROUP)
-        consumer = Consumer(_settings(self._kafka))
+        # What the relay aborts was committed in the database before, and is told again.
+        consumer = Consumer(membership(self._kafka, GROUP, GROUP, committed=False))
         consumer.subscribe(list(SOURCES), on_assign=self._assigned)
         try:
             while not stop.is_set():
@@ -167,27 +168,3 @@ def _commit(consumer: Consumer, records: Iterable[Record]) -> None:
         consumer.commit(offsets=offsets, asynchronous=True)
     except KafkaException as problem:
         log.warning("commit failed", error=problem.args[0].name())
-
-
-def _settings(kafka: KafkaSettings) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": GROUP,
-        "group.protocol": kafka.group_protocol,
-        "client.id": GROUP,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        # Also where a topic was made anew, and ends before the position.
-        "auto.offset.reset": "earliest",
-        # A transaction that somebody leaves open must not hold up the rest. What the relay aborts
-        # was committed in the database before, and is told again: the edges are the same.
-        "isolation.level": "read_uncommitted",
-        "max.poll.interval.ms": kafka.max_poll_interval_ms,
-        "fetch.wait.max.ms": 100,
-        "queued.max.messages.kbytes": 16 * 1024,
-        "log_level": 0,
-    }
-    if kafka.group_protocol == "classic":
-        settings["session.timeout.ms"] = kafka.session_timeout_ms
-        settings["partition.assignment.strategy"] = "cooperative-sticky"
-    return settings

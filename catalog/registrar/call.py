@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from catalog.declared.documents import ROOT_KIND
 from catalog.declared.picture import Entry, without_version
-from catalog.declared.problems import KINDS, Invalid, kind_problem, nearest
+from catalog.declared.problems import KINDS, Invalid, kind_problem
 from catalog.registrar.authority import Demand, Need, body_of, described, governs, may_see, refusal
 from catalog.store.change import Change
 from catalog.store.ledger import Actor
@@ -142,9 +142,3 @@ def refused(problem: Invalid) -> CatalogRefused:
     """Returns the refusal of what is invalid; its field is the place of the first problem."""
     place = ".".join(map(str, problem.problems[0].place))
     return CatalogRefused(Reason.REQUEST_INVALID, str(problem), place or None)
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Returns what may be meant by a name, without telling all that there is."""
-    meant, _, _ = nearest(name, known).partition("there are")
-    return meant.rstrip()

@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -20,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from catalog.registrar.commands import MOST_ID_BYTES, Commands, Superseded
 from catalog.store.store import Store
-from infra.bus import POLL_S, Encoded, Publisher, Record, fetch, partitions
+from infra.bus import POLL_S, Encoded, Publisher, Record, fetch, membership, partitions
 from infra.deadletters import bury
 from infra.health import Health
 from infra.registry import Reader, SchemaMissing
@@ -107,7 +106,8 @@ class Registrar:
         self._stop, self._end = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         client_id = f"{GROUP}-{os.uname().nodename}-{os.getpid()}"
-        self._consumer = Consumer(_settings(kafka, client_id))
+        member = membership(kafka, GROUP, client_id, committed=False)
+        self._consumer = Consumer({**member, "fetch.wait.max.ms": 50})
         self._health = Health(health, kafka, GROUP, client_id, [CATALOG_WANTED.name])
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._stop.set)
@@ -280,23 +280,3 @@ def broken(error: Exception) -> bool:
         # Without a statement there was no connection to begin with.
         return error.statement is None and isinstance(error, InterfaceError | OperationalError)
     return str(state).startswith(BROKEN)
-
-
-def _settings(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": GROUP,
-        "group.protocol": kafka.group_protocol,
-        "client.id": client_id,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "auto.offset.reset": "earliest",
-        # Whoever may write to the topic could hold up all others by a transaction left open.
-        "isolation.level": "read_uncommitted",
-        "max.poll.interval.ms": kafka.max_poll_interval_ms,
-        "fetch.wait.max.ms": 50,
-        "log_level": 0,
-    }
-    if kafka.group_protocol == "classic":
-        settings["session.timeout.ms"] = kafka.session_timeout_ms
-    return settings
