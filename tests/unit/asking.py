@@ -18,8 +18,8 @@ from schemas.events import (
     Sampling,
 )
 from schemas.topics import INFERENCE_REQUESTED, Outgoing, Topic
-from streams.asked import Asked
-from streams.gateway import admit
+from streams.gateway.admit import admit
+from streams.gateway.asked import Asked
 from tests.seed import view_of
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -21,9 +21,9 @@ from infra.signing import Signer, claimed, generate, is_genuine
 from infra.telemetry import now
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_REQUESTED
-from streams.admission import KEPT_S, Admission, Mark, Marks, Memory, marked, marks
-from streams.asked import Asked
-from streams.gateway import admit
+from streams.gateway.admission import KEPT_S, Admission, Mark, Marks, Memory, marked, marks
+from streams.gateway.admit import admit
+from streams.gateway.asked import Asked
 from streams.steps import MOVED, Runtime, Taken
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, ask
@@ -264,7 +264,7 @@ def test_a_signature_that_is_not_genuine_takes_no_memory() -> None:
 def test_what_a_key_unknown_has_signed_takes_a_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("streams.admission.MOST_DOUBTFUL", 1)
+    monkeypatch.setattr("streams.gateway.admission.MOST_DOUBTFUL", 1)
     gateway = Gateway(Log())
     for offset in range(3):
         value = f"value {offset}".encode()

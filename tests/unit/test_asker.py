@@ -19,7 +19,8 @@ from schemas.events import (
     Refusal,
     Usage,
 )
-from streams.gateway import admit, release
+from streams.gateway.admit import admit
+from streams.gateway.release import release
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, NOON, ask, asked, completed, only
 from tests.unit.test_identity import key, signature

@@ -23,8 +23,9 @@ from schemas.events import (
     Tool,
     ToolCall,
 )
-from streams.checks import first_refusal
-from streams.gateway import admit, record_refusal
+from streams.gateway.admit import admit
+from streams.gateway.checks import first_refusal
+from streams.gateway.rows import record_refusal
 from tests.seed import view_of
 from tests.unit.asking import (
     CATALOG,

@@ -27,14 +27,10 @@ from schemas.events import (
     TokenLogprob,
     Usage,
 )
-from streams.gateway import (
-    FALL_BACK_ON,
-    LONGEST_NAME,
-    admit,
-    record_refusal,
-    release,
-    release_part,
-)
+from streams.gateway.admit import admit
+from streams.gateway.refuse import LONGEST_NAME
+from streams.gateway.release import FALL_BACK_ON, release, release_part
+from streams.gateway.rows import record_refusal
 from tests.seed import view_of
 from tests.unit.asking import (
     CATALOG,

@@ -36,8 +36,12 @@ from schemas.events import (
     Sampling,
 )
 from schemas.topics import Outgoing
-from streams.asked import Asked
-from streams.gateway import DENIALS, STEPS, admit, record_refusal, release, release_part
+from streams.gateway import STEPS
+from streams.gateway.admit import admit
+from streams.gateway.asked import Asked
+from streams.gateway.refuse import DENIALS
+from streams.gateway.release import release, release_part
+from streams.gateway.rows import record_refusal
 from tests.seed import view_of
 from tests.unit.asking import asked
 from tests.unit.events import EPOCH, TEXT, events

@@ -33,7 +33,7 @@ from infra.signing import Signature, claim, claimed, is_genuine
 from infra.telemetry import Headers, trace_id
 from schemas.events import InferenceRequested
 from schemas.topics import Topic
-from streams.asked import Asked
+from streams.gateway.asked import Asked
 from streams.steps import MOVED, Fail, Runtime, Step, Steps, Taken
 
 log = structlog.get_logger()

@@ -1,0 +1,92 @@
+"""Whether there is something that can be answered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from infra.catalog import CatalogView
+from infra.identity import quoted
+from schemas.events import (
+    Reason,
+    Refusal,
+    Role,
+)
+from schemas.openai import TOOL_CHOICES, parsed
+from streams.gateway.asked import Asked
+
+MAX_STOPS = 16
+MAX_LOGPROBS = 20
+# Checking a schema takes time that grows with it, and a worker serves others meanwhile.
+MAX_SCHEMA_CHARACTERS = 32 * 1024
+
+# Inclusive bounds by OpenAI's names. Over them every provider refuses, so the gateway does at once.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "frequency_penalty": (-2, 2),
+    "max_tokens": (1, 2**31 - 1),
+    "presence_penalty": (-2, 2),
+    "temperature": (0, 2),
+    "top_k": (-1, 2**31 - 1),
+    "top_logprobs": (0, MAX_LOGPROBS),
+    "top_p": (1e-6, 1),
+}
+
+
+def messages_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """There must be something to answer, and each turn must be somebody's."""
+    request = asked.request
+    if not request.messages:
+        return _invalid("messages", "messages is empty; give at least one")
+    for index, message in enumerate(request.messages):
+        if message.role is Role.UNKNOWN:
+            return _invalid("messages", f"messages[{index}].role is not known here")
+        if message.role is Role.TOOL and message.tool_call_id is None:
+            return _invalid("messages", f"messages[{index}] answers a tool but names no call")
+    return None
+
+
+def sampling_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """Sampling parameters must lie within OpenAI's bounds."""
+    request = asked.request
+    for field, (low, high) in BOUNDS.items():
+        value = getattr(request.sampling, field)
+        # Written so that NaN fails.
+        if value is not None and not low <= value <= high:
+            return _invalid(
+                f"sampling.{field}", f"{field} is {value}; it must lie from {low:g} to {high:g}"
+            )
+    stop = request.sampling.stop
+    if len(stop) > MAX_STOPS or "" in stop:
+        return _invalid("sampling.stop", f"stop takes up to {MAX_STOPS} texts, none of them empty")
+    return None
+
+
+def schemas_sensible(  # noqa: PLR0911 - one return for each thing that can be wrong
+    asked: Asked, view: CatalogView, now: datetime
+) -> Refusal | None:
+    """What is said to be JSON Schema must at least be a JSON object, and tools well named."""
+    request = asked.request
+    if len(request.json_schema or "") > MAX_SCHEMA_CHARACTERS:
+        return _invalid("json_schema", f"a schema may have {MAX_SCHEMA_CHARACTERS} characters")
+    if sum(len(tool.parameters) for tool in request.tools) > MAX_SCHEMA_CHARACTERS:
+        return _invalid("tools", f"all parameters may have {MAX_SCHEMA_CHARACTERS} characters")
+    if request.json_schema is not None and not _is_object(request.json_schema):
+        return _invalid("json_schema", "json_schema is not the text of a JSON object")
+    names = [tool.name for tool in request.tools]
+    if len(set(names)) < len(names) or "" in names:
+        return _invalid("tools", "each tool needs a name of its own")
+    for tool in request.tools:
+        if not _is_object(tool.parameters):
+            return _invalid("tools", f"the parameters of {quoted(tool.name)} are no JSON object")
+    if request.tool_choice not in TOOL_CHOICES and request.tool_choice not in names:
+        return _invalid("tool_choice", "tool_choice must be auto, none, required, or a tool's name")
+    if request.tool_choice == "required" and not names:
+        return _invalid("tool_choice", "a tool is required and none is offered")
+    return None
+
+
+def _invalid(field: str, message: str) -> Refusal:
+    return Refusal(reason=Reason.REQUEST_INVALID, message=message, field=field)
+
+
+def _is_object(text: str) -> bool:
+    return isinstance(parsed(text), dict)
