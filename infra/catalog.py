@@ -17,20 +17,23 @@ from pydantic import BaseModel, ValidationError
 
 from infra.grants import Access
 from infra.serving import NUMBER, Endpoint, Serving
-from schemas.events import CatalogChanged
+from schemas.events import CatalogChanged, Route
 from schemas.kinds import (
     CONTAINERS,
     OBJECTS,
+    ConnectionSpec,
     Described,
-    EndpointSpec,
     Grant,
     GroupSpec,
     Key,
     MemberSpec,
+    ModelSpec,
     Privilege,
     TenantSpec,
     Version,
 )
+from schemas.policies import PolicySpec
+from schemas.routing import EndpointSpec, Price
 from schemas.topics import REPLY
 
 __all__ = [
@@ -58,11 +61,12 @@ class EntryUnreadable(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Who pays, the topics it may be answered on, and whether it is believed unsigned."""
+    """Who pays, the topics it may be answered on, whether it is believed unsigned, its policies."""
 
     name: str
     reply_topics: tuple[str, ...]
     accept_unsigned: bool = False
+    policies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +138,8 @@ class CatalogView:
         tenants: By name.
         principals: By name, tenants and groups among them.
         keys: By the key's id, the revoked and expired among them.
+        policies: By three-level name; one that cannot be read is missing.
+        connections: By three-level name.
         position: Position of the latest change that was applied; 0 before the first.
     """
 
@@ -146,6 +152,11 @@ class CatalogView:
         self._keys: dict[str, SigningKey] = {}
         self._principals: dict[str, Principal] = {}
         self._tenants: dict[str, Tenant] = {}
+        self._policies: dict[str, PolicySpec] = {}
+        self._connections: dict[str, ConnectionSpec] = {}
+        self._models: dict[str, ModelSpec] = {}
+        self.policies: Mapping[str, PolicySpec] = self._policies
+        self.connections: Mapping[str, ConnectionSpec] = self._connections
         self.endpoints: Mapping[str, Endpoint] = self._serving.endpoints
         self.keys: Mapping[str, SigningKey] = self._keys
         self.principals: Mapping[str, Principal] = self._principals
@@ -154,11 +165,13 @@ class CatalogView:
         self._named = _Shared[tuple[Principal, tuple[str, ...]]]()
         self._takes: dict[str, Callable[[CatalogChanged], None]] = {
             **dict.fromkeys((*CONTAINERS, *OBJECTS), self._take_owned),
+            "connection": self._take_connection,
             "endpoint": self._take_endpoint,
             "grant": self._take_grant,
             "group": self._take_group,
             "key": self._take_key,
             "model": self._take_model,
+            "policy": self._take_policy,
             "root": self._take_owned,
             "service_principal": self._take_member,
             "tenant": self._take_tenant,
@@ -170,6 +183,17 @@ class CatalogView:
     def pools(self) -> tuple[str, ...]:
         """The worker pools that routes name, in alphabetical order."""
         return self._serving.pools
+
+    def prices(self, route: Route) -> tuple[Price, ...]:
+        """Returns what tokens cost on a route: as its provider says, or its model; none if neither.
+
+        An unknown price is not a price of nothing.
+        """
+        if route.connection:
+            connection = self._connections.get(route.connection)
+            return connection.prices.get(route.model, ()) if connection else ()
+        model = self._models.get(route.entity.partition("@")[0])
+        return model.prices if model else ()
 
     def apply(self, changed: CatalogChanged) -> bool:
         """Takes a change; returns False where a later one of the same entry is known already.
@@ -251,7 +275,18 @@ class CatalogView:
     def _take_model(self, changed: CatalogChanged) -> None:
         described = _read(changed, Described)
         self._own(changed, described)
+        _keep(self._models, changed.name, _spec(changed, described, ModelSpec))
         self._serving.alias(changed.name, described.aliases if described else None)
+
+    def _take_connection(self, changed: CatalogChanged) -> None:
+        described = _read(changed, Described)
+        self._own(changed, described)
+        _keep(self._connections, changed.name, _spec(changed, described, ConnectionSpec))
+
+    def _take_policy(self, changed: CatalogChanged) -> None:
+        described = _read(changed, Described)
+        self._own(changed, described)
+        _keep(self._policies, changed.name, _spec(changed, described, PolicySpec))
 
     def _take_tenant(self, changed: CatalogChanged) -> None:
         spec = _spec(changed, _read(changed, Described), TenantSpec)
@@ -262,6 +297,7 @@ class CatalogView:
                 name=changed.name,
                 reply_topics=reply_topics(changed.name, spec),
                 accept_unsigned=spec.accept_unsigned,
+                policies=spec.policies,
             )
 
     def _take_version(self, changed: CatalogChanged) -> None:
@@ -297,6 +333,12 @@ class CatalogView:
 def reply_topics(tenant: str, spec: TenantSpec) -> tuple[str, ...]:
     """Returns the names of the topics that a tenant may be answered on."""
     return tuple(REPLY.member(segment).name for segment in spec.replies or (tenant,))
+
+
+def _keep(known: dict[str, M], name: str, spec: M | None) -> None:
+    known.pop(name, None)
+    if spec is not None:
+        known[name] = spec
 
 
 def _read(changed: CatalogChanged, shape: type[M]) -> M | None:

@@ -35,7 +35,8 @@ from infra.settings import (
 )
 from infra.telemetry import configure
 from schemas.events import CatalogChanged
-from schemas.kinds import Described, EndpointSpec, TenantSpec
+from schemas.kinds import Described, TenantSpec
+from schemas.routing import EndpointSpec
 from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, Topic
 
 log = structlog.get_logger()

@@ -11,9 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from schemas.events import Route
-from schemas.kinds import EndpointSpec, RouteSpec
+from schemas.routing import EndpointSpec, RouteSpec
+from schemas.shapes import length
 
 # Of a version; everything else behind the @ is an alias.
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -25,14 +27,18 @@ class Endpoint:
 
     Attributes:
         name: Three-level name.
-        routes: Where requests go: the first, then the fallbacks in their order. Entity and adapter
-            name a version by its number.
+        routes: Where requests may go, in the order of the catalog. Entity and adapter name a
+            version by its number.
+        spec: How the catalog has it: how a route is chosen, and when another is tried.
+        ways: What the catalog says of each route, by its name.
         output_policy: Whether parts must pass through release before the caller sees them.
         policies: Guardrail policies by name.
     """
 
     name: str
     routes: tuple[Route, ...]
+    spec: EndpointSpec
+    ways: Mapping[str, RouteSpec]
     output_policy: bool = False
     policies: tuple[str, ...] = ()
 
@@ -98,7 +104,12 @@ class Serving:
             return
         self._pools += Counter(route.pool for route in routes)
         self._endpoints[name] = Endpoint(
-            name=name, routes=routes, output_policy=spec.output_policy, policies=spec.policies
+            name=name,
+            routes=routes,
+            spec=spec,
+            ways={route.name: route for route in spec.routes},
+            output_policy=spec.output_policy,
+            policies=spec.policies,
         )
 
     def _route(self, spec: RouteSpec) -> Route | None:
@@ -107,7 +118,14 @@ class Serving:
         if entity is None or adapter is None:
             return None
         return Route(
-            name=spec.name, pool=spec.pool, model=spec.model, entity=entity, adapter=adapter
+            name=spec.name,
+            pool=spec.pool,
+            model=spec.model,
+            entity=entity,
+            adapter=adapter,
+            connection=spec.connection or "",
+            first_token_ms=_milliseconds(spec.first_token),
+            idle_ms=_milliseconds(spec.idle),
         )
 
     def _resolved(self, reference: str | None) -> str | None:
@@ -123,6 +141,10 @@ class Serving:
             return f"{model}@{max(versions)}"
         number = int(which) if NUMBER.fullmatch(which) else aliases.get(which)
         return f"{model}@{number}" if number in versions else None
+
+
+def _milliseconds(duration: str | None) -> int | None:
+    return None if duration is None else length(duration) // timedelta(milliseconds=1)
 
 
 def _models(spec: EndpointSpec | None) -> set[str]:

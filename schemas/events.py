@@ -11,6 +11,15 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 
+class Entry(StrEnum):
+    """What happened to a charge."""
+
+    UNKNOWN = "UNKNOWN"
+    RESERVED = "RESERVED"
+    REFUSED = "REFUSED"
+    SETTLED = "SETTLED"
+
+
 class FinishReason(StrEnum):
     """OpenAI finish reasons."""
 
@@ -60,6 +69,13 @@ class Reason(StrEnum):
     ALREADY_EXISTS = "ALREADY_EXISTS"
     CONFLICT = "CONFLICT"
     REFERENCED = "REFERENCED"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    PRICE_UNKNOWN = "PRICE_UNKNOWN"
+    POLICY_DENIED = "POLICY_DENIED"
+    POLICY_FAILED = "POLICY_FAILED"
+    APPROVAL_DENIED = "APPROVAL_DENIED"
+    ROUTE_UNFIT = "ROUTE_UNFIT"
 
 
 class Role(StrEnum):
@@ -70,6 +86,15 @@ class Role(StrEnum):
     USER = "USER"
     ASSISTANT = "ASSISTANT"
     TOOL = "TOOL"
+
+
+class Task(StrEnum):
+    """What a model is asked for."""
+
+    UNKNOWN = "UNKNOWN"
+    CHAT = "CHAT"
+    EMBEDDING = "EMBEDDING"
+    RERANK = "RERANK"
 
 
 class AuditOutcome(StrEnum):
@@ -338,6 +363,9 @@ class Route(Event):
         entity: Version of a catalog model that it serves: main.default.scorer@3; empty where
             the catalog knows none.
         adapter: Version of a catalog model whose adapter is put on top; empty for none.
+        connection: Catalog connection that the worker calls; empty for a model of its own.
+        first_token_ms: Longest wait for the first token.
+        idle_ms: Longest silence between tokens.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Route"
@@ -347,6 +375,9 @@ class Route(Event):
     model: str
     entity: str = ''
     adapter: str = ''
+    connection: str = ''
+    first_token_ms: int | None = None
+    idle_ms: int | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -356,6 +387,9 @@ class Route(Event):
             "model": self.model,
             "entity": self.entity,
             "adapter": self.adapter,
+            "connection": self.connection,
+            "first_token_ms": self.first_token_ms,
+            "idle_ms": self.idle_ms,
         }
 
     @classmethod
@@ -367,6 +401,9 @@ class Route(Event):
             model=record["model"],
             entity=record["entity"],
             adapter=record["adapter"],
+            connection=record["connection"],
+            first_token_ms=record["first_token_ms"],
+            idle_ms=record["idle_ms"],
         )
 
 
@@ -379,6 +416,9 @@ class Refusal(Event):
         message: What was wrong and what to do about it; never carries the prompt or a secret.
         field: Field of the request that is at fault.
         retry_after_ms: When trying again makes sense.
+        rule: Rule that refused: policy/rule.
+        limit: The bound that the rule sets, as a decimal number.
+        used: What of it was used already, as a decimal number.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Refusal"
@@ -387,6 +427,9 @@ class Refusal(Event):
     message: str
     field: str | None = None
     retry_after_ms: int | None = None
+    rule: str | None = None
+    limit: str | None = None
+    used: str | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -395,6 +438,9 @@ class Refusal(Event):
             "message": self.message,
             "field": self.field,
             "retry_after_ms": self.retry_after_ms,
+            "rule": self.rule,
+            "limit": self.limit,
+            "used": self.used,
         }
 
     @classmethod
@@ -405,6 +451,9 @@ class Refusal(Event):
             message=record["message"],
             field=record["field"],
             retry_after_ms=record["retry_after_ms"],
+            rule=record["rule"],
+            limit=record["limit"],
+            used=record["used"],
         )
 
 
@@ -435,6 +484,54 @@ class Attempt(Event):
         return cls(
             route=Route.from_avro(record["route"]),
             refusal=Refusal.from_avro(record["refusal"]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Charge(Event):
+    """An amount on one counter of a limit.
+
+    Attributes:
+        counter: The counter: policy/rule/unit/window/who.
+        home: Whose partition keeps the counter: the tenant, or the counter itself where tenants
+            share it.
+        unit: requests, in_flight, total_tokens, input_tokens, output_tokens, cached_tokens or
+            cost.
+        window_ms: How far back use counts; 0 for what counts only while it goes on.
+        amount: How much; cost in picodollars (10^-12 US dollars).
+        refunds: Whether a failed request gets it back (requests only).
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Charge"
+
+    counter: str
+    home: str
+    unit: str
+    window_ms: int = 0
+    amount: int
+    refunds: bool = False
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "counter": self.counter,
+            "home": self.home,
+            "unit": self.unit,
+            "window_ms": self.window_ms,
+            "amount": self.amount,
+            "refunds": self.refunds,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Charge:
+        """Returns the event that fastavro read."""
+        return cls(
+            counter=record["counter"],
+            home=record["home"],
+            unit=record["unit"],
+            window_ms=record["window_ms"],
+            amount=record["amount"],
+            refunds=record["refunds"],
         )
 
 
@@ -481,6 +578,8 @@ class Usage(Event):
         completion_tokens: Tokens produced, reasoning ones included.
         cached_tokens: Prompt tokens served from the provider's cache.
         reasoning_tokens: Completion tokens spent on hidden reasoning.
+        cache_write_tokens: Prompt tokens written to the provider's cache, part of those read.
+        estimated: Whether the platform counted, since the provider did not.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Usage"
@@ -489,6 +588,8 @@ class Usage(Event):
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+    estimated: bool = False
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -497,6 +598,8 @@ class Usage(Event):
             "completion_tokens": self.completion_tokens,
             "cached_tokens": self.cached_tokens,
             "reasoning_tokens": self.reasoning_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "estimated": self.estimated,
         }
 
     @classmethod
@@ -507,6 +610,8 @@ class Usage(Event):
             completion_tokens=record["completion_tokens"],
             cached_tokens=record["cached_tokens"],
             reasoning_tokens=record["reasoning_tokens"],
+            cache_write_tokens=record["cache_write_tokens"],
+            estimated=record["estimated"],
         )
 
 
@@ -555,6 +660,8 @@ class Completion(Event):
         finish_reason: Why the model stopped.
         usage: Tokens billed.
         logprobs: One entry a token where the request asked for them.
+        vectors: Embeddings, one for each input in their order.
+        scores: Relevance, one for each input in their order; the higher the better.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Completion"
@@ -565,6 +672,8 @@ class Completion(Event):
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+    vectors: tuple[tuple[float, ...], ...] = ()
+    scores: tuple[float, ...] = ()
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -575,6 +684,8 @@ class Completion(Event):
             "finish_reason": self.finish_reason,
             "usage": self.usage.to_avro(),
             "logprobs": [item.to_avro() for item in self.logprobs],
+            "vectors": self.vectors,
+            "scores": self.scores,
         }
 
     @classmethod
@@ -587,6 +698,54 @@ class Completion(Event):
             finish_reason=FinishReason(record["finish_reason"]),
             usage=Usage.from_avro(record["usage"]),
             logprobs=tuple([TokenLogprob.from_avro(item) for item in record["logprobs"]]),
+            vectors=tuple([tuple(item) for item in record["vectors"]]),
+            scores=tuple(record["scores"]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class CompletionCached(Event):
+    """An answer that is good for the same request of the same tenant again.
+
+    Attributes:
+        cache_key: Digest of everything that changes an answer.
+        tenant: Whose. Also the record key.
+        endpoint: What was asked.
+        completion: The answer as the provider gave it, masked.
+        cached_at: When it was given.
+        until: How long it is good.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.CompletionCached"
+
+    cache_key: str
+    tenant: str
+    endpoint: str
+    completion: Completion
+    cached_at: datetime
+    until: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "cache_key": self.cache_key,
+            "tenant": self.tenant,
+            "endpoint": self.endpoint,
+            "completion": self.completion.to_avro(),
+            "cached_at": self.cached_at,
+            "until": self.until,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> CompletionCached:
+        """Returns the event that fastavro read."""
+        return cls(
+            cache_key=record["cache_key"],
+            tenant=record["tenant"],
+            endpoint=record["endpoint"],
+            completion=Completion.from_avro(record["completion"]),
+            cached_at=record["cached_at"],
+            until=record["until"],
         )
 
 
@@ -655,6 +814,121 @@ class Delta(Event):
         return cls(
             content=record["content"],
             tool_calls=tuple([ToolCallDelta.from_avro(item) for item in record["tool_calls"]]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceAttempted(Event):
+    """One route was tried for a request, or got a copy of it. One row of the table of attempts.
+
+    Attributes:
+        attempt_id: Request, number of the attempt, and route where it is a copy. Unique in the
+            table.
+        request_id: The request. Also the record key.
+        attempt: 0 for the first route tried.
+        mirrored: Whether it was a copy that nobody heard (shadow traffic).
+        tenant: Who pays.
+        principal: Who acted.
+        endpoint: What was asked.
+        route: Route that was tried.
+        connection: Outside provider.
+        model: Model that was tried.
+        outcome: How it ended.
+        reason: Why there was no completion.
+        prompt_tokens: Tokens read.
+        completion_tokens: Tokens produced.
+        cached_tokens: Prompt tokens served from a cache.
+        cache_write_tokens: Prompt tokens written to the provider's cache.
+        reasoning_tokens: Completion tokens spent on hidden reasoning.
+        usage_estimated: Whether the platform counted the tokens, since the provider did not.
+        cost: US dollars; null where the price is unknown.
+        started_at: When the worker took it up; its date (UTC) is the table's partition.
+        first_token_ms: From there to the first token.
+        elapsed_ms: From there to its end.
+        tags: The caller's own labels.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceAttempted"
+
+    attempt_id: str
+    request_id: str
+    attempt: int = 0
+    mirrored: bool = False
+    tenant: str
+    principal: str = ''
+    endpoint: str
+    route: str
+    connection: str | None = None
+    model: str
+    outcome: Outcome
+    reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    usage_estimated: bool = False
+    cost: Decimal | None = None
+    started_at: datetime
+    first_token_ms: int | None = None
+    elapsed_ms: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "attempt_id": self.attempt_id,
+            "request_id": self.request_id,
+            "attempt": self.attempt,
+            "mirrored": self.mirrored,
+            "tenant": self.tenant,
+            "principal": self.principal,
+            "endpoint": self.endpoint,
+            "route": self.route,
+            "connection": self.connection,
+            "model": self.model,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "usage_estimated": self.usage_estimated,
+            "cost": self.cost,
+            "started_at": self.started_at,
+            "first_token_ms": self.first_token_ms,
+            "elapsed_ms": self.elapsed_ms,
+            "tags": self.tags,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceAttempted:
+        """Returns the event that fastavro read."""
+        return cls(
+            attempt_id=record["attempt_id"],
+            request_id=record["request_id"],
+            attempt=record["attempt"],
+            mirrored=record["mirrored"],
+            tenant=record["tenant"],
+            principal=record["principal"],
+            endpoint=record["endpoint"],
+            route=record["route"],
+            connection=record["connection"],
+            model=record["model"],
+            outcome=Outcome(record["outcome"]),
+            reason=record["reason"],
+            prompt_tokens=record["prompt_tokens"],
+            completion_tokens=record["completion_tokens"],
+            cached_tokens=record["cached_tokens"],
+            cache_write_tokens=record["cache_write_tokens"],
+            reasoning_tokens=record["reasoning_tokens"],
+            usage_estimated=record["usage_estimated"],
+            cost=record["cost"],
+            started_at=record["started_at"],
+            first_token_ms=record["first_token_ms"],
+            elapsed_ms=record["elapsed_ms"],
+            tags=record["tags"],
         )
 
 
@@ -812,7 +1086,11 @@ class InferenceRequested(Event):
         requested_at: When the caller asked.
         deadline: After this instant nobody waits for the answer and every stage refuses the
             work.
-        tags: The caller's own labels, for cost and search.
+        tags: The caller's own labels, for cost, limits and search; the tag session names the
+            conversation.
+        task: What is asked for.
+        inputs: Texts to embed, or documents to rank.
+        query: What documents are ranked by.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRequested"
@@ -831,6 +1109,9 @@ class InferenceRequested(Event):
     requested_at: datetime
     deadline: datetime
     tags: Mapping[str, str] = field(default_factory=dict)
+    task: Task = Task.CHAT
+    inputs: tuple[str, ...] = ()
+    query: str | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -849,6 +1130,9 @@ class InferenceRequested(Event):
             "requested_at": self.requested_at,
             "deadline": self.deadline,
             "tags": self.tags,
+            "task": self.task,
+            "inputs": self.inputs,
+            "query": self.query,
         }
 
     @classmethod
@@ -869,6 +1153,9 @@ class InferenceRequested(Event):
             requested_at=record["requested_at"],
             deadline=record["deadline"],
             tags=record["tags"],
+            task=Task(record["task"]),
+            inputs=tuple(record["inputs"]),
+            query=record["query"],
         )
 
 
@@ -907,6 +1194,48 @@ class Signed(Event):
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class Judgement(Event):
+    """What one rule of a policy found; never the text that it found.
+
+    Attributes:
+        rule: policy/rule.
+        stage: admit, input, output or tools.
+        verdict: ALLOW, DENY, MASK or ASK.
+        found: How often what was found: EMAIL_ADDRESS.
+        shadow: Whether it was only evaluated.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Judgement"
+
+    rule: str
+    stage: str
+    verdict: str
+    found: Mapping[str, int] = field(default_factory=dict)
+    shadow: bool = False
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "rule": self.rule,
+            "stage": self.stage,
+            "verdict": self.verdict,
+            "found": self.found,
+            "shadow": self.shadow,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Judgement:
+        """Returns the event that fastavro read."""
+        return cls(
+            rule=record["rule"],
+            stage=record["stage"],
+            verdict=record["verdict"],
+            found=record["found"],
+            shadow=record["shadow"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class InferenceRouted(Event):
     """The gateway admitted a request and chose where it goes.
 
@@ -920,6 +1249,14 @@ class InferenceRouted(Event):
         tried: Earlier attempts and why each one failed.
         signed: What proves who asked; null where unsigned requests are accepted.
         routed_at: When the gateway chose the route.
+        not_before: Instant that the worker waits for: a retry backs off.
+        mirrored: Whether this is a copy for a route that nobody hears (shadow traffic).
+        charge_id: What was reserved for the request, in the ledger; empty where no limit holds.
+        charges: What it counts with until its real use is known.
+        cache_key: What the answer is kept under for the same request again; empty where it is
+            not.
+        sealed: What placeholders stand for, encrypted under the tenant's key.
+        judgements: What policies found and did, on the way in.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRouted"
@@ -932,6 +1269,13 @@ class InferenceRouted(Event):
     tried: tuple[Attempt, ...] = ()
     signed: Signed | None = None
     routed_at: datetime
+    not_before: datetime | None = None
+    mirrored: bool = False
+    charge_id: str = ''
+    charges: tuple[Charge, ...] = ()
+    cache_key: str = ''
+    sealed: bytes | None = None
+    judgements: tuple[Judgement, ...] = ()
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -944,6 +1288,13 @@ class InferenceRouted(Event):
             "tried": [item.to_avro() for item in self.tried],
             "signed": None if self.signed is None else self.signed.to_avro(),
             "routed_at": self.routed_at,
+            "not_before": self.not_before,
+            "mirrored": self.mirrored,
+            "charge_id": self.charge_id,
+            "charges": [item.to_avro() for item in self.charges],
+            "cache_key": self.cache_key,
+            "sealed": self.sealed,
+            "judgements": [item.to_avro() for item in self.judgements],
         }
 
     @classmethod
@@ -958,6 +1309,13 @@ class InferenceRouted(Event):
             tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
             signed=None if record["signed"] is None else Signed.from_avro(record["signed"]),
             routed_at=record["routed_at"],
+            not_before=record["not_before"],
+            mirrored=record["mirrored"],
+            charge_id=record["charge_id"],
+            charges=tuple([Charge.from_avro(item) for item in record["charges"]]),
+            cache_key=record["cache_key"],
+            sealed=record["sealed"],
+            judgements=tuple([Judgement.from_avro(item) for item in record["judgements"]]),
         )
 
 
@@ -973,6 +1331,7 @@ class InferenceCompleted(Event):
         started_at: When the worker took the request up.
         first_token_at: When the first token came.
         completed_at: When the worker was done.
+        usage: Tokens used where there is no completion: of what came before it broke off.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceCompleted"
@@ -984,6 +1343,7 @@ class InferenceCompleted(Event):
     started_at: datetime
     first_token_at: datetime | None = None
     completed_at: datetime
+    usage: Usage | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -995,6 +1355,7 @@ class InferenceCompleted(Event):
             "started_at": self.started_at,
             "first_token_at": self.first_token_at,
             "completed_at": self.completed_at,
+            "usage": None if self.usage is None else self.usage.to_avro(),
         }
 
     @classmethod
@@ -1008,6 +1369,7 @@ class InferenceCompleted(Event):
             started_at=record["started_at"],
             first_token_at=record["first_token_at"],
             completed_at=record["completed_at"],
+            usage=None if record["usage"] is None else Usage.from_avro(record["usage"]),
         )
 
 
@@ -1026,6 +1388,9 @@ class InferencePart(Event):
         seq: Position in the attempt, from 0 without gaps.
         delta: What is new.
         deadline: The request's deadline.
+        endpoint: What was asked, whose policies hold.
+        sealed: In the first part: what placeholders stand for, encrypted under the tenant's
+            key.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferencePart"
@@ -1038,6 +1403,8 @@ class InferencePart(Event):
     seq: int
     delta: Delta
     deadline: datetime
+    endpoint: str = ''
+    sealed: bytes | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1050,6 +1417,8 @@ class InferencePart(Event):
             "seq": self.seq,
             "delta": self.delta.to_avro(),
             "deadline": self.deadline,
+            "endpoint": self.endpoint,
+            "sealed": self.sealed,
         }
 
     @classmethod
@@ -1064,6 +1433,8 @@ class InferencePart(Event):
             seq=record["seq"],
             delta=Delta.from_avro(record["delta"]),
             deadline=record["deadline"],
+            endpoint=record["endpoint"],
+            sealed=record["sealed"],
         )
 
 
@@ -1100,6 +1471,15 @@ class InferenceRecorded(Event):
         signed_digest: SHA-256 of the signed record's value in hex: with it the signature can be
             verified when the record is gone.
         deadline: The request's deadline, which is signed with it.
+        cost: US dollars of all attempts together; null where a price is unknown.
+        cache_write_tokens: Prompt tokens written to the provider's cache.
+        usage_estimated: Whether the platform counted the tokens, since the provider did not.
+        saved_tokens: Tokens that an answer out of the cache spared; over 0 it came from there.
+        streamed: Whether the caller wanted parts.
+        status: HTTP status that the outcome stands for; 0 in rows older than this column.
+        judgements: What policies found and did, as JSON text.
+        rule: Rule that refused: policy/rule.
+        connection: Outside provider that gave the outcome.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRecorded"
@@ -1131,6 +1511,15 @@ class InferenceRecorded(Event):
     signature: str | None = None
     signed_digest: str | None = None
     deadline: datetime | None = None
+    cost: Decimal | None = None
+    cache_write_tokens: int = 0
+    usage_estimated: bool = False
+    saved_tokens: int = 0
+    streamed: bool = False
+    status: int = 0
+    judgements: str = '[]'
+    rule: str | None = None
+    connection: str | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1162,6 +1551,15 @@ class InferenceRecorded(Event):
             "signature": self.signature,
             "signed_digest": self.signed_digest,
             "deadline": self.deadline,
+            "cost": self.cost,
+            "cache_write_tokens": self.cache_write_tokens,
+            "usage_estimated": self.usage_estimated,
+            "saved_tokens": self.saved_tokens,
+            "streamed": self.streamed,
+            "status": self.status,
+            "judgements": self.judgements,
+            "rule": self.rule,
+            "connection": self.connection,
         }
 
     @classmethod
@@ -1195,6 +1593,15 @@ class InferenceRecorded(Event):
             signature=record["signature"],
             signed_digest=record["signed_digest"],
             deadline=record["deadline"],
+            cost=record["cost"],
+            cache_write_tokens=record["cache_write_tokens"],
+            usage_estimated=record["usage_estimated"],
+            saved_tokens=record["saved_tokens"],
+            streamed=record["streamed"],
+            status=record["status"],
+            judgements=record["judgements"],
+            rule=record["rule"],
+            connection=record["connection"],
         )
 
 
@@ -1305,6 +1712,237 @@ class InferenceReplied(Event):
             tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
             claim=record["claim"],
             replied_at=record["replied_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceWeighed(Event):
+    """The gateway admitted a request as far as its tenant goes; limits that tenants share are
+    still to be asked, each where it is counted.
+
+    Attributes:
+        routed: What goes on its route when all agree; what is reserved so far is among its
+            charges.
+        asks: Charges still to be reserved, by home; the first one's home is the record key.
+        trace_id: W3C trace id of the request.
+        weighed_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceWeighed"
+
+    routed: InferenceRouted
+    asks: tuple[Charge, ...]
+    trace_id: str | None = None
+    weighed_at: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "routed": self.routed.to_avro(),
+            "asks": [item.to_avro() for item in self.asks],
+            "trace_id": self.trace_id,
+            "weighed_at": self.weighed_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceWeighed:
+        """Returns the event that fastavro read."""
+        return cls(
+            routed=InferenceRouted.from_avro(record["routed"]),
+            asks=tuple([Charge.from_avro(item) for item in record["asks"]]),
+            trace_id=record["trace_id"],
+            weighed_at=record["weighed_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Reserved(Event):
+    """What one charge has reserved.
+
+    Attributes:
+        charge_id: The charge.
+        amount: How much.
+        until: End of the lease.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Reserved"
+
+    charge_id: str
+    amount: int
+    until: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "charge_id": self.charge_id,
+            "amount": self.amount,
+            "until": self.until,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Reserved:
+        """Returns the event that fastavro read."""
+        return cls(
+            charge_id=record["charge_id"],
+            amount=record["amount"],
+            until=record["until"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Sum(Event):
+    """What was used within one grain of a window.
+
+    Attributes:
+        grain: Number of the grain since 1970; a window has 60.
+        amount: How much.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Sum"
+
+    grain: int
+    amount: int
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "grain": self.grain,
+            "amount": self.amount,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Sum:
+        """Returns the event that fastavro read."""
+        return cls(
+            grain=record["grain"],
+            amount=record["amount"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class UsageCounted(Event):
+    """An entry of the ledger that limits are decided by: counters are the sum of such entries.
+    Applied twice it counts once.
+
+    Attributes:
+        charge_id: What it is about: the decision on one record.
+        home: Whose partition keeps the counters: a tenant, or a counter that tenants share.
+            Also the record key.
+        shared: Whether tenants share the counters.
+        tenant: Who pays.
+        request_id: The request.
+        entry: What happened.
+        charges: What is reserved, or what was really used.
+        refusal: What the caller was told, where it was refused.
+        at: When it counts from.
+        until: End of the lease: what is only reserved counts no longer.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.UsageCounted"
+
+    charge_id: str
+    home: str
+    shared: bool = False
+    tenant: str
+    request_id: str
+    entry: Entry
+    charges: tuple[Charge, ...] = ()
+    refusal: Refusal | None = None
+    at: datetime
+    until: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "charge_id": self.charge_id,
+            "home": self.home,
+            "shared": self.shared,
+            "tenant": self.tenant,
+            "request_id": self.request_id,
+            "entry": self.entry,
+            "charges": [item.to_avro() for item in self.charges],
+            "refusal": None if self.refusal is None else self.refusal.to_avro(),
+            "at": self.at,
+            "until": self.until,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> UsageCounted:
+        """Returns the event that fastavro read."""
+        return cls(
+            charge_id=record["charge_id"],
+            home=record["home"],
+            shared=record["shared"],
+            tenant=record["tenant"],
+            request_id=record["request_id"],
+            entry=Entry(record["entry"]),
+            charges=tuple([Charge.from_avro(item) for item in record["charges"]]),
+            refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
+            at=record["at"],
+            until=record["until"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class UsageSummed(Event):
+    """One counter as it stood at an offset of the ledger, so that who takes it over need not
+    read the ledger from its beginning.
+
+    Attributes:
+        counter: The counter. Also the record key.
+        home: Whose partition keeps it.
+        shared: Whether tenants share it.
+        unit: What it counts.
+        window_ms: How far back use counts.
+        sums: Use by time.
+        reserved: What is reserved and not settled.
+        ledger_partition: Partition of the ledger that it sums.
+        ledger_offset: Offset of the ledger up to which it sums, exclusive.
+        summed_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.UsageSummed"
+
+    counter: str
+    home: str
+    shared: bool = False
+    unit: str
+    window_ms: int
+    sums: tuple[Sum, ...]
+    reserved: tuple[Reserved, ...] = ()
+    ledger_partition: int
+    ledger_offset: int
+    summed_at: datetime
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "counter": self.counter,
+            "home": self.home,
+            "shared": self.shared,
+            "unit": self.unit,
+            "window_ms": self.window_ms,
+            "sums": [item.to_avro() for item in self.sums],
+            "reserved": [item.to_avro() for item in self.reserved],
+            "ledger_partition": self.ledger_partition,
+            "ledger_offset": self.ledger_offset,
+            "summed_at": self.summed_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> UsageSummed:
+        """Returns the event that fastavro read."""
+        return cls(
+            counter=record["counter"],
+            home=record["home"],
+            shared=record["shared"],
+            unit=record["unit"],
+            window_ms=record["window_ms"],
+            sums=tuple([Sum.from_avro(item) for item in record["sums"]]),
+            reserved=tuple([Reserved.from_avro(item) for item in record["reserved"]]),
+            ledger_partition=record["ledger_partition"],
+            ledger_offset=record["ledger_offset"],
+            summed_at=record["summed_at"],
         )
 
 
@@ -1528,7 +2166,9 @@ EVENTS: dict[str, type[Event]] = {
     "tessera.catalog.CatalogWanted": CatalogWanted,
     "tessera.catalog.LineageRecorded": LineageRecorded,
     "tessera.inference.Completion": Completion,
+    "tessera.inference.CompletionCached": CompletionCached,
     "tessera.inference.Delta": Delta,
+    "tessera.inference.InferenceAttempted": InferenceAttempted,
     "tessera.inference.InferenceCompleted": InferenceCompleted,
     "tessera.inference.InferencePart": InferencePart,
     "tessera.inference.InferenceRecorded": InferenceRecorded,
@@ -1536,7 +2176,10 @@ EVENTS: dict[str, type[Event]] = {
     "tessera.inference.InferenceReplied": InferenceReplied,
     "tessera.inference.InferenceRequested": InferenceRequested,
     "tessera.inference.InferenceRouted": InferenceRouted,
+    "tessera.inference.InferenceWeighed": InferenceWeighed,
     "tessera.inference.Refusal": Refusal,
+    "tessera.inference.UsageCounted": UsageCounted,
+    "tessera.inference.UsageSummed": UsageSummed,
     "tessera.ops.AuditRecorded": AuditRecorded,
     "tessera.ops.RecordDeadLettered": RecordDeadLettered,
     "tessera.ops.RequestCancelled": RequestCancelled,

@@ -10,27 +10,26 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field
 
 from schemas.checks import Address, Masking, SecretReference
+from schemas.policies import PolicySpec
+from schemas.routing import EndpointSpec, Prices
+from schemas.shapes import (
+    MOST_RULES,
+    MOST_TOPICS,
+    FullName,
+    Name,
+    Segment,
+    Shape,
+    Spec,
+    Text,
+    VersionName,
+)
 
 # The top of everything: who holds a privilege here holds it everywhere.
 ROOT = "*"
 EVERYONE = "everyone"  # every principal is in this group
-
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
-
-# One level of a name; also names of principals.
-Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
-# catalog.schema.name
-FullName = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.{NAME}$")]
-# catalog.schema.name, @ and the number or an alias of a version; the newest without.
-VersionName = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.{NAME}(@{NAME})?$")]
-# The last segment of a topic's name, in characters that Kafka takes.
-Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
-MOST_TOPICS = 16  # each pool of a route and each reply is one, so a spec names few
-MOST_RULES = 1000
 
 
 class Privilege(StrEnum):
@@ -51,58 +50,11 @@ class Privilege(StrEnum):
     USE = "USE"
 
 
-class Shape(BaseModel):
-    """What is the same for all shapes: frozen, and nothing unknown is taken."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Spec(Shape):
-    """What a kind of object is made of."""
-
-    def references(self) -> Iterator[str]:
-        """Yields the objects, or versions of them (``a.b.c@3``), that must exist for this one."""
-        yield from ()
-
-
-class RouteSpec(Shape):
-    """One way to serve an endpoint.
-
-    Attributes:
-        name: Name inside the endpoint.
-        pool: Worker pool that serves it.
-        model: Model as the pool's workers name it.
-        entity: Version of a catalog model that it serves.
-        adapter: Version of a catalog model whose adapter is put on top.
-        connection: Outside provider that it goes to.
-    """
-
-    name: Name
-    pool: Segment
-    model: Text
-    entity: VersionName | None = None
-    adapter: VersionName | None = None
-    connection: FullName | None = None
-
-
-class EndpointSpec(Spec):
-    """What can be asked: the routes in the order in which they are tried."""
-
-    routes: tuple[RouteSpec, ...] = Field(min_length=1, max_length=MOST_TOPICS)
-    output_policy: bool = False
-    policies: tuple[FullName, ...] = Field(default=(), max_length=MOST_RULES)
-
-    def references(self) -> Iterator[str]:
-        """Yields the models, adapters, connections and policies that routes name."""
-        for route in self.routes:
-            yield from filter(None, (route.entity, route.adapter, route.connection))
-        yield from self.policies
-
-
 class ModelSpec(Spec):
-    """A model; its weights are in its versions."""
+    """A model; its weights are in its versions, and what its tokens cost here stands here."""
 
     task: Literal["chat", "embedding", "rerank"] = "chat"
+    prices: Prices = ()
 
 
 class ModelVersionSpec(Spec):
@@ -256,18 +208,29 @@ class ConnectionSpec(Spec):
         url: Where; carries no user and no password.
         user: Who logs in.
         secret: ``env:NAME``, ``file:PATH``, or another store's name and place.
+        private: Whether the address may be of this machine or of a private network.
+        options: What else a provider of this type asks for, such as ``api_version`` or ``region``.
+        prices: What tokens cost there, by model.
     """
 
-    type: Literal["http", "mcp", "openai", "postgresql"]
+    type: Literal[
+        "anthropic",
+        "azure_openai",
+        "bedrock",
+        "cohere",
+        "gemini",
+        "http",
+        "mcp",
+        "openai",
+        "openai_responses",
+        "postgresql",
+    ]
     url: Address
     user: str = ""
     secret: SecretReference | None = None
-
-
-class PolicySpec(Spec):
-    """A guardrail policy: rules that endpoints are held to."""
-
-    rules: tuple[dict[str, Any], ...] = Field(default=(), max_length=MOST_RULES)
+    private: bool = False
+    options: dict[str, str] = Field(default_factory=dict)
+    prices: dict[Text, Prices] = Field(default_factory=dict, max_length=MOST_RULES)
 
 
 class NoSpec(Spec):
@@ -281,10 +244,16 @@ class TenantSpec(Spec):
         replies: Last segments of the topics that it may be answered on; its name if left out.
         accept_unsigned: Whether requests without a signature are believed, principal and all: only
             where the broker's own rules (ACLs) decide who may produce.
+        policies: What all its requests are held to, whatever they ask.
     """
 
     replies: tuple[Segment, ...] = Field(default=(), max_length=MOST_TOPICS)
     accept_unsigned: bool = False
+    policies: tuple[FullName, ...] = Field(default=(), max_length=MOST_RULES)
+
+    def references(self) -> Iterator[str]:
+        """Yields the policies."""
+        yield from self.policies
 
 
 class MemberSpec(Spec):
@@ -354,11 +323,11 @@ class Described(Shape):
 
     owner: Name
     comment: str = ""
-    tags: dict[str, str] = {}
-    properties: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
+    properties: dict[str, str] = Field(default_factory=dict)
     etag: str
-    spec: dict[str, Any] = {}
-    aliases: dict[str, int] = {}
+    spec: dict[str, Any] = Field(default_factory=dict)
+    aliases: dict[str, int] = Field(default_factory=dict)
     created_at: datetime
     created_by: str
     updated_at: datetime

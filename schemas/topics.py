@@ -14,7 +14,9 @@ from schemas.events import (
     AuditRecorded,
     CatalogChanged,
     CatalogWanted,
+    CompletionCached,
     Event,
+    InferenceAttempted,
     InferenceCompleted,
     InferencePart,
     InferenceRecorded,
@@ -22,9 +24,12 @@ from schemas.events import (
     InferenceReplied,
     InferenceRequested,
     InferenceRouted,
+    InferenceWeighed,
     LineageRecorded,
     RecordDeadLettered,
     RequestCancelled,
+    UsageCounted,
+    UsageSummed,
 )
 
 E = TypeVar("E", bound=Event)
@@ -122,6 +127,18 @@ DEAD_LETTERS = Topic(
     retention_ms=30 * DAY_MS,
     max_bytes=MAX_LETTER_BYTES,
 )
+COMPLETION_CACHED = Topic(
+    name="inference.cached.v1",
+    event=CompletionCached,
+    key=lambda cached: cached.tenant,
+    retention_ms=DAY_MS,
+)
+INFERENCE_ATTEMPTED = Topic(
+    name="inference.attempted.v1",
+    event=InferenceAttempted,
+    key=lambda attempted: attempted.request_id,
+    retention_ms=30 * DAY_MS,
+)
 INFERENCE_COMPLETED = Topic(
     name="inference.completed.v1",
     event=InferenceCompleted,
@@ -157,6 +174,13 @@ INFERENCE_ROUTED = Topic(
     key=lambda routed: routed.request.request_id,
     family=True,
 )
+# Keyed by where the first limit that is left is counted.
+INFERENCE_WEIGHED = Topic(
+    name="inference.weighed.v1",
+    event=InferenceWeighed,
+    key=lambda weighed: weighed.asks[0].home,
+    placed=True,
+)
 LINEAGE_RECORDED = Topic(
     name="lineage.recorded.v1",
     event=LineageRecorded,
@@ -177,19 +201,38 @@ REQUEST_CANCELLED = Topic(
     partitions=1,
     retention_ms=DAY_MS,
 )
+# As many partitions as the topics whose records it counts: each ledger has one home.
+USAGE_COUNTED = Topic(
+    name="usage.counted.v1",
+    event=UsageCounted,
+    key=lambda counted: counted.home,
+    retention_ms=2 * DAY_MS,
+)
+USAGE_SUMMED = Topic(
+    name="usage.summed.v1",
+    event=UsageSummed,
+    key=lambda summed: summed.counter,
+    partitions=1,
+    compacted=True,
+)
 
 TOPICS: tuple[Topic[Any], ...] = (
     AUDIT_RECORDED,
     CATALOG_CHANGED,
     CATALOG_WANTED,
+    COMPLETION_CACHED,
     DEAD_LETTERS,
+    INFERENCE_ATTEMPTED,
     INFERENCE_COMPLETED,
     INFERENCE_PARTS,
     INFERENCE_RECORDED,
     INFERENCE_REFUSED,
     INFERENCE_REQUESTED,
     INFERENCE_ROUTED,
+    INFERENCE_WEIGHED,
     LINEAGE_RECORDED,
     REPLY,
     REQUEST_CANCELLED,
+    USAGE_COUNTED,
+    USAGE_SUMMED,
 )

@@ -19,7 +19,8 @@ from infra.catalog import CatalogView, Limits
 from infra.provision import members, provision
 from infra.signing import key_id
 from schemas.events import CatalogChanged
-from schemas.kinds import Described, Grant, Key, Shape, Version
+from schemas.kinds import Described, Grant, Key, Version
+from schemas.shapes import Shape
 from schemas.topics import CATALOG_CHANGED, Topic
 from tests.harness import Bus
 

@@ -30,7 +30,8 @@ from catalog.declared.problems import (
     version_spec_of,
     written,
 )
-from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, Name, Privilege, Shape, Spec
+from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, Privilege
+from schemas.shapes import Name, Shape, Spec
 
 # The document of the top of everything: only grants stand in it.
 ROOT_KIND = "root"

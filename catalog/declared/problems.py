@@ -13,15 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from infra.secrets import leads
 from schemas.checks import NOT_A_REFERENCE
-from schemas.kinds import (
-    CONTAINERS,
-    NAME,
-    OBJECTS,
-    PRINCIPALS,
-    VERSIONED,
-    ConnectionSpec,
-    Spec,
-)
+from schemas.kinds import CONTAINERS, OBJECTS, PRINCIPALS, VERSIONED, ConnectionSpec
+from schemas.shapes import NAME, Spec
 
 Place = tuple[int | str, ...]
 

@@ -14,7 +14,8 @@ from catalog.declared.documents import ROOT_KIND, Document, numbered, public_key
 from catalog.declared.picture import Picture, parent
 from catalog.declared.problems import Invalid, Place, Problem, spec_of, version_spec_of
 from infra.signing import key_id
-from schemas.kinds import PRINCIPALS, GroupSpec, MemberSpec, Spec
+from schemas.kinds import PRINCIPALS, GroupSpec, MemberSpec
+from schemas.shapes import Spec
 
 # Steps whose entry is not the thing that the document speaks of.
 ASIDE = frozenset({"grant", "key", "version"})

@@ -26,7 +26,8 @@ from catalog.registrar.arguments import Asking
 from catalog.registrar.call import Call, Result
 from catalog.store.refusals import CatalogRefused, invalid
 from schemas.events import Reason
-from schemas.kinds import OBJECTS, ROOT, Privilege, Text
+from schemas.kinds import OBJECTS, ROOT, Privilege
+from schemas.shapes import Text
 
 MOST_STEPS = 100
 MOST_EDGES = 10_000

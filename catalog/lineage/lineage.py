@@ -44,14 +44,15 @@ from schemas.kinds import (
     VERSIONED,
     AgentSpec,
     Described,
-    EndpointSpec,
     FunctionVersionSpec,
     IndexSpec,
     ModelVersionSpec,
-    Spec,
     TableSpec,
     Version,
 )
+from schemas.policies import PolicySpec
+from schemas.routing import EndpointSpec
+from schemas.shapes import Spec
 
 log = structlog.get_logger()
 
@@ -258,6 +259,13 @@ def _endpoint(spec: Any) -> Iterator[tuple[str, str]]:
     yield from (("policy", name) for name in spec.policies)
 
 
+def _policy(spec: Any) -> Iterator[tuple[str, str]]:
+    assert isinstance(spec, PolicySpec)
+    kinds = {"function": "function", "http": "connection", "judge": "endpoint"}
+    for rule in spec.rules:
+        yield from ((kinds[rule.type], name) for name in rule.references())
+
+
 def _index(spec: Any) -> Iterator[tuple[str, str]]:
     assert isinstance(spec, IndexSpec)
     if spec.source:
@@ -277,6 +285,7 @@ NAMED: dict[str, Callable[[Any], Iterator[tuple[str, str]]]] = {
     "agent": _agent,
     "endpoint": _endpoint,
     "index": _index,
+    "policy": _policy,
     "table": _table,
 }
 # How a version of a kind is called here.

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from catalog.lineage.lineage import Node
 from catalog.lineage.walks import Found, Link
-from schemas.kinds import Shape
+from schemas.shapes import Shape
 
 HIDDEN = "(hidden)"
 

@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 from catalog.declared.documents import Document, parse, write
 from catalog.declared.problems import nearest
 from catalog.operator.words import Unclear
-from schemas.kinds import CONTAINERS, OBJECTS, PRINCIPALS, VERSIONED, Spec
+from schemas.kinds import CONTAINERS, OBJECTS, PRINCIPALS, VERSIONED
+from schemas.shapes import Spec
 
 KINDS: dict[str, type[Spec]] = {**OBJECTS, **CONTAINERS, **PRINCIPALS}
 EXAMPLES = "examples.yaml"

@@ -12,7 +12,7 @@ from catalog.operator import printing
 from catalog.operator.asking import Registered, ask, reach
 from catalog.operator.kinds import kinds
 from catalog.operator.words import AsJson, Etag, Kind, Named, SpecOption, Unclear, json_of, pairs
-from schemas.kinds import Spec
+from schemas.shapes import Spec
 
 MOST_AT_ONCE = 1000
 

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import AwareDatetime, Field
 
 from catalog.declared.documents import Document, documents_of
-from schemas.kinds import Name, Privilege, Shape, Text
+from schemas.kinds import Privilege
+from schemas.shapes import Name, Shape, Text
 
 MOST_DOCUMENTS = 10_000
 MOST_LISTED = 1000

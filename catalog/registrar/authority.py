@@ -17,7 +17,8 @@ from catalog.store.refusals import CatalogRefused
 from infra.catalog import CatalogView
 from infra.grants import Decision
 from schemas.events import Reason
-from schemas.kinds import ACTS, PRINCIPALS, ROOT, Described, Privilege, Spec
+from schemas.kinds import ACTS, PRINCIPALS, ROOT, Described, Privilege
+from schemas.shapes import Spec
 
 SECURABLES = tuple(sorted(KINDS.keys() - PRINCIPALS.keys()))
 

@@ -43,7 +43,8 @@ from catalog.store.refusals import CatalogRefused, invalid
 from infra.catalog import SigningKey
 from infra.signing import key_id
 from schemas.events import Reason
-from schemas.kinds import ROOT, VERSIONED, Grant, Key, MemberSpec, Privilege, Spec
+from schemas.kinds import ROOT, VERSIONED, Grant, Key, MemberSpec, Privilege
+from schemas.shapes import Spec
 
 V = TypeVar("V")
 

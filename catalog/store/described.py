@@ -32,7 +32,8 @@ from catalog.store.tables import (
     SECURABLE,
     VERSION,
 )
-from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, GroupSpec, MemberSpec, Spec
+from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, GroupSpec, MemberSpec
+from schemas.shapes import Spec
 
 # The kind of the one entry that is not made and not deleted.
 ROOT_KIND = "root"

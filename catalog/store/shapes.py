@@ -10,18 +10,8 @@ from typing import NamedTuple, TypeVar
 from pydantic import Field, ValidationError
 
 from catalog.store.refusals import invalid, misshapen
-from schemas.kinds import (
-    CONTAINERS,
-    NAME,
-    OBJECTS,
-    PRINCIPALS,
-    ROOT,
-    VERSIONED,
-    Name,
-    NoSpec,
-    Shape,
-    Spec,
-)
+from schemas.kinds import CONTAINERS, OBJECTS, PRINCIPALS, ROOT, VERSIONED, NoSpec
+from schemas.shapes import NAME, Name, Shape, Spec
 
 S = TypeVar("S", bound=Shape)
 

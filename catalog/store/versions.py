@@ -12,7 +12,7 @@ from catalog.store.ledger import Ledger
 from catalog.store.refusals import referred, refusing
 from catalog.store.shapes import storable, target_of
 from catalog.store.tables import NUMBERING, VERSION
-from schemas.kinds import Spec
+from schemas.shapes import Spec
 
 
 def add(ledger: Ledger, securable: Entry, spec: Spec, comment: str) -> int:

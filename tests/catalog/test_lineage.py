@@ -19,16 +19,8 @@ from catalog.lineage.lineage import (
     unfit,
 )
 from schemas.events import CatalogChanged, InferenceRecorded, LineageEdge, Outcome
-from schemas.kinds import (
-    OBJECTS,
-    AgentSpec,
-    Described,
-    EndpointSpec,
-    IndexSpec,
-    RouteSpec,
-    TableSpec,
-    Version,
-)
+from schemas.kinds import OBJECTS, AgentSpec, Described, IndexSpec, TableSpec, Version
+from schemas.routing import EndpointSpec, RouteSpec
 from tests.catalog.lineage_graphs import NOON, edge, told
 
 ROW = InferenceRecorded(

@@ -20,6 +20,7 @@ from infra.settings import GatewaySettings, SettingInvalid
 from infra.signing import key_id
 from schemas.events import CatalogChanged, Route
 from schemas.kinds import Described, Grant, Key, Privilege, Version
+from schemas.routing import EndpointSpec
 from tests.seed import LIMITS, SEEDED, changed, changes, described, documents, view_of
 
 CHAT = "main.tests.chat"
@@ -47,7 +48,8 @@ def apply(view: CatalogView, *documents: dict[str, Any]) -> None:
 
 def test_an_endpoint_is_what_its_entry_says() -> None:
     first, second = route("large"), route("edge")
-    view = view_of([endpoint(first, second, output_policy=True, policies=["main.tests.rule"])])
+    said = endpoint(first, second, output_policy=True, policies=["main.tests.rule"])
+    view, spec = view_of([said]), EndpointSpec.model_validate(said["spec"])
     assert view.endpoints == {
         CHAT: Endpoint(
             name=CHAT,
@@ -55,6 +57,8 @@ def test_an_endpoint_is_what_its_entry_says() -> None:
                 Route(name="large", pool="pool-large", model="m"),
                 Route(name="edge", pool="pool-edge", model="m"),
             ),
+            spec=spec,
+            ways={"large": spec.routes[0], "edge": spec.routes[1]},
             output_policy=True,
             policies=("main.tests.rule",),
         )
