@@ -50,19 +50,15 @@ def test_an_endpoint_is_what_its_entry_says() -> None:
     first, second = route("large"), route("edge")
     said = endpoint(first, second, output_policy=True, policies=["main.tests.rule"])
     view, spec = view_of([said]), EndpointSpec.model_validate(said["spec"])
-    assert view.endpoints == {
-        CHAT: Endpoint(
-            name=CHAT,
-            routes=(
-                Route(name="large", pool="pool-large", model="m"),
-                Route(name="edge", pool="pool-edge", model="m"),
-            ),
-            spec=spec,
-            ways={"large": spec.routes[0], "edge": spec.routes[1]},
-            output_policy=True,
-            policies=("main.tests.rule",),
-        )
-    }
+    large, edge = (Route(name=name, pool=f"pool-{name}", model="m") for name in ("large", "edge"))
+    assert view.endpoints[CHAT] == Endpoint(
+        name=CHAT,
+        routes=(large, edge),
+        spec=spec,
+        ways={"large": spec.routes[0], "edge": spec.routes[1]},
+        output_policy=True,
+        policies=("main.tests.rule",),
+    )
     assert view.pools == ("pool-edge", "pool-large")
     assert view_of([endpoint(first)]).endpoints[CHAT].output_policy is False
 
