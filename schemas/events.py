@@ -458,24 +458,73 @@ class Refusal(Event):
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class Usage(Event):
+    """Token counts as the provider reports them.
+
+    Attributes:
+        prompt_tokens: Tokens read, cached ones included.
+        completion_tokens: Tokens produced, reasoning ones included.
+        cached_tokens: Prompt tokens served from the provider's cache.
+        reasoning_tokens: Completion tokens spent on hidden reasoning.
+        cache_write_tokens: Prompt tokens written to the provider's cache, part of those read.
+        estimated: Whether the platform counted, since the provider did not.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Usage"
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+    estimated: bool = False
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "estimated": self.estimated,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Usage:
+        """Returns the event that fastavro read."""
+        return cls(
+            prompt_tokens=record["prompt_tokens"],
+            completion_tokens=record["completion_tokens"],
+            cached_tokens=record["cached_tokens"],
+            reasoning_tokens=record["reasoning_tokens"],
+            cache_write_tokens=record["cache_write_tokens"],
+            estimated=record["estimated"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Attempt(Event):
     """One failed try of a route.
 
     Attributes:
         route: The route tried.
         refusal: Why it failed.
+        usage: Tokens that it used all the same.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Attempt"
 
     route: Route
     refusal: Refusal
+    usage: Usage | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
             "route": self.route.to_avro(),
             "refusal": self.refusal.to_avro(),
+            "usage": None if self.usage is None else self.usage.to_avro(),
         }
 
     @classmethod
@@ -484,6 +533,7 @@ class Attempt(Event):
         return cls(
             route=Route.from_avro(record["route"]),
             refusal=Refusal.from_avro(record["refusal"]),
+            usage=None if record["usage"] is None else Usage.from_avro(record["usage"]),
         )
 
 
@@ -566,52 +616,6 @@ class ToolCall(Event):
             id=record["id"],
             name=record["name"],
             arguments=record["arguments"],
-        )
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Usage(Event):
-    """Token counts as the provider reports them.
-
-    Attributes:
-        prompt_tokens: Tokens read, cached ones included.
-        completion_tokens: Tokens produced, reasoning ones included.
-        cached_tokens: Prompt tokens served from the provider's cache.
-        reasoning_tokens: Completion tokens spent on hidden reasoning.
-        cache_write_tokens: Prompt tokens written to the provider's cache, part of those read.
-        estimated: Whether the platform counted, since the provider did not.
-    """
-
-    SCHEMA: ClassVar[str] = "tessera.inference.Usage"
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-    cache_write_tokens: int = 0
-    estimated: bool = False
-
-    def to_avro(self) -> dict[str, Any]:
-        """Returns the record as fastavro writes it."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cached_tokens": self.cached_tokens,
-            "reasoning_tokens": self.reasoning_tokens,
-            "cache_write_tokens": self.cache_write_tokens,
-            "estimated": self.estimated,
-        }
-
-    @classmethod
-    def from_avro(cls, record: dict[str, Any]) -> Usage:
-        """Returns the event that fastavro read."""
-        return cls(
-            prompt_tokens=record["prompt_tokens"],
-            completion_tokens=record["completion_tokens"],
-            cached_tokens=record["cached_tokens"],
-            reasoning_tokens=record["reasoning_tokens"],
-            cache_write_tokens=record["cache_write_tokens"],
-            estimated=record["estimated"],
         )
 
 
