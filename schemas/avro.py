@@ -150,7 +150,10 @@ def _inline(
             raise SchemaInvalid(f"{name} is used but no .avsc file defines it")
         return _inline(known[name], name.rpartition(".")[0], seen, known)
     if schema["type"] in ("record", "enum"):
-        seen.add(full_name(schema, namespace))
+        # A type that stands inside another may have been needed before.
+        if (name := full_name(schema, namespace)) in seen:
+            return name
+        seen.add(name)
         namespace = str(schema.get("namespace", namespace))
     copy = dict(schema)
     if "fields" in copy:
