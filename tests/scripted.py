@@ -26,6 +26,7 @@ from schemas.events import (
     InferenceRequested,
     Reason,
     Refusal,
+    Route,
     Usage,
 )
 from workers.providers import ProviderBroken, ProviderRefused
@@ -39,7 +40,7 @@ class Scripted:
         self._tries: Counter[str] = Counter()
 
     async def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion]:
         """Follows the script."""
         script = json.loads(request.messages[-1].content)
@@ -64,7 +65,7 @@ class Scripted:
         # Noted first: nobody comes back for more after a completion.
         self._note("end", request)
         yield Completion(
-            model=model,
+            model=route.model,
             content="".join(words),
             finish_reason=FinishReason.STOP,
             usage=Usage(prompt_tokens=1, completion_tokens=len(words)),

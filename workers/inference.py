@@ -63,7 +63,7 @@ class Answering:
         request = self._routed.request
         parts = Coalescer(self._coalesce_s, lambda delta: emit(self._part(delta)))
         try:
-            async for piece in self._provider.complete(request, self._routed.route.model):
+            async for piece in self._provider.complete(request, self._routed.route):
                 if isinstance(piece, SecretUsed):
                     emit(self._used(piece))
                     continue

@@ -16,6 +16,7 @@ from schemas.events import (
     Message,
     Refusal,
     Role,
+    Route,
     Sampling,
     Tool,
 )
@@ -52,12 +53,18 @@ class Subject:
     Attributes:
         provider: The provider.
         model: A model that it serves.
+        connection: The connection that it is reached by; empty for none.
         idle: Returns once whatever stands behind the provider has nothing left to do.
     """
 
     provider: Provider
     model: str
     idle: Callable[[], Awaitable[object]]
+    connection: str = ""
+
+    @property
+    def route(self) -> Route:
+        return Route(name="local", pool="tests", model=self.model, connection=self.connection)
 
 
 @dataclass(slots=True)
@@ -100,7 +107,7 @@ async def stream(
     subject: Subject, request: InferenceRequested
 ) -> AsyncGenerator[Delta | Completion]:
     """Yields what is said; secrets that are used on the way are another matter."""
-    events = subject.provider.complete(request, subject.model)
+    events = subject.provider.complete(request, subject.route)
     async with aclosing(cast(AsyncGenerator[Delta | Completion | SecretUsed], events)) as heard:
         async for event in heard:
             if not isinstance(event, SecretUsed):

@@ -19,7 +19,7 @@ from infra import artifacts
 from infra.bootstrap import ROOT, python_of
 from infra.settings import InferenceSettings, StackSettings
 from infra.stack.processes import MODEL, VLLM
-from schemas.events import Completion, Delta, InferenceRequested, Refusal
+from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route
 from tests.contract.asking import Subject
 from tests.contract.scripted_server import ScriptedServer, scripted_server
 from workers.providers import ProviderBroken, ProviderRefused, opener
@@ -53,9 +53,9 @@ class DrivenVLLM:
         self.base_url = (await self._hear("ready"))["ready"]
 
     async def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion]:
-        key = self._say("complete", model=model, request=request.to_avro())
+        key = self._say("complete", route=route.to_avro(), request=request.to_avro())
         ended = False
         try:
             while not ended:

@@ -4,7 +4,7 @@ Run as ``<worker python> -m tests.contract.provider_driver MODEL_FOLDER``. The s
 served over HTTP by vLLM's own OpenAI server, on a loopback port, so that the outside-endpoint
 provider can be held against the real thing without a second engine.
 
-In:   {"op": "complete", "id": ..., "model": ..., "request": <InferenceRequested>}
+In:   {"op": "complete", "id": ..., "route": <Route>, "request": <InferenceRequested>}
       {"op": "cancel", "id": ...}
       {"op": "drain", "id": ...}      answered once the engine has nothing left to do
 Out:  {"ready": <base url>} first, then {"id": ..., "delta" | "completion" | "refusal": <record>},
@@ -27,7 +27,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.launcher import serve_http as http_server
 
 from infra.settings import InferenceSettings
-from schemas.events import Completion, InferenceRequested
+from schemas.events import Completion, InferenceRequested, Route
 from workers.providers import ProviderRefused
 from workers.providers.vllm import VLLM, open_vllm
 
@@ -56,8 +56,9 @@ class Driver:
         for instant in ("requested_at", "deadline"):
             record[instant] = datetime.fromisoformat(record[instant])
         request = InferenceRequested.from_avro(record)
+        route = Route.from_avro(line["route"])
         try:
-            async for event in self.provider.complete(request, line["model"]):
+            async for event in self.provider.complete(request, route):
                 kind = "completion" if isinstance(event, Completion) else "delta"
                 self.say(id=key, **{kind: event.to_avro()})
         except ProviderRefused as refused:

@@ -130,11 +130,11 @@ async def test_each_use_of_the_key_is_told_and_the_key_is_not(
     reference = f"file:{key}"
     settings = InferenceSettings(provider="openai", base_url=scripted.base_url, api_key=reference)
     async with opened("echo", scripted.idle, settings) as subject:
-        used, *said = [event async for event in subject.provider.complete(ask(), "echo")]
+        used, *said = [event async for event in subject.provider.complete(ask(), subject.route)]
         assert used == SecretUsed(reference=reference)
         assert "sk-hidden" not in str(said)
         key.unlink()
-        failing = subject.provider.complete(ask(), "echo")
+        failing = subject.provider.complete(ask(), subject.route)
         used = await anext(failing)
         assert isinstance(used, SecretUsed)
         assert used.failure == f"{reference} cannot be read: FileNotFoundError"

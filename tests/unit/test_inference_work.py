@@ -22,6 +22,7 @@ from schemas.events import (
     InferenceRouted,
     Reason,
     Refusal,
+    Route,
 )
 from schemas.topics import AUDIT_RECORDED, INFERENCE_COMPLETED, INFERENCE_PARTS, Outgoing
 from tests.harness import soon
@@ -73,7 +74,7 @@ class Silent:
     """Ends without a completion."""
 
     async def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion]:
         yield Delta(content="and then")
 
@@ -201,7 +202,7 @@ class Unlocking:
     """Uses one secret that is there and one that is not."""
 
     async def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion | SecretUsed]:
         yield SecretUsed(reference="env:KEY")
         yield SecretUsed(reference="file:/gone", failure="file:/gone cannot be read")

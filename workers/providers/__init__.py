@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Protocol
 
 from infra.settings import InferenceSettings
-from schemas.events import Completion, Delta, InferenceRequested, Refusal
+from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route
 
 
 class ProviderRefused(Exception):
@@ -43,7 +43,7 @@ class Provider(Protocol):
     """A way to get completions."""
 
     def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion | SecretUsed]:
         """Yields what the completion grows by, as it grows, and last the whole Completion.
 
@@ -54,7 +54,7 @@ class Provider(Protocol):
 
         Args:
             request: The request; its deadline is the caller's affair.
-            model: The model as the provider names it.
+            route: Where it goes: the model as the provider names it, and the connection, if any.
 
         Raises:
             ProviderRefused: There will be no completion, whatever was yielded before.

@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from infra.settings import InferenceSettings
-from schemas.events import Completion, Delta, FinishReason, InferenceRequested, Usage
+from schemas.events import Completion, Delta, FinishReason, InferenceRequested, Route, Usage
 
 
 class Echo:
     """A provider that costs nothing; it yields to the event loop between words."""
 
     async def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion]:
         """Yields the last message a word at a time, at most ``max_tokens`` words."""
         asked = request.messages[-1].content.split(" ")
@@ -27,7 +27,7 @@ class Echo:
                 yield Delta(content=word)
                 await asyncio.sleep(0)
         yield Completion(
-            model=model,
+            model=route.model,
             content="".join(spaced),
             finish_reason=FinishReason.STOP if len(words) == len(asked) else FinishReason.LENGTH,
             usage=Usage(prompt_tokens=len(asked), completion_tokens=len(words)),

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from infra.secrets import SecretUnavailable, resolve
 from infra.settings import InferenceSettings
-from schemas.events import Completion, Delta, InferenceRequested, Reason, Refusal
+from schemas.events import Completion, Delta, InferenceRequested, Reason, Refusal, Route
 from schemas.openai import FormInvalid
 from workers.providers import ProviderRefused, SecretUsed
 from workers.providers.chat import Complaint, Transcript, refusal, stream_cut, streaming_body
@@ -62,7 +62,7 @@ class OpenAICompatible:
         self._api_key = api_key
 
     async def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion | SecretUsed]:
         """Yields the deltas as they arrive, and the Completion once the stream has ended well."""
         require_answerable(request)
@@ -72,9 +72,9 @@ class OpenAICompatible:
             yield used
             if used.failure:
                 raise ProviderRefused(_failed("the provider's key cannot be read on this platform"))
-        transcript = Transcript(model)
+        transcript = Transcript(route.model)
         try:
-            async with await self._stream(request, model, key) as stream:
+            async with await self._stream(request, route.model, key) as stream:
                 async for chunk in stream:
                     if delta := transcript.take(chunk):
                         yield delta

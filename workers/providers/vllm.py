@@ -33,7 +33,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from infra.settings import InferenceSettings
-from schemas.events import Completion, Delta, InferenceRequested, Refusal
+from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route
 from schemas.openai import mapping, text
 from workers.providers import ProviderBroken, ProviderRefused
 from workers.providers.chat import Complaint, Transcript, refusal, streaming_body
@@ -73,7 +73,7 @@ class VLLM:
         self._chat = chat
 
     async def complete(
-        self, request: InferenceRequested, model: str
+        self, request: InferenceRequested, route: Route
     ) -> AsyncIterator[Delta | Completion]:
         """Yields the deltas as the engine draws them, and last the Completion.
 
@@ -82,8 +82,8 @@ class VLLM:
             ProviderBroken: The engine is gone; only a new process helps.
         """
         require_answerable(request)
-        transcript = Transcript(model)
-        async with aclosing(await self._stream(request, model)) as events:
+        transcript = Transcript(route.model)
+        async with aclosing(await self._stream(request, route.model)) as events:
             async for event in events:
                 if (chunk := _chunk(event)) is None:
                     break
