@@ -6,12 +6,21 @@ high for prose and too low for rare scripts. A count is for what no provider cou
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+from warnings import catch_warnings, simplefilter
+
 from schemas.events import InferenceRequested
+
+if TYPE_CHECKING:
+    from bpe_openai._bindings import PyTokenizer
 
 # English prose has 4 to 5 bytes a token in the vocabularies of today's models.
 BYTES = 4
 # What marks a message's ends and its role.
 A_MESSAGE = 4
+# The vocabulary of GPT-4o and its successors; other providers' give numbers near to its.
+VOCABULARY = "o200k_base"
 
 
 def estimate(request: InferenceRequested) -> int:
@@ -36,8 +45,24 @@ def estimate_text(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """Returns how many tokens a text is in the vocabulary that most providers are near to."""
-    return estimate_text(text)
+    """Returns how many tokens a text is, by the byte-pair encoding of ``VOCABULARY``.
+
+    Takes time in proportion to the text, whatever it says; the first call loads the vocabulary out
+    of its package (50 ms, 100 MiB). What is no text, halves of surrogate pairs, counts as ``?``.
+    """
+    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return int(_encoding().count(whole))
+
+
+@cache
+def _encoding() -> PyTokenizer:
+    # Loaded when it is first needed: most processes only estimate.
+    with catch_warnings():
+        # The package finds its files by a function that Python calls deprecated.
+        simplefilter("ignore", DeprecationWarning)
+        # What stands above the binding makes lists of tokens, and refuses a million characters.
+        from bpe_openai._bindings import tokenizer_for_encoding  # noqa: PLC0415
+    return tokenizer_for_encoding(VOCABULARY)
 
 
 def _size(text: str) -> int:
