@@ -26,21 +26,21 @@ from schemas.shapes import (
 PER = 1_000_000  # tokens that a price is for
 # No model costs so much a million tokens, and none so little: a price a token was written.
 MOST_PRICE, LEAST_PRICE = Decimal(5000), Decimal("0.001")
+DECIMALS = 6  # so that a single token costs a whole number of picodollars
 
 
 def per_million(price: Decimal) -> Decimal:
     """Returns a price that can be one for a million tokens."""
-    if price and not LEAST_PRICE <= price <= MOST_PRICE:
+    whole = price == round(price, DECIMALS)
+    if price and not (whole and LEAST_PRICE <= price <= MOST_PRICE):
         raise ValueError(
             f"a price is in US dollars for a million tokens, from {LEAST_PRICE} to {MOST_PRICE}, "
-            "or 0: is this one for a single token, or for a thousand?"
+            f"or 0, with at most {DECIMALS} decimals: is this one for a single token?"
         )
     return price
 
 
-Rate = Annotated[
-    Decimal, Field(ge=0, decimal_places=6, allow_inf_nan=False), AfterValidator(per_million)
-]
+Rate = Annotated[Decimal, Field(ge=0, allow_inf_nan=False), AfterValidator(per_million)]
 
 
 class Price(Shape):

@@ -21,7 +21,8 @@ VersionName = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.{NAME
 Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]
 # A whole number and its unit: 500ms, 30s, 1m, 24h, 30d.
-Duration = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}(ms|s|m|h|d)$")]
+DURATION = r"^[1-9][0-9]{0,6}(ms|s|m|h|d)$"
+Duration = Annotated[str, StringConstraints(pattern=DURATION)]
 
 MOST_TOPICS = 16  # each pool of a route and each reply is one, so a spec names few
 MOST_RULES = 1000

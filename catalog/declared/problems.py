@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from infra.secrets import leads
 from schemas.checks import NOT_A_REFERENCE
 from schemas.kinds import CONTAINERS, OBJECTS, PRINCIPALS, VERSIONED, ConnectionSpec
-from schemas.shapes import NAME, Spec
+from schemas.shapes import DURATION, NAME, Spec
 
 Place = tuple[int | str, ...]
 
@@ -28,6 +29,8 @@ THREE = re.compile(rf"{NAME}\.{NAME}\.{NAME}")
 LONGEST_WORD = 100
 # Whoever made more slips than these has not read them, and each is compared with what is known.
 MOST_PROBLEMS = 100
+# Where a validation means the key of a mapping, not what stands there.
+KEY = "[key]"
 PLAIN = {"missing": "this field is missing", "too_short": "there is too little in this list"}
 CHARACTERS = "letters, digits, _ and -, at most 100 of them, no - in front"
 
@@ -81,22 +84,28 @@ def shape_problems(
         under: Where the validated value stands.
     """
     found = failure.errors(include_url=False, include_input=True)
-    inner = {each["loc"][:-1] for each in found}
+    inner = {each["loc"][:depth] for each in found for depth in range(len(each["loc"]))}
     for each in islice(found, MOST_PROBLEMS):
         # A list is also too short where what stands in it does not count.
         if each["type"] == "too_short" and each["loc"] in inner:
             continue
-        place = (*each["loc"], *each.get("ctx", {}).get("within", ()))
-        yield Problem((*under, *place), _message(each, shape, place))
+        place, holder = _walked(shape, each["loc"])
+        place = (*place, *each.get("ctx", {}).get("within", ()))
+        yield Problem((*under, *place), _message(each, holder, place))
 
 
-def _message(each: Any, shape: type[BaseModel], place: Place) -> str:
+def _message(each: Any, holder: type[BaseModel] | None, place: Place) -> str:  # noqa: PLR0911
     if each["type"] == "extra_forbidden":
-        known = _shape_at(shape, place[:-1])
-        fields = known.model_fields if known else {}
+        fields = holder.model_fields if holder else {}
         return f"there is no field {place[-1]}; {nearest(str(place[-1]), fields)}"
     if each["type"] in PLAIN:
         return PLAIN[each["type"]]
+    if each["type"] == "union_tag_invalid":
+        known_words = re.findall(r"'([^']*)'", str(each["ctx"]["expected_tags"]))
+        said = str(each["ctx"]["tag"])
+        return f"{said} is no type that may stand here; {nearest(said, known_words)}"
+    if each["type"] == "union_tag_not_found":
+        return "this needs a type, which says what it is"
     if each["type"] in ("enum", "literal_error") and isinstance(each["input"], str):
         known_words = re.findall(r"'([^']*)'", str(each["ctx"]["expected"]))
         return (
@@ -111,6 +120,8 @@ def _message(each: Any, shape: type[BaseModel], place: Place) -> str:
 
 
 def _form(pattern: str) -> str:
+    if pattern == DURATION:
+        return "of a duration: a whole number and ms, s, m, h or d, as in 30s or 24h"
     levels = pattern.count(NAME)
     if "@" in pattern and levels:
         return "catalog.schema.name, or with @ and a version behind it"
@@ -118,24 +129,48 @@ def _form(pattern: str) -> str:
     return f"{names[levels]} ({CHARACTERS})" if levels in names else pattern
 
 
-def _shape_at(shape: type[BaseModel], place: Place) -> type[BaseModel] | None:
-    """Returns the shape that stands at a place inside another."""
+def _walked(shape: type[BaseModel], loc: Place) -> tuple[Place, type[BaseModel] | None]:
+    """Returns where in a document a place of a validation is, and the shape that holds it.
+
+    Where shapes are told apart by their type, a validation names that, too; a document does not.
+    """
+    place: list[int | str] = []
     found: object = shape
-    for step in place:
-        if isinstance(found, type) and issubclass(found, BaseModel) and isinstance(step, str):
-            field = found.model_fields.get(step)
-            found = field.annotation if field else None
-        found = _inner(found)
-    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
-
-
-def _inner(annotation: object) -> object:
-    """Returns the shape inside ``tuple[Shape, ...]`` or ``Shape | None``, else the annotation."""
-    for each in get_args(annotation):
-        found = _inner(each)
+    holder: type[BaseModel] | None = shape
+    for step in loc:
+        found = _plain(found)
         if isinstance(found, type) and issubclass(found, BaseModel):
-            return found
+            holder = found
+            field = found.model_fields.get(str(step))
+            found = field.annotation if field else None
+        elif get_origin(found) is UnionType or get_origin(found) is Union:
+            found = next((each for each in get_args(found) if _told_by(each, step)), None)
+            holder = found if isinstance(found, type) and issubclass(found, BaseModel) else None
+            continue
+        elif step == KEY:
+            continue
+        else:
+            # What a list holds, or a mapping under its keys.
+            inner = [each for each in get_args(found) if each is not ...]
+            found = inner[-1] if inner else None
+        place.append(step)
+    return tuple(place), holder
+
+
+def _plain(annotation: object) -> object:
+    """Returns a type without what is annotated, and without None."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        left = [each for each in get_args(annotation) if each is not NoneType]
+        return _plain(left[0]) if len(left) == 1 else annotation
     return annotation
+
+
+def _told_by(shape: object, tag: int | str) -> bool:
+    """Returns whether a shape is the one of several that its type tells."""
+    field = getattr(shape, "model_fields", {}).get("type")
+    return field is not None and tag in get_args(field.annotation)
 
 
 def one(kind: str) -> str:

@@ -68,14 +68,22 @@ def _fields(shape: type[BaseModel], indent: str) -> Iterator[str]:
     for name, field in shape.model_fields.items():
         needed = "needed" if field.is_required() else "may be left out"
         yield f"{indent}{name:16}{_kind_of(field)}, {needed}"
-        for inner in _inner(field.annotation):
-            yield from _fields(inner, indent + INDENT)
+        inner = list(dict.fromkeys(_inner(field.annotation)))
+        for each in inner:
+            if len(inner) > 1:
+                yield f"{indent}{INDENT}{_tag(each)}: {_first_line(each)}"
+            yield from _fields(each, indent + INDENT * len(inner[:2]))
+
+
+def _tag(shape: type[BaseModel]) -> str:
+    """Returns what tells a shape from the others that may stand in its place."""
+    return " or ".join(get_args(shape.model_fields["type"].annotation))
 
 
 def _kind_of(field: FieldInfo) -> str:
-    if list(_inner(field.annotation)):
-        return "list of"
     text = str(field.annotation)
+    if list(_inner(field.annotation)):
+        return "mapping to" if "dict[" in text else "list of" if "tuple[" in text else "one of"
     if choices := [each for each in _flat(field.annotation) if isinstance(each, str)]:
         return f"one of {', '.join(choices)}"
     for part, word in (("tuple[", "list"), ("dict[", "mapping"), ("bool", "true or false")):
@@ -97,5 +105,5 @@ def _flat(annotation: object) -> Iterator[object]:
         yield from _flat(each)
 
 
-def _first_line(shape: type[Spec]) -> str:
+def _first_line(shape: type[BaseModel]) -> str:
     return (getdoc(shape) or "").partition("\n")[0]

@@ -24,6 +24,7 @@ from catalog.store.ledger import Ledger
 from catalog.store.refusals import invalid, referred, refusing
 from catalog.store.shapes import Given, above, named, storable, target_of
 from catalog.store.tables import (
+    ADHERENCE,
     ALIAS,
     GRANT,
     MEMBERSHIP,
@@ -32,7 +33,7 @@ from catalog.store.tables import (
     SECURABLE,
     VERSION,
 )
-from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, GroupSpec, MemberSpec
+from schemas.kinds import PRINCIPALS, ROOT, VERSIONED, GroupSpec, MemberSpec, TenantSpec
 from schemas.shapes import Spec
 
 # The kind of the one entry that is not made and not deleted.
@@ -170,6 +171,9 @@ def _relate(connection: Connection, kind: str, name: str, given: Given, spec: Sp
     """Writes what an entry has in other tables: members, references, aliases."""
     if isinstance(spec, GroupSpec):
         _gather(connection, name, sorted(set(spec.members)))
+    elif isinstance(spec, TenantSpec) and spec.policies:
+        rows = [{"principal": name, "policy": policy} for policy in sorted(set(spec.policies))]
+        connection.execute(insert(ADHERENCE), rows)
     elif spec is not None and kind not in PRINCIPALS:
         refer(connection, name, None, spec)
     if given.aliases:
@@ -184,6 +188,8 @@ def _unrelate(
     """Takes away what an entry had in other tables and is to have anew, or no more."""
     if isinstance(spec, GroupSpec):
         connection.execute(delete(MEMBERSHIP).where(MEMBERSHIP.c.group_name == name))
+    elif isinstance(spec, TenantSpec):
+        connection.execute(delete(ADHERENCE).where(ADHERENCE.c.principal == name))
     elif spec is not None and kind not in PRINCIPALS:
         unversioned = REFERENCE.c.source_version.is_(None)
         connection.execute(delete(REFERENCE).where(REFERENCE.c.source == name, unversioned))

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, any_, literal, s
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from catalog.store.tables import (
+    ADHERENCE,
     ALIAS,
     GRANT,
     MEMBERSHIP,
@@ -23,7 +24,13 @@ def of_securable(connection: Connection, name: str) -> list[str]:
     """Returns what lies in a container, and what refers to an object or its versions."""
     inside = select(SECURABLE.c.kind, SECURABLE.c.name).where(SECURABLE.c.parent == name)
     others = (REFERENCE.c.target == name) & (REFERENCE.c.source != name)
-    return [*_named(connection, inside), *_sources(connection, others)]
+    held = select(PRINCIPAL.c.kind, PRINCIPAL.c.name).join(
+        ADHERENCE, (ADHERENCE.c.principal == PRINCIPAL.c.name) & (ADHERENCE.c.policy == name)
+    )
+    return [
+        *(each for query in (inside, held) for each in _named(connection, query)),
+        *_sources(connection, others),
+    ]
 
 
 def of_version(connection: Connection, name: str, number: int) -> list[str]:

@@ -51,6 +51,7 @@ UNKNOWN_OBJECT = "there is no {0}"
 
 # What the database checks by itself and nobody asks before it.
 RULES: dict[str, Rule] = {
+    "adherence_policy_fkey": Rule(Reason.NOT_FOUND, UNKNOWN_OBJECT, "spec.policies"),
     "alias_name_check": Rule(
         Reason.REQUEST_INVALID, "an alias is a name that is no number", "aliases"
     ),

@@ -64,6 +64,13 @@ class Command(Row, table=True):
     at: datetime = Field(sa_type=INSTANT)
 
 
+class Adherence(Row, table=True):
+    """A policy that a tenant is held to."""
+
+    principal: str = Field(sa_type=Text, primary_key=True)
+    policy: str = Field(sa_type=Text, primary_key=True)
+
+
 class Membership(Row, table=True):
     """A member of a group."""
 
@@ -146,6 +153,7 @@ class Reference(Row, table=True):
     target_alias: str | None = Field(sa_type=Text)
 
 
+ADHERENCE = METADATA.tables["adherence"]
 ALIAS = METADATA.tables["alias"]
 CLOCK = METADATA.tables["clock"]
 COMMAND = METADATA.tables["command"]
