@@ -1,0 +1,98 @@
+"""What dialects share that speak HTTP: a client that goes to one address and nowhere else.
+
+No proxy, no redirect, no cookie, nothing of the environment; addresses are judged as they are
+dialled (``infra/addresses.py``). Each connection has a pool of its own, so one that hangs holds up
+no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ssl import SSLContext
+
+import httpcore2
+import httpx2
+
+from infra.addresses import Guard
+from schemas.events import Reason, Refusal
+from schemas.kinds import ConnectionSpec
+
+MOST_CONNECTIONS = 1_000
+# Kept open while idle, and for how long.
+IDLE_CONNECTIONS, IDLE_S = 100, 30.0
+CONNECT_S = 10.0
+# Longest silence of a socket; shorter bounds are the route's (``first_token``, ``idle``).
+SILENCE_S = 600.0
+
+
+class GuardedTransport(httpx2.AsyncHTTPTransport):
+    """Carries requests over connections that were judged as they were dialled.
+
+    Args:
+        private: Whether addresses of this machine and of private networks may be dialled.
+    """
+
+    def __init__(self, *, private: bool) -> None:
+        # Not the parent's: it has no place for the network.
+        unreachable = (httpcore2.ConnectError, httpcore2.ConnectTimeout)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=_trusted(),
+            max_connections=MOST_CONNECTIONS,
+            max_keepalive_connections=IDLE_CONNECTIONS,
+            keepalive_expiry=IDLE_S,
+            network_backend=_Backend(httpcore2.AnyIOBackend(), unreachable, private=private),
+        )
+
+
+class _Backend(Guard[httpcore2.AsyncNetworkStream], httpcore2.AsyncNetworkBackend):
+    """The guard under the name that the pool expects."""
+
+
+def open_client(connection: ConnectionSpec, *, silence_s: float = SILENCE_S) -> httpx2.AsyncClient:
+    """Returns a client for one connection; nothing is sent yet.
+
+    Args:
+        connection: Where to.
+        silence_s: Longest wait for the next byte.
+    """
+    return httpx2.AsyncClient(
+        base_url=connection.url,
+        # A stream that is unpacked comes in lumps; one that is packed all the same is unpacked.
+        headers={"Accept-Encoding": "identity"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        timeout=httpx2.Timeout(silence_s, connect=CONNECT_S),
+        transport=GuardedTransport(private=connection.private),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def retry_after_ms(headers: Mapping[str, str]) -> int | None:
+    """Returns the wait of ``Retry-After`` (RFC 9110), seconds or a date; None without one."""
+    said = headers.get("retry-after", "").strip()
+    if said.isdecimal():
+        return int(said) * 1000
+    try:
+        until = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    wait = until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)
+    return max(0, int(wait.total_seconds() * 1000))
+
+
+def address_forbidden() -> Refusal:
+    """Returns the refusal for a connection whose address may not be dialled."""
+    return Refusal(
+        reason=Reason.PROVIDER_FAILED,
+        message="the connection leads to an address that may not be called from here",
+    )
+
+
+@cache
+def _trusted() -> SSLContext:
+    """The certificates of this machine; loading them takes long enough to do it once."""
+    return httpx2.create_ssl_context(trust_env=False)
