@@ -18,6 +18,7 @@ class Entry(StrEnum):
     RESERVED = "RESERVED"
     REFUSED = "REFUSED"
     SETTLED = "SETTLED"
+    TAKEN = "TAKEN"
 
 
 class FinishReason(StrEnum):
@@ -1767,6 +1768,7 @@ class Reserved(Event):
         charge_id: The charge.
         amount: How much.
         until: End of the lease.
+        grain: Grain that it is booked in already; -1 for what is only held.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Reserved"
@@ -1774,6 +1776,7 @@ class Reserved(Event):
     charge_id: str
     amount: int
     until: datetime
+    grain: int = -1
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1781,6 +1784,7 @@ class Reserved(Event):
             "charge_id": self.charge_id,
             "amount": self.amount,
             "until": self.until,
+            "grain": self.grain,
         }
 
     @classmethod
@@ -1790,6 +1794,7 @@ class Reserved(Event):
             charge_id=record["charge_id"],
             amount=record["amount"],
             until=record["until"],
+            grain=record["grain"],
         )
 
 
@@ -1840,6 +1845,9 @@ class UsageCounted(Event):
         refusal: What the caller was told, where it was refused.
         at: When it counts from.
         until: End of the lease: what is only reserved counts no longer.
+        fence: Offset of the entry TAKEN by which who decides took the partition over; a
+            decision under another than the latest is void. -1 for what is no decision.
+        place: Offset of the record that was decided on; -1 for what is no decision.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.UsageCounted"
@@ -1854,6 +1862,8 @@ class UsageCounted(Event):
     refusal: Refusal | None = None
     at: datetime
     until: datetime
+    fence: int = -1
+    place: int = -1
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1868,6 +1878,8 @@ class UsageCounted(Event):
             "refusal": None if self.refusal is None else self.refusal.to_avro(),
             "at": self.at,
             "until": self.until,
+            "fence": self.fence,
+            "place": self.place,
         }
 
     @classmethod
@@ -1884,6 +1896,8 @@ class UsageCounted(Event):
             refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
             at=record["at"],
             until=record["until"],
+            fence=record["fence"],
+            place=record["place"],
         )
 
 
@@ -1893,7 +1907,8 @@ class UsageSummed(Event):
     read the ledger from its beginning.
 
     Attributes:
-        counter: The counter. Also the record key.
+        counter: The counter, or usage.counted.v1/partition/shared, which says up to where all
+            counters of the partition are summed. Also the record key.
         home: Whose partition keeps it.
         shared: Whether tenants share it.
         unit: What it counts.
