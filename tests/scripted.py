@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from infra.settings import InferenceSettings
@@ -41,7 +41,7 @@ class Scripted:
 
     async def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncGenerator[Delta | Completion, None]:
         """Follows the script."""
         script = json.loads(request.messages[-1].content)
         self._tries[request.request_id] += 1

@@ -1,14 +1,18 @@
 """Inference: a routed request becomes parts on the way and one completed event at the end.
 
-What a provider tells of secrets that it uses becomes facts for the audit.
+What a provider tells of secrets that it uses becomes facts for the audit. An answer that breaks off
+is paid for all the same: what came of it is counted here, where the provider has not counted it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 
+from infra import tokens
 from infra.settings import InferenceSettings
 from infra.telemetry import annotate, now
 from schemas.events import (
@@ -20,11 +24,22 @@ from schemas.events import (
     InferencePart,
     InferenceReplied,
     InferenceRouted,
+    Reason,
     Refusal,
+    Task,
+    Usage,
 )
 from schemas.topics import AUDIT_RECORDED, INFERENCE_COMPLETED, INFERENCE_PARTS, REPLY, Outgoing
 from workers.providers import Provider, ProviderBroken, ProviderRefused, SecretUsed
 from workers.worker import Emit, Subject, WorkerBroken
+
+# Names of https://opentelemetry.io/docs/specs/semconv/gen-ai/.
+OPERATIONS: dict[Task, str] = {
+    Task.CHAT: "chat",
+    Task.EMBEDDING: "embeddings",
+    Task.RERANK: "rerank",
+    Task.UNKNOWN: "unknown",
+}
 
 
 class Inference:
@@ -57,34 +72,85 @@ class Answering:
         self._started_at = now
         self._first_token_at: datetime | None = None
         self._parts = 0
+        self._said: list[Delta] = []
 
     async def perform(self, emit: Emit) -> Iterable[Outgoing]:
         """Streams parts where the caller wants them; concludes with what the provider says."""
-        request = self._routed.request
+        await self._until_due()
         parts = Coalescer(self._coalesce_s, lambda delta: emit(self._part(delta)))
         try:
-            async for piece in self._provider.complete(request, self._routed.route):
-                if isinstance(piece, SecretUsed):
-                    emit(self._used(piece))
-                    continue
-                self._first_token_at = self._first_token_at or now()
-                if isinstance(piece, Completion):
-                    parts.flush()
-                    return [self._completed(completion=piece)]
-                if request.stream:
-                    parts.add(piece)
+            return [await self._answer(emit, parts)]
         except ProviderRefused as refused:
             parts.flush()
-            return [self._completed(refusal=refused.refusal)]
+            return [self._completed(refusal=refused.refusal, usage=refused.usage)]
         except ProviderBroken as broken:
             raise WorkerBroken(str(broken)) from broken
         finally:
             parts.close()
-        raise RuntimeError("the provider ended without a completion")
 
     def give_up(self, refusal: Refusal) -> Iterable[Outgoing]:
         """Concludes with a refusal."""
         return [self._completed(refusal=refusal)]
+
+    async def _until_due(self) -> None:
+        """Waits as long as the gateway wants a retry to wait; others go on meanwhile."""
+        due = self._routed.not_before
+        if due is not None and due > self._started_at:
+            await asyncio.sleep((due - now()).total_seconds())
+            self._started_at = now()
+
+    async def _answer(self, emit: Emit, parts: Coalescer) -> Outgoing:
+        """Asks the provider and hears it out, as long as it is not silent for too long.
+
+        Raises:
+            ProviderRefused: There is no completion.
+        """
+        routed, route = self._routed, self._routed.route
+        heard = routed.request.stream and not routed.mirrored
+        loop = asyncio.get_running_loop()
+        try:
+            async with (
+                asyncio.timeout_at(_moment(loop, route.first_token_ms)) as silence,
+                aclosing(self._provider.complete(routed.request, route)) as answer,
+            ):
+                async for piece in answer:
+                    if isinstance(piece, SecretUsed):
+                        emit(self._used(piece))
+                        continue
+                    self._first_token_at = self._first_token_at or now()
+                    if isinstance(piece, Completion):
+                        parts.flush()
+                        return self._completed(completion=self._counted(piece))
+                    silence.reschedule(_moment(loop, route.idle_ms))
+                    self._said.append(piece)
+                    if heard:
+                        parts.add(piece)
+        except TimeoutError:
+            if not silence.expired():
+                raise
+            raise ProviderRefused(_SILENT if self._first_token_at else _MUTE) from None
+        raise RuntimeError("the provider ended without a completion")
+
+    def _counted(self, completion: Completion) -> Completion:
+        """Returns a completion that says what it used, if only as an estimate."""
+        if completion.usage.prompt_tokens or completion.usage.completion_tokens:
+            return completion
+        said = (completion.content, *(call.arguments for call in completion.tool_calls))
+        return replace(completion, usage=self._estimated(said))
+
+    def _broken_off(self) -> Usage | None:
+        """Returns what was used of an answer that broke off; None where none had begun."""
+        if not self._said:
+            return None
+        pieces = (call.arguments for delta in self._said for call in delta.tool_calls)
+        return self._estimated((*(delta.content for delta in self._said), *pieces))
+
+    def _estimated(self, said: Iterable[str]) -> Usage:
+        return Usage(
+            prompt_tokens=tokens.estimate(self._routed.request),
+            completion_tokens=tokens.count("".join(said)),
+            estimated=True,
+        )
 
     def _part(self, delta: Delta) -> Outgoing:
         routed, seq = self._routed, self._parts
@@ -99,6 +165,8 @@ class Answering:
                 seq=seq,
                 delta=delta,
                 deadline=routed.request.deadline,
+                endpoint=routed.request.endpoint,
+                sealed=None if seq else routed.sealed,
             )
             return Outgoing(INFERENCE_PARTS, part)
         replied = InferenceReplied(
@@ -135,11 +203,14 @@ class Answering:
         return int(self._started_at.timestamp() * 1000)
 
     def _completed(
-        self, completion: Completion | None = None, refusal: Refusal | None = None
+        self,
+        *,
+        completion: Completion | None = None,
+        refusal: Refusal | None = None,
+        usage: Usage | None = None,
     ) -> Outgoing:
-        annotate(
-            {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._routed.route.model}
-        )
+        task, model = self._routed.request.task, self._routed.route.model
+        annotate({"gen_ai.operation.name": OPERATIONS[task], "gen_ai.request.model": model})
         if completion:
             annotate(
                 {
@@ -156,6 +227,7 @@ class Answering:
             started_at=self._started_at,
             first_token_at=self._first_token_at,
             completed_at=now(),
+            usage=None if completion else usage or self._broken_off(),
         )
         return Outgoing(INFERENCE_COMPLETED, completed)
 
@@ -204,3 +276,18 @@ class Coalescer:
             self._timer = asyncio.get_running_loop().call_later(self._window_s, self._tick)
         else:
             self._timer = None
+
+
+_MUTE = Refusal(
+    reason=Reason.PROVIDER_TIMEOUT,
+    message="the provider did not begin to answer as soon as its route asks",
+)
+_SILENT = Refusal(
+    reason=Reason.PROVIDER_TIMEOUT,
+    message="the provider fell silent in the middle of its answer",
+)
+
+
+def _moment(loop: asyncio.AbstractEventLoop, wait_ms: int | None) -> float | None:
+    """Returns when a wait is over, by the loop's clock; None where it has no end."""
+    return None if wait_ms is None else loop.time() + wait_ms / 1000

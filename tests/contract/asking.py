@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 from schemas.events import (
     Completion,
@@ -105,10 +104,10 @@ def ask(
 
 async def stream(
     subject: Subject, request: InferenceRequested
-) -> AsyncGenerator[Delta | Completion]:
+) -> AsyncGenerator[Delta | Completion, None]:
     """Yields what is said; secrets that are used on the way are another matter."""
     events = subject.provider.complete(request, subject.route)
-    async with aclosing(cast(AsyncGenerator[Delta | Completion | SecretUsed], events)) as heard:
+    async with aclosing(events) as heard:
         async for event in heard:
             if not isinstance(event, SecretUsed):
                 yield event

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from itertools import count
@@ -54,7 +54,7 @@ class DrivenVLLM:
 
     async def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncGenerator[Delta | Completion, None]:
         key = self._say("complete", route=route.to_avro(), request=request.to_avro())
         ended = False
         try:

@@ -51,7 +51,7 @@ async def refused_by(subject: Subject, script: str) -> Refusal:
         ("says another form", Reason.PROVIDER_FAILED, None),
         ("says no JSON", Reason.PROVIDER_FAILED, None),
         ("says nothing", Reason.PROVIDER_FAILED, None),
-        ("unknown", Reason.REQUEST_INVALID, "endpoint"),
+        ("unknown", Reason.PROVIDER_FAILED, None),
     ],
 )
 async def test_each_misbehaviour_is_one_kind_of_refusal(

@@ -260,8 +260,7 @@ async def test_an_unknown_tool_choice_is_refused(subject: Subject) -> None:
 @every_model
 async def test_an_unknown_model_is_refused(subject: Subject) -> None:
     refusal = await refused(replace(subject, model="no-such-model"), ask())
-    assert refusal.reason is Reason.REQUEST_INVALID
-    assert refusal.field == "endpoint"
+    assert refusal.reason is Reason.PROVIDER_FAILED
 
 
 def _calls(heard: Heard) -> dict[int, ToolCall]:

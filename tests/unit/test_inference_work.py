@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,7 @@ class Silent:
 
     async def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncGenerator[Delta | Completion, None]:
         yield Delta(content="and then")
 
     async def close(self) -> None:
@@ -203,7 +203,7 @@ class Unlocking:
 
     async def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion | SecretUsed]:
+    ) -> AsyncGenerator[Delta | Completion | SecretUsed, None]:
         yield SecretUsed(reference="env:KEY")
         yield SecretUsed(reference="file:/gone", failure="file:/gone cannot be read")
         raise ProviderRefused(GONE)

@@ -5,21 +5,27 @@ A provider is opened once per worker process and then answers many requests at a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
 from infra.settings import InferenceSettings
-from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route
+from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route, Usage
 
 
 class ProviderRefused(Exception):
-    """There will be no completion; ``refusal`` says why in words for the caller."""
+    """There will be no completion.
 
-    def __init__(self, refusal: Refusal) -> None:
+    Attributes:
+        refusal: Why, in words for the caller.
+        usage: Tokens used all the same, as the provider reports them; None where it does not.
+    """
+
+    def __init__(self, refusal: Refusal, usage: Usage | None = None) -> None:
         super().__init__(f"{refusal.reason}: {refusal.message}")
         self.refusal = refusal
+        self.usage = usage
 
 
 class ProviderBroken(RuntimeError):
@@ -44,7 +50,7 @@ class Provider(Protocol):
 
     def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion | SecretUsed]:
+    ) -> AsyncGenerator[Delta | Completion | SecretUsed, None]:
         """Yields what the completion grows by, as it grows, and last the whole Completion.
 
         Before it uses a secret it yields that, too: it goes into the audit.

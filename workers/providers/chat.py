@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from schemas.events import (
     Alternative,
-    Completion,
     Delta,
     FinishReason,
     InferenceRequested,
     Reason,
     Refusal,
     TokenLogprob,
-    ToolCall,
     ToolCallDelta,
     Usage,
 )
 from schemas.openai import FINISH_REASONS, listing, mapping, number, request_to_openai, text
-from workers.providers import ProviderRefused
+from workers.providers.answer import MOST_CHARACTERS, Answer, stream_cut
+
+__all__ = [
+    "MOST_CHARACTERS",
+    "Complaint",
+    "Transcript",
+    "quotable",
+    "refusal",
+    "stream_cut",
+    "streaming_body",
+    "usage_of",
+]
 
 # Which field of the request a parameter of the form comes from.
 FIELDS: dict[str, str] = {
@@ -58,7 +67,8 @@ INVALID = frozenset({400, 422})
 STATUSES: dict[int, tuple[Reason, str, str | None]] = {
     401: (Reason.PROVIDER_FAILED, "the provider does not accept the platform's key", None),
     403: (Reason.PROVIDER_FAILED, "the provider does not accept the platform's key", None),
-    404: (Reason.REQUEST_INVALID, "the provider has no such model", "endpoint"),
+    # Another route may have it, under the name that it has there.
+    404: (Reason.PROVIDER_FAILED, "the provider has no such model", None),
     408: (Reason.PROVIDER_TIMEOUT, "the provider did not answer in time", None),
     413: (Reason.REQUEST_TOO_LARGE, "the provider takes no request this large", "messages"),
     429: (Reason.RATE_LIMITED, "the provider takes no more requests for now", None),
@@ -89,27 +99,8 @@ def streaming_body(
     return body
 
 
-# Of an answer; no model says so much, and its row must fit a record even when all is escaped.
-MOST_CHARACTERS = 2 * 1024 * 1024
-
-
-@dataclass(slots=True)
-class Transcript:
-    """A completion as far as its stream has come.
-
-    Attributes:
-        model: The model as asked, then as the provider reports it.
-        begun: Whether the provider has said anything yet.
-    """
-
-    model: str
-    begun: bool = False
-    _content: list[str] = field(default_factory=list)
-    _calls: dict[int, ToolCall] = field(default_factory=dict)
-    _logprobs: list[TokenLogprob] = field(default_factory=list)
-    _finish_reason: FinishReason | None = None
-    _usage: Usage = field(default_factory=Usage)
-    _size: int = 0
+class Transcript(Answer):
+    """A completion as far as its stream of chunks has come."""
 
     def take(self, chunk: object) -> Delta | None:
         """Adds one chunk of the stream and returns what it brings, or None where that is nothing.
@@ -122,67 +113,23 @@ class Transcript:
         self.begun = True
         self.model = text(form.get("model"), "model") or self.model
         if form.get("usage") is not None:
-            self._usage = _usage(mapping(form["usage"], "usage"))
+            self.usage = usage_of(mapping(form["usage"], "usage"))
         for choice in listing(form.get("choices"), "choices"):
             # One choice was asked for: a second one would be another completion.
             return self._take_choice(mapping(choice, "choices[0]"))
         return None
 
-    def completion(self) -> Completion:
-        """Returns the whole completion.
-
-        Raises:
-            ProviderRefused: The stream ended before the completion did.
-        """
-        if self._finish_reason is None:
-            raise ProviderRefused(stream_cut())
-        return Completion(
-            model=self.model,
-            content="".join(self._content),
-            tool_calls=tuple(call for _, call in sorted(self._calls.items())),
-            finish_reason=self._finish_reason,
-            usage=self._usage,
-            logprobs=tuple(self._logprobs),
-        )
-
     def _take_choice(self, choice: Mapping[str, object]) -> Delta | None:
         reason = text(choice.get("finish_reason"), "finish_reason")
         if reason and reason not in GIVEN_UP:
-            self._finish_reason = FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
+            self.finish_reason = FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
         if choice.get("logprobs") is not None:
-            self._logprobs.extend(_logprobs(mapping(choice["logprobs"], "logprobs")))
+            self.logprobs.extend(_logprobs(mapping(choice["logprobs"], "logprobs")))
         form = mapping(choice.get("delta") or {}, "delta")
         # A model that declines says so in a field of its own; to the caller it is what was said.
         content = text(form.get("content"), "content") + text(form.get("refusal"), "refusal")
         pieces = listing(form.get("tool_calls"), "tool_calls")
-        calls = tuple(self._take_call(piece, place) for place, piece in enumerate(pieces))
-        if not content and not calls:
-            return None
-        self._size += len(content) + sum(len(call.arguments) for call in calls)
-        if self._size > MOST_CHARACTERS:
-            message = f"the provider's answer passed {MOST_CHARACTERS} characters"
-            raise ProviderRefused(Refusal(reason=Reason.PROVIDER_FAILED, message=message))
-        self._content.append(content)
-        return Delta(content=content, tool_calls=calls)
-
-    def _take_call(self, piece: object, place: int) -> ToolCallDelta:
-        form = mapping(piece, "tool_calls[]")
-        function = mapping(form.get("function") or {}, "function")
-        index = place if form.get("index") is None else int(number(form["index"], "index"))
-        known = self._calls.get(index, ToolCall(id="", name="", arguments=""))
-        # Some servers say id and name in every piece; only the first one counts.
-        new = ToolCallDelta(
-            index=index,
-            id="" if known.id else text(form.get("id"), "id"),
-            name="" if known.name else text(function.get("name"), "name"),
-            arguments=text(function.get("arguments"), "arguments"),
-        )
-        self._calls[index] = ToolCall(
-            id=known.id + new.id,
-            name=known.name + new.name,
-            arguments=known.arguments + new.arguments,
-        )
-        return new
+        return self.grow(content, [_piece(piece, place) for place, piece in enumerate(pieces)])
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -210,12 +157,6 @@ def refusal(
         return _invalid(complaint, request)
     reason, message, at_fault = STATUSES.get(complaint.status) or _unlisted(complaint.status)
     return Refusal(reason=reason, message=message, field=at_fault, retry_after_ms=retry_after_ms)
-
-
-def stream_cut() -> Refusal:
-    """Returns the refusal for a stream that ended before the completion did."""
-    message = "the provider's stream ended before the completion did"
-    return Refusal(reason=Reason.STREAM_CUT, message=message)
 
 
 def quotable(message: str, request: InferenceRequested) -> str:
@@ -289,7 +230,12 @@ def _passages(request: InferenceRequested) -> Iterator[str]:
         yield request.json_schema
 
 
-def _usage(form: Mapping[str, object]) -> Usage:
+def usage_of(form: Mapping[str, object]) -> Usage:
+    """Returns the tokens of a ``usage`` object.
+
+    Raises:
+        FormInvalid: It is not in the form.
+    """
     prompt = mapping(form.get("prompt_tokens_details") or {}, "prompt_tokens_details")
     completion = mapping(form.get("completion_tokens_details") or {}, "completion_tokens_details")
     return Usage(
@@ -297,6 +243,17 @@ def _usage(form: Mapping[str, object]) -> Usage:
         completion_tokens=_tokens(form, "completion_tokens"),
         cached_tokens=_tokens(prompt, "cached_tokens"),
         reasoning_tokens=_tokens(completion, "reasoning_tokens"),
+    )
+
+
+def _piece(piece: object, place: int) -> ToolCallDelta:
+    form = mapping(piece, "tool_calls[]")
+    function = mapping(form.get("function") or {}, "function")
+    return ToolCallDelta(
+        index=place if form.get("index") is None else int(number(form["index"], "index")),
+        id=text(form.get("id"), "id"),
+        name=text(function.get("name"), "name"),
+        arguments=text(function.get("arguments"), "arguments"),
     )
 
 

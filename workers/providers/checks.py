@@ -24,6 +24,7 @@ from schemas.events import (
     Reason,
     Refusal,
     Role,
+    Task,
     ToolCall,
 )
 from schemas.openai import TOOL_CHOICES
@@ -35,12 +36,30 @@ Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
 
 
-def require_answerable(request: InferenceRequested) -> None:
+CHAT = frozenset({Task.CHAT})
+# Whatever else ends an answer says itself that it is not whole.
+CUT = frozenset({FinishReason.CONTENT_FILTER, FinishReason.LENGTH})
+
+
+def require_answerable(request: InferenceRequested, tasks: frozenset[Task] = CHAT) -> None:
     """Makes sure that a request can be put to a model at all.
+
+    Args:
+        request: The request.
+        tasks: What the provider can be asked for.
 
     Raises:
         ProviderRefused: It cannot; the refusal names the field.
     """
+    if request.task not in tasks:
+        message = f"the provider behind this route does no {request.task.lower()}"
+        raise ProviderRefused(Refusal(reason=Reason.ROUTE_UNFIT, message=message, field="task"))
+    if request.task is not Task.CHAT:
+        if not request.inputs:
+            raise _invalid("inputs", "there is at least one text")
+        if request.task is Task.RERANK and not request.query:
+            raise _invalid("query", "documents are ranked by a query")
+        return
     if not request.messages or any(turn.role is Role.UNKNOWN for turn in request.messages):
         raise _invalid("messages", "every conversation has turns, each with a known role")
     if request.json_schema is not None:
@@ -62,12 +81,16 @@ def require_kept(completion: Completion, request: InferenceRequested) -> None:
     Raises:
         ProviderRefused: It does not; the refusal says where, without the text.
     """
-    if completion.finish_reason not in {FinishReason.STOP, FinishReason.TOOL_CALLS}:
+    if completion.finish_reason in CUT:
         return
-    for call in completion.tool_calls:
-        _check(call.arguments, _parameters(call, request), f"the arguments of {call.name}")
-    if request.json_schema is not None and not completion.tool_calls:
-        _check(completion.content, request.json_schema, "the completion")
+    try:
+        for call in completion.tool_calls:
+            _check(call.arguments, _parameters(call, request), f"the arguments of {call.name}")
+        if request.json_schema is not None and not completion.tool_calls:
+            _check(completion.content, request.json_schema, "the completion")
+    except ProviderRefused as broken:
+        # It was produced, so it is paid for.
+        raise ProviderRefused(broken.refusal, completion.usage) from None
 
 
 def _parameters(call: ToolCall, request: InferenceRequested) -> str:

@@ -6,7 +6,7 @@ call, and sends it to that address alone.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from importlib import import_module
 from typing import Protocol
 
@@ -19,7 +19,7 @@ class Dialect(Protocol):
 
     def complete(
         self, request: InferenceRequested, model: str, secret: str | None
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncGenerator[Delta | Completion, None]:
         """Yields what the completion grows by, as it grows, and last the whole Completion.
 
         One attempt: when to try again is policy and lies elsewhere. Never blocks the event loop.

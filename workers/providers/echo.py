@@ -6,7 +6,7 @@ For measuring the bus and trying a client without a model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from infra.settings import InferenceSettings
 from schemas.events import Completion, Delta, FinishReason, InferenceRequested, Route, Usage
@@ -17,7 +17,7 @@ class Echo:
 
     async def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncGenerator[Delta | Completion, None]:
         """Yields the last message a word at a time, at most ``max_tokens`` words."""
         asked = request.messages[-1].content.split(" ")
         words = asked[: request.sampling.max_tokens]

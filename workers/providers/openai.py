@@ -8,7 +8,7 @@ redirects are not followed, so a request goes to the address of the settings and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -31,7 +31,8 @@ from infra.settings import InferenceSettings
 from schemas.events import Completion, Delta, InferenceRequested, Reason, Refusal, Route
 from schemas.openai import FormInvalid
 from workers.providers import ProviderRefused, SecretUsed
-from workers.providers.chat import Complaint, Transcript, refusal, stream_cut, streaming_body
+from workers.providers.answer import stream_cut
+from workers.providers.chat import Complaint, Transcript, refusal, streaming_body
 from workers.providers.checks import require_answerable, require_kept
 
 # How a body that is no stream of chat completion chunks shows itself.
@@ -63,7 +64,7 @@ class OpenAICompatible:
 
     async def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion | SecretUsed]:
+    ) -> AsyncGenerator[Delta | Completion | SecretUsed, None]:
         """Yields the deltas as they arrive, and the Completion once the stream has ended well."""
         require_answerable(request)
         key: str | Omit = Omit()

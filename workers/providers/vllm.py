@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import is_dataclass
 from types import SimpleNamespace
@@ -74,7 +74,7 @@ class VLLM:
 
     async def complete(
         self, request: InferenceRequested, route: Route
-    ) -> AsyncIterator[Delta | Completion]:
+    ) -> AsyncGenerator[Delta | Completion, None]:
         """Yields the deltas as the engine draws them, and last the Completion.
 
         Raises:
