@@ -7,23 +7,24 @@ picodollars, and sums never round.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from schemas.events import Usage
-from schemas.routing import PER, Price
+from schemas.routing import Price
 
-PICODOLLARS = 10**12
+# Exponents of ten: picodollars in a dollar, and tokens that a rate is for.
+PICO, PER_MILLION = 12, 6
 
 
 def price_at(prices: Iterable[Price], moment: datetime) -> Price | None:
     """Returns the price that holds at a moment: the latest that has come; None where none has."""
-    come = (price for price in prices if price.since <= moment)
-    return max(come, key=lambda price: price.since, default=None)
+    come = (price for price in prices if _since(price) <= moment)
+    return max(come, key=_since, default=None)
 
 
 def picodollars(price: Price, usage: Usage) -> int:
-    """Returns what a request costs.
+    """Returns what a request costs, exactly.
 
     Args:
         price: The model's.
@@ -33,15 +34,25 @@ def picodollars(price: Price, usage: Usage) -> int:
     written = min(usage.cache_write_tokens, usage.prompt_tokens - cached)
     cached_rate = price.input if price.cached_input is None else price.cached_input
     write_rate = price.input if price.cache_write is None else price.cache_write
-    tokens = (
-        (usage.prompt_tokens - cached - written) * price.input
-        + cached * cached_rate
-        + written * write_rate
-        + usage.completion_tokens * price.output
+    return (
+        (usage.prompt_tokens - cached - written) * _of_a_token(price.input)
+        + cached * _of_a_token(cached_rate)
+        + written * _of_a_token(write_rate)
+        + usage.completion_tokens * _of_a_token(price.output)
+        + int(price.request.scaleb(PICO))
     )
-    return int(tokens * PICODOLLARS / PER + price.request * PICODOLLARS)
 
 
 def dollars(pico: int) -> Decimal:
     """Returns picodollars in US dollars, exactly."""
-    return Decimal(pico).scaleb(-12)
+    # From text: arithmetic of decimals rounds to 28 digits.
+    return Decimal(f"{pico}E-{PICO}")
+
+
+def _of_a_token(rate: Decimal) -> int:
+    return int(rate.scaleb(PICO - PER_MILLION))
+
+
+def _since(price: Price) -> datetime:
+    """Returns when a price begins to hold; a day without a zone is one in UTC."""
+    return price.since if price.since.tzinfo else price.since.replace(tzinfo=UTC)

@@ -1,4 +1,7 @@
-"""The OpenAI chat form: what models, clients and the inference table speak.
+"""The OpenAI forms: what models, clients and the inference table speak.
+
+Chat and embeddings are OpenAI's; it has no reranking, whose form is the one that Cohere began and
+vLLM serves.
 
 Knows the events and the form's field names; knows nothing of HTTP, tokens or time. Turning an
 event into the form never fails. Reading the form fails with ``FormInvalid``, which names the place
@@ -18,9 +21,11 @@ from schemas.events import (
     Message,
     Role,
     Sampling,
+    Task,
     TokenLogprob,
     Tool,
     ToolCall,
+    Usage,
 )
 
 FINISH_REASONS: dict[str, FinishReason] = {
@@ -47,7 +52,7 @@ class FormInvalid(ValueError):
 
 
 def request_to_openai(request: InferenceRequested, model: str) -> dict[str, object]:
-    """Returns the body of a chat completion request.
+    """Returns the body of a request, in the form of what is asked for.
 
     A schema that is no JSON goes in as the text it is: refusing it is not this function's affair.
 
@@ -55,6 +60,10 @@ def request_to_openai(request: InferenceRequested, model: str) -> dict[str, obje
         request: The request; what it leaves open is left out.
         model: The model as the reader of the body names it.
     """
+    if request.task is Task.EMBEDDING:
+        return {"model": model, "input": list(request.inputs)}
+    if request.task is Task.RERANK:
+        return {"model": model, "query": request.query, "documents": list(request.inputs)}
     body: dict[str, object] = {
         "model": model,
         "messages": [_message(message) for message in request.messages],
@@ -75,7 +84,11 @@ def request_to_openai(request: InferenceRequested, model: str) -> dict[str, obje
 
 
 def completion_to_openai(completion: Completion, request_id: str) -> dict[str, object]:
-    """Returns a chat completion; ``created`` is left to whoever knows the time."""
+    """Returns an answer; ``created`` is left to whoever knows the time."""
+    if completion.vectors:
+        return _embeddings(completion)
+    if completion.scores:
+        return _ranking(completion, request_id)
     message: dict[str, object] = {"role": "assistant", "content": completion.content}
     if completion.tool_calls:
         message["tool_calls"] = [_tool_call(call) for call in completion.tool_calls]
@@ -183,6 +196,35 @@ def number(value: object, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise FormInvalid(f"{place}: a number belongs here")
     return value
+
+
+def _embeddings(completion: Completion) -> dict[str, object]:
+    return {
+        "object": "list",
+        "model": completion.model,
+        "data": [
+            {"object": "embedding", "index": index, "embedding": list(vector)}
+            for index, vector in enumerate(completion.vectors)
+        ],
+        "usage": _read(completion.usage),
+    }
+
+
+def _ranking(completion: Completion, request_id: str) -> dict[str, object]:
+    return {
+        "id": request_id,
+        "model": completion.model,
+        "results": [
+            {"index": index, "relevance_score": score}
+            for index, score in enumerate(completion.scores)
+        ],
+        "usage": _read(completion.usage),
+    }
+
+
+def _read(usage: Usage) -> dict[str, object]:
+    total = usage.prompt_tokens + usage.completion_tokens
+    return {"prompt_tokens": usage.prompt_tokens, "total_tokens": total}
 
 
 def _message(message: Message) -> dict[str, object]:

@@ -1,99 +1,316 @@
-"""Rows: what is recorded of a request, once nothing more can become of it."""
+"""Rows: what is recorded of a request and of each try of a route, once nothing more can become.
+
+Knows what was used and what it cost; does not know whether anybody minded.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
 
 from infra.catalog import CatalogView
+from infra.prices import dollars, picodollars, price_at
 from schemas.events import (
+    Completion,
+    InferenceAttempted,
     InferenceCompleted,
     InferenceRecorded,
     InferenceRefused,
     InferenceRequested,
+    Judgement,
     Outcome,
     Reason,
+    Refusal,
+    Route,
     Signed,
+    Usage,
 )
-from schemas.openai import completion_to_openai, request_to_openai
+from schemas.openai import TOOL_CHOICES, completion_to_openai, request_to_openai
 from schemas.topics import (
     INFERENCE_RECORDED,
     Outgoing,
 )
 
 MILLISECOND = timedelta(milliseconds=1)
+NOTHING = Decimal(0)
+OK = 200
 
-# How the row of a request that ended without a completion is marked.
-OUTCOMES = {
+# How the row of a request that ended without a completion, though a route was tried, is marked.
+OUTCOMES: dict[Reason, Outcome] = {
+    Reason.APPROVAL_DENIED: Outcome.REFUSED,
     Reason.CANCELLED: Outcome.CANCELLED,
     Reason.CONTEXT_EXCEEDED: Outcome.REFUSED,
+    Reason.POLICY_DENIED: Outcome.REFUSED,
+    Reason.POLICY_FAILED: Outcome.REFUSED,
     Reason.REQUEST_INVALID: Outcome.REFUSED,
+}
+# The HTTP status that a refusal stands for. 499 is nginx's: the client closed the request.
+STATUSES: dict[Reason, int] = {
+    Reason.ALREADY_EXISTS: 409,
+    Reason.APPROVAL_DENIED: 403,
+    Reason.BUDGET_EXCEEDED: 429,
+    Reason.CANCELLED: 499,
+    Reason.CONFLICT: 409,
+    Reason.CONTEXT_EXCEEDED: 400,
+    Reason.DEADLINE_EXPIRED: 504,
+    Reason.ENDPOINT_UNKNOWN: 404,
+    Reason.KEY_EXPIRED: 401,
+    Reason.KEY_REVOKED: 401,
+    Reason.KEY_UNKNOWN: 401,
+    Reason.LIMIT_EXCEEDED: 429,
+    Reason.NOT_FOUND: 404,
+    Reason.POLICY_DENIED: 403,
+    Reason.POLICY_FAILED: 503,
+    Reason.PRICE_UNKNOWN: 403,
+    Reason.PRINCIPAL_FOREIGN: 403,
+    Reason.PRIVILEGE_MISSING: 403,
+    Reason.PROVIDER_FAILED: 502,
+    Reason.PROVIDER_TIMEOUT: 504,
+    Reason.PROVIDER_UNAVAILABLE: 503,
+    Reason.RATE_LIMITED: 429,
+    Reason.REFERENCED: 409,
+    Reason.REPLY_ADDRESS_FORBIDDEN: 403,
+    Reason.REQUEST_INVALID: 400,
+    Reason.REQUEST_TOO_LARGE: 413,
+    Reason.ROUTE_UNFIT: 400,
+    Reason.SIGNATURE_INVALID: 401,
+    Reason.SIGNATURE_MISSING: 401,
+    Reason.SIGNATURE_REPLAYED: 401,
+    Reason.STREAM_CUT: 502,
+    Reason.TENANT_UNKNOWN: 401,
+    Reason.UNKNOWN: 500,
 }
 
 
 def record_refusal(
     refused: InferenceRefused, view: CatalogView, now: datetime
 ) -> Iterator[Outgoing]:
-    """Records a request that no route was tried for."""
-    request = refused.request
-    row = InferenceRecorded(
-        request_id=request.request_id,
-        tenant=request.tenant,
-        principal=request.principal,
-        endpoint=request.endpoint,
+    """Records a request that no route was tried for: it cost nothing."""
+    row = replace(
+        _begun(refused.request, refused.refused_at, refused.refusal),
         outcome=Outcome.REFUSED,
-        reason=refused.refusal.reason,
-        message=refused.refusal.message,
-        request=_json(request_to_openai(request, request.endpoint)),
-        requested_at=request.requested_at,
-        elapsed_ms=_elapsed_ms(request, refused.refused_at),
-        tags=request.tags,
-        deadline=request.deadline,
+        cost=NOTHING,
     )
     yield Outgoing(INFERENCE_RECORDED, _with_proof(row, refused.signed))
 
 
-def row(completed: InferenceCompleted, now: datetime) -> InferenceRecorded:
-    """Returns the row of a request that a route was tried for."""
-    routed, answer, refusal = completed.routed, completed.completion, completed.refusal
-    request = routed.request
-    row = InferenceRecorded(
+def row(
+    completed: InferenceCompleted,
+    *,
+    cost: Decimal | None,
+    completion: Completion | None,
+    judgements: Sequence[Judgement],
+    now: datetime,
+) -> InferenceRecorded:
+    """Returns the row of a request that a route was tried for.
+
+    Args:
+        completed: How the last try ended. Where it has a refusal, that is the outcome, even beside
+            a completion: that one was withheld, and what it used counts all the same.
+        cost: US dollars of all tries together (``cost_of_all``); None where a price is unknown.
+        completion: The answer as it is kept; None where none is.
+        judgements: What policies found on the way out; what they found on the way in stands in
+            ``completed``.
+        now: When the caller is answered.
+    """
+    routed, route, refusal = completed.routed, completed.routed.route, completed.refusal
+    used = used_by_all(completed) or Usage()
+    row = replace(
+        _begun(routed.request, now, refusal),
+        route=route.name,
+        model=_model(completed),
+        entity=route.entity or None,
+        adapter=route.adapter or None,
+        connection=route.connection or None,
+        outcome=_outcome(refusal),
+        response=_answer(completion, routed.request) if completion else None,
+        finish_reason=completion.finish_reason if completion and not refusal else None,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        cached_tokens=used.cached_tokens,
+        cache_write_tokens=used.cache_write_tokens,
+        reasoning_tokens=used.reasoning_tokens,
+        usage_estimated=used.estimated,
+        cost=cost,
+        attempts=routed.attempt + 1,
+        first_token_ms=_elapsed_ms(routed.request.requested_at, completed.first_token_at),
+        judgements=_judged((*routed.judgements, *judgements)),
+    )
+    return _with_proof(row, routed.signed)
+
+
+def row_of_cached(
+    request: InferenceRequested,
+    *,
+    completion: Completion,
+    signed: Signed | None,
+    judgements: Sequence[Judgement],
+    now: datetime,
+) -> InferenceRecorded:
+    """Returns the row of a request that was answered out of the cache: it cost and used nothing.
+
+    Args:
+        request: The request as admitted.
+        completion: The answer as it is kept; what it used once is what was saved now.
+        signed: What proves who asked.
+        judgements: What policies found and did.
+        now: When the caller is answered.
+    """
+    row = replace(
+        _begun(request, now, None),
+        model=completion.model,
+        response=_answer(completion, request),
+        finish_reason=completion.finish_reason,
+        saved_tokens=completion.usage.prompt_tokens + completion.usage.completion_tokens,
+        cost=NOTHING,
+        judgements=_judged(judgements),
+    )
+    return _with_proof(row, signed)
+
+
+def attempted(
+    completed: InferenceCompleted, cost: Decimal | None, now: datetime
+) -> InferenceAttempted:
+    """Returns the row of one try of a route, or of a copy that nobody hears.
+
+    Args:
+        completed: How it ended.
+        cost: US dollars of this try alone (``cost_of``); None where its price is unknown.
+        now: Unused: the worker said when it began and ended.
+    """
+    routed, route, refusal = completed.routed, completed.routed.route, completed.refusal
+    request, used = routed.request, used_by(completed) or Usage()
+    copy = f"/copy:{route.name}" if routed.mirrored else ""
+    return InferenceAttempted(
+        # No two are alike: what ends in a number is a try, what ends in a route's name a copy.
+        attempt_id=f"{request.request_id}/{routed.attempt}{copy}",
+        request_id=request.request_id,
+        attempt=routed.attempt,
+        mirrored=routed.mirrored,
+        tenant=request.tenant,
+        principal=request.principal,
+        endpoint=request.endpoint,
+        route=route.name,
+        connection=route.connection or None,
+        model=_model(completed),
+        outcome=_outcome(refusal),
+        reason=refusal.reason if refusal else None,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+        cached_tokens=used.cached_tokens,
+        cache_write_tokens=used.cache_write_tokens,
+        reasoning_tokens=used.reasoning_tokens,
+        usage_estimated=used.estimated,
+        cost=cost,
+        started_at=completed.started_at,
+        first_token_ms=_elapsed_ms(completed.started_at, completed.first_token_at),
+        elapsed_ms=_elapsed_ms(completed.started_at, completed.completed_at) or 0,
+        tags=request.tags,
+    )
+
+
+def used_by(completed: InferenceCompleted) -> Usage | None:
+    """Returns the tokens that one try used, answered or broken off; None where it used none."""
+    return completed.completion.usage if completed.completion else completed.usage
+
+
+def used_by_all(completed: InferenceCompleted) -> Usage | None:
+    """Returns the tokens that a request used in all its tries; None where it used none."""
+    used = [each.usage for each in completed.routed.tried if each.usage]
+    if last := used_by(completed):
+        used.append(last)
+    if not used:
+        return None
+    return Usage(
+        prompt_tokens=sum(each.prompt_tokens for each in used),
+        completion_tokens=sum(each.completion_tokens for each in used),
+        cached_tokens=sum(each.cached_tokens for each in used),
+        reasoning_tokens=sum(each.reasoning_tokens for each in used),
+        cache_write_tokens=sum(each.cache_write_tokens for each in used),
+        estimated=any(each.estimated for each in used),
+    )
+
+
+def cost_of(route: Route, usage: Usage | None, view: CatalogView, at: datetime) -> int | None:
+    """Returns what one try cost, in picodollars; None where the price is unknown.
+
+    What used nothing cost nothing, whatever the price.
+    """
+    if usage is None:
+        return 0
+    price = price_at(view.prices(route), at)
+    return None if price is None else picodollars(price, usage)
+
+
+def cost_of_all(completed: InferenceCompleted, view: CatalogView) -> int | None:
+    """Returns what all tries of a request cost together, in picodollars, each at its own price.
+
+    Prices are those of when the last try began. None where one of them is unknown.
+    """
+    tries = [(each.route, each.usage) for each in completed.routed.tried]
+    tries.append((completed.routed.route, used_by(completed)))
+    costs = [cost_of(route, usage, view, completed.started_at) for route, usage in tries]
+    return None if None in costs else sum(filter(None, costs))
+
+
+def in_dollars(picodollars: int | None) -> Decimal | None:
+    """Returns a cost as rows hold it; what is unknown stays so."""
+    return None if picodollars is None else dollars(picodollars)
+
+
+def without_texts(request: InferenceRequested) -> InferenceRequested:
+    """Returns a request without anything that its caller wrote for the model.
+
+    For requests that are refused before the guards of their endpoint have seen them.
+    """
+    return replace(
+        request,
+        messages=(),
+        sampling=replace(request.sampling, stop=()),
+        json_schema=None,
+        tools=(),
+        tool_choice=request.tool_choice if request.tool_choice in TOOL_CHOICES else "auto",
+        inputs=(),
+        query=None,
+    )
+
+
+def _begun(
+    request: InferenceRequested, ended: datetime, refusal: Refusal | None
+) -> InferenceRecorded:
+    """Returns what the row of every request has."""
+    return InferenceRecorded(
         request_id=request.request_id,
         tenant=request.tenant,
         principal=request.principal,
         endpoint=request.endpoint,
-        route=routed.route.name,
-        model=answer.model if answer else routed.route.model,
-        entity=routed.route.entity or None,
-        adapter=routed.route.adapter or None,
-        outcome=OUTCOMES.get(refusal.reason, Outcome.FAILED) if refusal else Outcome.COMPLETED,
+        outcome=Outcome.COMPLETED,
         reason=refusal.reason if refusal else None,
         message=refusal.message if refusal else None,
+        rule=refusal.rule if refusal else None,
+        status=STATUSES[refusal.reason] if refusal else OK,
         request=_json(request_to_openai(request, request.endpoint)),
-        attempts=routed.attempt + 1,
         requested_at=request.requested_at,
-        first_token_ms=_elapsed_ms(request, completed.first_token_at)
-        if completed.first_token_at
-        else None,
-        elapsed_ms=_elapsed_ms(request, now),
+        elapsed_ms=_elapsed_ms(request.requested_at, ended) or 0,
+        streamed=request.stream,
         tags=request.tags,
         deadline=request.deadline,
     )
-    row = _with_proof(row, routed.signed)
-    if answer is None:
-        return row
-    return replace(
-        row,
-        response=_json(completion_to_openai(answer, request.request_id)),
-        finish_reason=answer.finish_reason,
-        prompt_tokens=answer.usage.prompt_tokens,
-        completion_tokens=answer.usage.completion_tokens,
-        cached_tokens=answer.usage.cached_tokens,
-        reasoning_tokens=answer.usage.reasoning_tokens,
-    )
+
+
+def _outcome(refusal: Refusal | None) -> Outcome:
+    return OUTCOMES.get(refusal.reason, Outcome.FAILED) if refusal else Outcome.COMPLETED
+
+
+def _model(completed: InferenceCompleted) -> str:
+    """Returns the model that was tried: as it names itself, where it answered."""
+    answer = completed.completion
+    return answer.model if answer else completed.routed.route.model
 
 
 def _with_proof(row: InferenceRecorded, signed: Signed | None) -> InferenceRecorded:
@@ -108,7 +325,15 @@ def _with_proof(row: InferenceRecorded, signed: Signed | None) -> InferenceRecor
     )
 
 
-def _json(body: dict[str, object]) -> str:
+def _answer(completion: Completion, request: InferenceRequested) -> str:
+    return _json(completion_to_openai(completion, request.request_id))
+
+
+def _judged(judgements: Sequence[Judgement]) -> str:
+    return _json([each.to_avro() for each in judgements])
+
+
+def _json(body: Any) -> str:
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
@@ -116,5 +341,5 @@ def _json(body: dict[str, object]) -> str:
         return _json(json.loads(json.dumps(body), parse_constant=lambda number: None))
 
 
-def _elapsed_ms(request: InferenceRequested, until: datetime) -> int:
-    return max(0, (until - request.requested_at) // MILLISECOND)
+def _elapsed_ms(since: datetime, until: datetime | None) -> int | None:
+    return None if until is None else max(0, (until - since) // MILLISECOND)
