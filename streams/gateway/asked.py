@@ -7,13 +7,14 @@ refused record, by which a client tells whether its own is meant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import NAMESPACE_URL, uuid5
 
 from infra.identity import Sender
 from infra.signing import Signature
 from schemas.events import InferenceRequested
 from schemas.topics import INFERENCE_REQUESTED
+from streams.gateway.limits.counters import Counters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Asked:
         trace_id: W3C trace id in its headers.
         replayed: Whether a copy of it was taken before.
         moved_again: Whether it was put here twice, since a process ended amid moving it.
+        counters: What its tenant uses, where a limit holds for it.
     """
 
     request: InferenceRequested
@@ -39,6 +41,12 @@ class Asked:
     trace_id: str | None = None
     replayed: bool = False
     moved_again: bool = False
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def charge_id(self) -> str:
+        """Names the decision on this record in the ledger, and no other."""
+        return self.refused_id
 
     @property
     def refused_id(self) -> str:

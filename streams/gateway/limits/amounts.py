@@ -1,0 +1,91 @@
+"""Amounts: what a request counts with until its real use is known, and what it really used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from infra.catalog import CatalogView, Endpoint
+from infra.prices import PICO, dollars, picodollars, price_at
+from infra.tokens import estimate
+from schemas.events import Charge, InferenceRequested, Route, Task, Usage
+from schemas.policies import LimitRule
+
+# What produces no tokens.
+SILENT = frozenset({Task.EMBEDDING, Task.RERANK})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a request is expected to use.
+
+    Attributes:
+        usage: Tokens.
+        cost: Picodollars; None where the price is unknown.
+    """
+
+    usage: Usage
+    cost: int | None
+
+
+def estimated(
+    request: InferenceRequested, endpoint: Endpoint, route: Route, view: CatalogView, now: datetime
+) -> Estimate:
+    """Returns what a request is expected to use on a route: all that it may produce."""
+    most = request.sampling.max_tokens
+    output = endpoint.spec.reserve_tokens if most is None else most
+    usage = Usage(
+        prompt_tokens=estimate(request),
+        completion_tokens=0 if request.task in SILENT else output,
+        estimated=True,
+    )
+    price = price_at(view.prices(route), now)
+    return Estimate(usage=usage, cost=None if price is None else picodollars(price, usage))
+
+
+USED: dict[str, Callable[[Usage], int]] = {
+    "cached_tokens": lambda usage: usage.cached_tokens,
+    "input_tokens": lambda usage: usage.prompt_tokens,
+    "output_tokens": lambda usage: usage.completion_tokens,
+    "total_tokens": lambda usage: usage.prompt_tokens + usage.completion_tokens,
+}
+
+
+def amount(rule: LimitRule, expected: Estimate) -> int | None:
+    """Returns what a request counts with under a rule; None where its price must be known first."""
+    if tokens := USED.get(rule.unit):
+        return tokens(expected.usage)
+    if rule.unit != "cost":
+        return 1
+    if expected.cost is not None:
+        return expected.cost
+    return None if rule.unpriced == "refuse" else scaled(rule.unit, rule.unpriced)
+
+
+def really(charge: Charge, usage: Usage | None, cost: int | None, *, failed: bool) -> int:
+    """Returns what a request used of what it was charged with, once that is known.
+
+    What is not known counts as it was reserved, and as nothing where the request failed.
+    """
+    unknown = 0 if failed else charge.amount
+    if charge.unit == "in_flight":
+        return 0
+    if charge.unit == "requests":
+        return 0 if failed and charge.refunds else charge.amount
+    if charge.unit == "cost":
+        return unknown if cost is None else cost
+    return unknown if usage is None else USED[charge.unit](usage)
+
+
+def scaled(unit: str, most: Decimal) -> int:
+    """Returns a bound in what its counter counts: picodollars, or whole ones."""
+    return int(most.scaleb(PICO)) if unit == "cost" else int(most)
+
+
+def shown(unit: str, counted: int) -> str:
+    """Returns what a counter counts as a decimal number: dollars, or whole ones."""
+    if unit != "cost":
+        return str(counted)
+    return f"{dollars(counted).normalize():f}"
