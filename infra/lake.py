@@ -14,7 +14,6 @@ https://github.com/delta-io/delta/blob/master/PROTOCOL.md), which makes it safe 
 from __future__ import annotations
 
 import fcntl
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import (
     CommitProperties,
     DeltaTable,
@@ -38,14 +35,14 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from pyarrow import fs
 
 from infra.columns import arrow_schema
+from infra.keymemory import KeyMemory
+from infra.views import VIEWS
 from schemas import topics
 from schemas.events import Event
 
 WEEK = timedelta(days=7)
 # Below this a data file is worth merging; above it compaction leaves it alone.
 FILE_BYTES = 128 * 1024 * 1024
-# Eight bytes each.
-REMEMBERED_KEYS = 16_000_000
 
 DATE = "date"
 LOG_COLUMNS = (
@@ -85,6 +82,7 @@ class TableSpec:
 
 
 TABLES: dict[str, TableSpec] = {
+    "attempts": TableSpec(topic=topics.INFERENCE_ATTEMPTED, key="attempt_id", at="started_at"),
     "audits": TableSpec(topic=topics.AUDIT_RECORDED, key="audit_id", at="at"),
     "inferences": TableSpec(topic=topics.INFERENCE_RECORDED, key="request_id", at="requested_at"),
 }
@@ -148,9 +146,7 @@ class EventTable:
         self._at = at
         self._group = group
         self._attempts = attempts
-        own = arrow_schema(event)
-        added = [column for column in LOG_COLUMNS if column.name not in own.names]
-        self._schema = pa.schema([*own, *added])
+        self._schema = _columns(event)
         self._path = root / name
         self._table = _open(self._path, self._schema, f"{key},{at},log_partition,log_offset")
         self._keys = KeyMemory(key)
@@ -278,6 +274,11 @@ class EventTable:
         }
 
 
+def _columns(event: type[Event]) -> pa.Schema:
+    own = arrow_schema(event)
+    return pa.schema([*own, *(column for column in LOG_COLUMNS if column.name not in own.names)])
+
+
 def _open(path: Path, schema: pa.Schema, stats: str) -> DeltaTable:
     """Returns a table, made if it is new; only ``stats`` columns show their ends in the log."""
     if not DeltaTable.is_deltatable(str(path)):
@@ -309,61 +310,10 @@ def _only(path: Path) -> Iterator[bool]:
             yield True
 
 
-class KeyMemory:
-    """Remembers the keys in data files, as sorted hashes, so that most files are read once.
-
-    A data file never changes, so what is remembered of it stays right whoever writes. A hash that
-    is found is looked up in the file: the answer is exact.
-
-    Args:
-        column: Column of the keys.
-        capacity: Keys remembered; beyond it, the files that were used least recently go.
-    """
-
-    def __init__(self, column: str, capacity: int = REMEMBERED_KEYS) -> None:
-        self._column = column
-        self._capacity = capacity
-        self._files: OrderedDict[str, Any] = OrderedDict()
-        self._duckdb = duckdb.connect()
-
-    def among(self, keys: Sequence[str], files: Sequence[str]) -> set[str]:
-        """Returns which of some keys are in some files."""
-        wanted = pa.array(keys, pa.string())
-        hashes = self._hash(wanted)
-        found: set[str] = set()
-        for file in files:
-            hits = self._hits(hashes, file)
-            if pc.any(hits).as_py():
-                stored = self._read(file)
-                found.update(stored.filter(pc.is_in(stored, wanted.filter(hits))).to_pylist())
-        return found
-
-    def _hits(self, hashes: Any, file: str) -> Any:
-        known = self._hashes(file)
-        left = pc.search_sorted(known, hashes, side="left")
-        return pc.less(left, pc.search_sorted(known, hashes, side="right"))
-
-    def _hashes(self, file: str) -> Any:
-        if file in self._files:
-            self._files.move_to_end(file)
-            return self._files[file]
-        hashes = self._hash(self._read(file))
-        self._files[file] = known = hashes.take(pc.sort_indices(hashes))
-        while len(self._files) > 1 and sum(map(len, self._files.values())) > self._capacity:
-            self._files.popitem(last=False)
-        return known
-
-    def _hash(self, keys: Any) -> Any:
-        hashed = self._duckdb.from_arrow(pa.table({"key": keys})).project("hash(key) AS hash")
-        return hashed.to_arrow_table()["hash"].combine_chunks()
-
-    def _read(self, file: str) -> Any:
-        return pq.ParquetFile(file).read([self._column])[self._column]
-
-
 def query(root: Path, sql: str, values: Mapping[str, object] | None = None) -> pa.Table:
     """Answers one SELECT over the tables of a lake; only the columns and files it needs are read.
 
+    Over the table of inferences stand views (``infra/views.py``), which are asked like tables.
     Nothing else can run: DuckDB may touch no file, load no extension and change no setting.
     ``values`` stand where the statement says ``$name``.
 
@@ -373,6 +323,7 @@ def query(root: Path, sql: str, values: Mapping[str, object] | None = None) -> p
     found = {path.parent.name: path.parent for path in sorted(root.glob("*/_delta_log"))}
     if not found:
         raise QueryInvalid(f"there is no table in {root} yet: one appears with its first event")
+    views = [name for name in VIEWS if "inferences" in found and name not in found]
     with duckdb.connect(config=READ_ONLY) as connection:
         try:
             connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
@@ -380,15 +331,25 @@ def query(root: Path, sql: str, values: Mapping[str, object] | None = None) -> p
             if [statement.type.name for statement in statements] not in (["SELECT"], ["EXPLAIN"]):
                 raise QueryInvalid("only one SELECT or EXPLAIN can be asked at a time")
             for name, path in found.items():
-                connection.register(name, _dataset(path))
+                connection.register(name, _dataset(name, path))
+            for name in views:
+                connection.execute(f"CREATE TEMP VIEW {name} AS {VIEWS[name]}")
             return connection.sql(sql, params=values).to_arrow_table()
         except duckdb.CatalogException as problem:
-            known = ", ".join(found)
-            raise QueryInvalid(f"{problem}\n\nThe tables of the lake: {known}") from None
+            known = f"The tables of the lake: {', '.join([*found, *views])}"
+            raise QueryInvalid(f"{problem}\n\n{known}") from None
         except duckdb.Error as problem:
             raise QueryInvalid(str(problem)) from None
 
 
-def _dataset(path: Path) -> Any:
+def _dataset(name: str, path: Path) -> Any:
     files = fs.SubTreeFileSystem(str(path.absolute()), fs.LocalFileSystem())
-    return DeltaTable(path).to_pyarrow_dataset(filesystem=files)
+    dataset = DeltaTable(path).to_pyarrow_dataset(filesystem=files)
+    if name not in TABLES:
+        return dataset
+    # A table that nobody has written to since its event got a new field has no column of it yet.
+    known = _columns(TABLES[name].topic.event)
+    lacking = [
+        column.with_nullable(True) for column in known if column.name not in dataset.schema.names
+    ]
+    return dataset.replace_schema(pa.schema([*dataset.schema, *lacking])) if lacking else dataset

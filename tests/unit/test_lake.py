@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from infra import columns
 from infra.columns import arrow_schema
-from infra.lake import TABLES, EventTable, KeyMemory, LakeContended, Row, query
+from infra.keymemory import KeyMemory
+from infra.lake import TABLES, EventTable, LakeContended, Row, query
 from schemas.events import (
     Attempt,
     AuditOutcome,
