@@ -242,14 +242,12 @@ class InferenceSettings(Settings):
     Attributes:
         provider: A name from ``workers.providers.PROVIDERS``, or ``package.module:function``.
         pool: Last segment of the routed topic that it consumes.
-        model: Model folder, or the name of the model at an outside provider.
+        model: Model folder.
         model_name: Name under which routes ask for the model.
         max_in_flight: Requests worked on at once.
         drain_ms: How long requests under way may go on after SIGTERM.
         coalesce_ms: Token deltas that come within this time travel as one part.
         engine: Arguments for the engine as JSON, under vLLM's names: ``{"dtype": "bfloat16"}``.
-        base_url: Where an outside provider answers.
-        api_key: Reference to its key: ``env:NAME`` or ``file:PATH``; empty for none.
     """
 
     model_config = SettingsConfigDict(env_prefix="INFERENCE_", frozen=True)
@@ -262,5 +260,3 @@ class InferenceSettings(Settings):
     drain_ms: int = 20_000
     coalesce_ms: int = 30
     engine: dict[str, object] = {}
-    base_url: str = ""
-    api_key: str = ""

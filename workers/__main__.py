@@ -3,7 +3,7 @@
     python -m workers inference                              with what the environment says
     python -m workers inference --pool NAME --model PATH --model-name NAME      another model
     python -m workers inference --engine dtype=bfloat16 --engine tensor_parallel_size=2
-    python -m workers inference --provider openai --pool outside
+    python -m workers inference --provider outside --pool outside    the catalog's connections
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*.
 """
@@ -14,12 +14,13 @@ import argparse
 import asyncio
 import json
 import sys
+from contextlib import AsyncExitStack
 
 import structlog
 
 from infra.bus import BusUnreachable, Publisher
+from infra.follow import CatalogLost, follow
 from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
-from infra.secrets import SecretUnavailable
 from infra.settings import (
     HealthSettings,
     InferenceSettings,
@@ -33,7 +34,7 @@ from infra.telemetry import close, configure
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_ROUTED, LONGEST_DEADLINE_MS
 from workers.inference import Inference
-from workers.providers import opener
+from workers.providers import CatalogReader, opener
 from workers.worker import Worker
 
 log = structlog.get_logger()
@@ -45,6 +46,7 @@ class ProviderUnfit(RuntimeError):
 
 UNFIT = (
     BusUnreachable,
+    CatalogLost,
     LookupError,
     ProviderUnfit,
     RegistryUnreachable,
@@ -59,16 +61,17 @@ async def inference(settings: InferenceSettings) -> None:
     kafka, health = KafkaSettings(), HealthSettings()
     registry = Registry(RegistrySettings())
     codec = Codec(await asyncio.to_thread(registry.ids))
+    reader = Reader(codec, registry)
     name = f"inference-{settings.pool}"
     publisher = Publisher(kafka, codec, f"{name}-publisher")
     log.info("provider opens", provider=settings.provider, pool=settings.pool)
     try:
         provider = await opener(settings.provider)(settings)
-    except (ValueError, SecretUnavailable) as problem:
+    except ValueError as problem:
         raise ProviderUnfit(f"provider {settings.provider}: {problem}") from None
     # An inference may take until its deadline: only beyond that it stands still.
     stall_ms = LONGEST_DEADLINE_MS + health.stall_ms
-    await Worker(
+    worker = Worker(
         name=name,
         topic=INFERENCE_ROUTED.member(settings.pool),
         work=Inference(provider, settings),
@@ -77,8 +80,15 @@ async def inference(settings: InferenceSettings) -> None:
         kafka=kafka,
         health=health.model_copy(update={"stall_ms": stall_ms}),
         publisher=publisher,
-        reader=Reader(codec, registry),
-    ).run()
+        reader=reader,
+    )
+    async with AsyncExitStack() as held:
+        if isinstance(provider, CatalogReader):
+            following = await follow(
+                kafka, reader, provider.view, name, worker.fail, provider.changed
+            )
+            held.push_async_callback(following.close)
+        await worker.run()
     await publisher.close()
 
 
@@ -90,9 +100,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("worker", choices=["inference"])
-    parser.add_argument("--provider", help="echo, openai, vllm, or package.module:function")
+    parser.add_argument("--provider", help="echo, outside, vllm, or package.module:function")
     parser.add_argument("--pool", help="worker pool: last segment of the routed topic")
-    parser.add_argument("--model", help="model folder, or name at an outside provider")
+    parser.add_argument("--model", help="model folder")
     parser.add_argument("--model-name", help="name under which routes ask for the model")
     parser.add_argument(
         "--engine",

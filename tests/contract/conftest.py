@@ -21,6 +21,7 @@ from infra.settings import InferenceSettings, StackSettings
 from infra.stack.processes import MODEL, VLLM
 from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route
 from tests.contract.asking import Subject
+from tests.contract.connections import connected
 from tests.contract.scripted_server import ScriptedServer, scripted_server
 from workers.providers import ProviderBroken, ProviderRefused, opener
 
@@ -158,20 +159,17 @@ async def echo() -> AsyncIterator[Subject]:
 
 
 @on_the_session_loop
-async def openai(scripted: ScriptedServer) -> AsyncIterator[Subject]:
+async def outside(scripted: ScriptedServer) -> AsyncIterator[Subject]:
     """The outside provider before the scripted server."""
-    settings = InferenceSettings(provider="openai", base_url=scripted.base_url)
-    async with opened("echo", scripted.idle, settings) as subject:
+    async with connected("echo", scripted.idle, "openai", scripted.base_url) as subject:
         yield subject
 
 
 @on_the_session_loop
-async def openai_before_vllm(vllm: DrivenVLLM) -> AsyncIterator[Subject]:
+async def outside_before_vllm(vllm: DrivenVLLM) -> AsyncIterator[Subject]:
     """The outside provider before vLLM's own server."""
-    settings = InferenceSettings(
-        provider="openai", base_url=vllm.base_url, engine={"strict_tools": True}
-    )
-    async with opened(MODEL, vllm.drain, settings) as subject:
+    options = {"strict_tools": "true"}
+    async with connected(MODEL, vllm.drain, "openai", vllm.base_url, options=options) as subject:
         yield subject
 
 

@@ -1,10 +1,10 @@
-"""An HTTP server that streams chat completions as OpenAI does, or misbehaves as it is told."""
+"""An HTTP server that answers by scripts: as a protocol has it, or misbehaving."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,25 +16,39 @@ SECRET_WORDS = "the sea is full of salt and secrets"
 
 
 class ScriptedServer:
-    """Answers every request by the script named in its model.
+    """Answers every request, at whatever path, by the script that the request names.
 
     Attributes:
+        url: Where it is, without a path.
+        paths: Path and query of each request, in order.
         seen: Headers and body of each request, in order.
-        open: Streams under way.
+        open: Requests under way.
+        headers: What every scripted answer carries besides.
     """
 
-    def __init__(self) -> None:
-        self.base_url = ""
+    def __init__(
+        self, scripts: Mapping[str, Script], named: Callable[[web.Request, dict[str, Any]], str]
+    ) -> None:
+        self.url = ""
+        self.paths: list[str] = []
         self.seen: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.open = 0
+        self.headers: dict[str, str] = {}
+        self._scripts = scripts
+        self._named = named
         self._closed = asyncio.Condition()
 
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
+        body = json.loads(await request.read() or b"{}")
+        self.paths.append(request.path_qs)
         self.seen.append((dict(request.headers), body))
         self.open += 1
         try:
-            return await SCRIPTS[body["model"]](self, request, body)
+            return await self._scripts[self._named(request, body)](self, request, body)
         finally:
             self.open -= 1
             async with self._closed:
@@ -45,17 +59,31 @@ class ScriptedServer:
             await self._closed.wait_for(lambda: not self.open)
 
 
+def by_model(request: web.Request, body: dict[str, Any]) -> str:
+    """Takes the name of the script from the body's model."""
+    return str(body["model"])
+
+
 @asynccontextmanager
-async def scripted_server() -> AsyncIterator[ScriptedServer]:
-    server = ScriptedServer()
+async def scripted_server(
+    scripts: Mapping[str, Script] | None = None,
+    named: Callable[[web.Request, dict[str, Any]], str] = by_model,
+) -> AsyncIterator[ScriptedServer]:
+    """Runs a server.
+
+    Args:
+        scripts: By name; those of OpenAI's chat completions when left out.
+        named: Returns the name of the script that a request asks for.
+    """
+    server = ScriptedServer(SCRIPTS if scripts is None else scripts, named)
     application = web.Application(client_max_size=2**24)
-    application.router.add_post("/v1/chat/completions", server.answer)
+    application.router.add_post("/{path:.*}", server.answer)
     # A client that goes away must be noticed while the server is writing to it.
-    runner = web.AppRunner(application, handler_cancellation=True)
+    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
     host, port = runner.addresses[0][:2]
-    server.base_url = f"http://{host}:{port}/v1"
+    server.url = f"http://{host}:{port}"
     try:
         yield server
     finally:

@@ -8,23 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from infra.secrets import SecretUnavailable
-from infra.settings import InferenceSettings
 from schemas.events import Delta, Reason, Refusal, Sampling
 from tests.contract.asking import Subject, ask, completion, hear, refused, stream
-from tests.contract.conftest import at_once, on_the_session_loop, opened
+from tests.contract.conftest import at_once, on_the_session_loop
+from tests.contract.connections import connected
 from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer
-from workers.providers import ProviderRefused, SecretUsed, opener
+from workers.providers import ProviderRefused, SecretUsed
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @on_the_session_loop
 async def impatient(scripted: ScriptedServer) -> AsyncIterator[Subject]:
-    settings = InferenceSettings(
-        provider="openai", base_url=scripted.base_url, engine={"timeout_s": 0.3}
-    )
-    async with opened("echo", scripted.idle, settings) as subject:
+    options = {"silence_s": "0.3"}
+    async with connected(
+        "echo", scripted.idle, "openai", scripted.base_url, options=options
+    ) as subject:
         yield subject
 
 
@@ -55,26 +54,26 @@ async def refused_by(subject: Subject, script: str) -> Refusal:
     ],
 )
 async def test_each_misbehaviour_is_one_kind_of_refusal(
-    openai: Subject, script: str, reason: Reason, field: str | None
+    outside: Subject, script: str, reason: Reason, field: str | None
 ) -> None:
-    refusal = await refused_by(openai, script)
+    refusal = await refused_by(outside, script)
     assert (refusal.reason, refusal.field) == (reason, field)
 
 
-async def test_a_complaint_about_a_parameter_is_passed_on(openai: Subject) -> None:
-    assert "temperature is at most 2" in (await refused_by(openai, "bad parameter")).message
+async def test_a_complaint_about_a_parameter_is_passed_on(outside: Subject) -> None:
+    assert "temperature is at most 2" in (await refused_by(outside, "bad parameter")).message
 
 
-async def test_retry_after_is_understood_in_seconds_and_as_a_date(openai: Subject) -> None:
-    assert (await refused_by(openai, "limits by seconds")).retry_after_ms == 7_000
-    far = (await refused_by(openai, "limits by date")).retry_after_ms
+async def test_retry_after_is_understood_in_seconds_and_as_a_date(outside: Subject) -> None:
+    assert (await refused_by(outside, "limits by seconds")).retry_after_ms == 7_000
+    far = (await refused_by(outside, "limits by date")).retry_after_ms
     assert far is not None
     assert far > 7_000
 
 
-async def test_nothing_is_tried_twice(openai: Subject, scripted: ScriptedServer) -> None:
+async def test_nothing_is_tried_twice(outside: Subject, scripted: ScriptedServer) -> None:
     for script in ("fails", "limits by seconds", "redirects"):
-        await refused_by(openai, script)
+        await refused_by(outside, script)
     assert len(scripted.seen) == 3
 
 
@@ -85,30 +84,29 @@ async def test_a_stalled_stream_times_out_and_is_closed(
     await scripted.idle()
 
 
-async def test_what_came_before_the_cut_was_yielded(openai: Subject) -> None:
-    events = stream(replace(openai, model="ends early"), ask())
+async def test_what_came_before_the_cut_was_yielded(outside: Subject) -> None:
+    events = stream(replace(outside, model="ends early"), ask())
     assert await anext(events) == Delta(content="half a")
     with pytest.raises(ProviderRefused):
         await anext(events)
 
 
 async def test_an_endpoint_that_is_not_there_is_unavailable() -> None:
-    settings = InferenceSettings(provider="openai", base_url="http://127.0.0.1:9/v1")
-    async with opened("echo", at_once, settings) as nowhere:
+    async with connected("echo", at_once, "openai", "http://127.0.0.1:9/v1") as nowhere:
         assert (await refused(nowhere, ask())).reason is Reason.PROVIDER_UNAVAILABLE
 
 
-async def test_cached_tokens_are_reported(openai: Subject) -> None:
-    assert (await completion(openai, ask())).usage.cached_tokens == 1
+async def test_cached_tokens_are_reported(outside: Subject) -> None:
+    assert (await completion(outside, ask())).usage.cached_tokens == 1
 
 
 async def test_the_key_is_read_for_each_request(scripted: ScriptedServer, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("first\n")
-    settings = InferenceSettings(
-        provider="openai", base_url=scripted.base_url, api_key=f"file:{key}"
-    )
-    async with opened("echo", scripted.idle, settings) as subject:
+    secret = f"file:{key}"
+    async with connected(
+        "echo", scripted.idle, "openai", scripted.base_url, secret=secret
+    ) as subject:
         await hear(subject, ask())
         key.write_text("second\n")
         await hear(subject, ask())
@@ -127,45 +125,37 @@ async def test_each_use_of_the_key_is_told_and_the_key_is_not(
 ) -> None:
     key = tmp_path / "key"
     key.write_text("sk-hidden\n")
-    reference = f"file:{key}"
-    settings = InferenceSettings(provider="openai", base_url=scripted.base_url, api_key=reference)
-    async with opened("echo", scripted.idle, settings) as subject:
+    secret = f"file:{key}"
+    async with connected(
+        "echo", scripted.idle, "openai", scripted.base_url, secret=secret
+    ) as subject:
         used, *said = [event async for event in subject.provider.complete(ask(), subject.route)]
-        assert used == SecretUsed(reference=reference)
+        assert used == SecretUsed(reference=secret)
         assert "sk-hidden" not in str(said)
         key.unlink()
         failing = subject.provider.complete(ask(), subject.route)
         used = await anext(failing)
         assert isinstance(used, SecretUsed)
-        assert used.failure == f"{reference} cannot be read: FileNotFoundError"
+        assert used.failure == f"{secret} cannot be read: FileNotFoundError"
         with pytest.raises(ProviderRefused):
             await anext(failing)
 
 
-async def test_a_key_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    reference = f"file:{tmp_path / 'nothing'}"
-    settings = InferenceSettings(
-        provider="openai", base_url="http://127.0.0.1:9/v1", api_key=reference
-    )
-    with pytest.raises(SecretUnavailable, match=reference):
-        await opener("openai")(settings)
-
-
 async def test_without_a_key_nothing_of_the_environment_is_sent(
-    openai: Subject, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "environment")
     monkeypatch.setenv("OPENAI_ORG_ID", "environment")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    settings = InferenceSettings(provider="openai", base_url=scripted.base_url)
-    async with opened("echo", scripted.idle, settings) as subject:
+    async with connected("echo", scripted.idle, "openai", scripted.base_url) as subject:
         await hear(subject, ask())
     [(headers, _)] = scripted.seen
     assert "environment" not in str(headers)
+    assert "Authorization" not in headers
 
 
-async def test_the_body_is_openais(openai: Subject, scripted: ScriptedServer) -> None:
-    await hear(openai, ask("hello", sampling=Sampling(temperature=0.5, max_tokens=3)))
+async def test_the_body_is_openais(outside: Subject, scripted: ScriptedServer) -> None:
+    await hear(outside, ask("hello", sampling=Sampling(temperature=0.5, max_tokens=3)))
     [(_, body)] = scripted.seen
     assert body == {
         "model": "echo",
@@ -178,21 +168,20 @@ async def test_the_body_is_openais(openai: Subject, scripted: ScriptedServer) ->
 
 
 async def test_an_endpoint_may_take_max_completion_tokens(scripted: ScriptedServer) -> None:
-    settings = InferenceSettings(
-        provider="openai",
-        base_url=scripted.base_url,
-        engine={"max_tokens_field": "max_completion_tokens"},
-    )
-    async with opened("echo", scripted.idle, settings) as subject:
+    options = {"max_tokens_field": "max_completion_tokens"}
+    async with connected(
+        "echo", scripted.idle, "openai", scripted.base_url, options=options
+    ) as subject:
         await hear(subject, ask())
     [(_, body)] = scripted.seen
     assert body["max_completion_tokens"] == 12
     assert "max_tokens" not in body
 
 
-async def test_an_unknown_argument_stops_the_start() -> None:
-    settings = InferenceSettings(
-        provider="openai", base_url="http://127.0.0.1:9/v1", engine={"dtype": "float32"}
-    )
-    with pytest.raises(ValueError, match="takes no dtype"):
-        await opener("openai")(settings)
+async def test_a_connection_with_an_unknown_option_serves_nobody_and_says_so() -> None:
+    options = {"dtype": "float32"}
+    url = "http://127.0.0.1:9/v1"
+    async with connected("echo", at_once, "openai", url, options=options) as subject:
+        refusal = await refused(subject, ask())
+    assert refusal.reason is Reason.PROVIDER_FAILED
+    assert "take no dtype" in refusal.message

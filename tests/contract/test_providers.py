@@ -38,10 +38,10 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600
 # Fixtures, by the provider that they hold against the contract.
 SUBJECTS = {
     "echo": ["echo"],
-    "openai": ["openai", "openai_before_vllm"],
+    "outside": ["outside", "outside_before_vllm"],
     "vllm": ["vllm_in_process"],
 }
-WITH_MODEL = ["openai_before_vllm", "vllm_in_process"]
+WITH_MODEL = ["outside_before_vllm", "vllm_in_process"]
 LONG = " ".join(f"Tell me a long story about the number {number}." for number in range(60))
 
 

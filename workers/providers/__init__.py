@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from infra.catalog import CatalogView
 from infra.settings import InferenceSettings
-from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route, Usage
+from schemas.events import (
+    CatalogChanged,
+    Completion,
+    Delta,
+    InferenceRequested,
+    Refusal,
+    Route,
+    Usage,
+)
 
 
 class ProviderRefused(Exception):
@@ -71,12 +80,26 @@ class Provider(Protocol):
         """Gives back what the provider holds; requests under way are cut."""
 
 
+@runtime_checkable
+class CatalogReader(Protocol):
+    """A provider that goes by the catalog: whoever opens it feeds it, too.
+
+    Attributes:
+        view: An empty view; complete before the first request, and kept so.
+    """
+
+    view: CatalogView
+
+    def changed(self, change: CatalogChanged) -> None:
+        """Hears of each change when the view has taken it in."""
+
+
 Opener = Callable[[InferenceSettings], Awaitable[Provider]]
 
 # Dotted paths, so that a process loads only the provider it runs.
 PROVIDERS: dict[str, str] = {
     "echo": "workers.providers.echo:open_echo",
-    "openai": "workers.providers.openai:open_openai",
+    "outside": "workers.providers.outside:open_outside",
     "vllm": "workers.providers.vllm:open_vllm",
 }
 

@@ -29,6 +29,7 @@ __all__ = [
     "MOST_CHARACTERS",
     "Complaint",
     "Transcript",
+    "logprobs_of",
     "quotable",
     "refusal",
     "stream_cut",
@@ -124,7 +125,7 @@ class Transcript(Answer):
         if reason and reason not in GIVEN_UP:
             self.finish_reason = FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
         if choice.get("logprobs") is not None:
-            self.logprobs.extend(_logprobs(mapping(choice["logprobs"], "logprobs")))
+            self.logprobs.extend(logprobs_of(mapping(choice["logprobs"], "logprobs")))
         form = mapping(choice.get("delta") or {}, "delta")
         # A model that declines says so in a field of its own; to the caller it is what was said.
         content = text(form.get("content"), "content") + text(form.get("refusal"), "refusal")
@@ -261,7 +262,12 @@ def _tokens(form: Mapping[str, object], name: str) -> int:
     return int(number(form.get(name), name))
 
 
-def _logprobs(form: Mapping[str, object]) -> Iterator[TokenLogprob]:
+def logprobs_of(form: Mapping[str, object]) -> Iterator[TokenLogprob]:
+    """Yields the entries of a ``logprobs`` object, one a token.
+
+    Raises:
+        FormInvalid: It is not in the form.
+    """
     for entry in listing(form.get("content"), "logprobs.content"):
         drawn = _alternative(entry)
         others = listing(mapping(entry, "logprobs.content[]").get("top_logprobs"), "top_logprobs")

@@ -1,0 +1,192 @@
+"""Calls in OpenAI's manner over one connection, on the openai library.
+
+Knows how a call is made and in how many ways it fails; knows nothing of what is said in it. One
+attempt a call, no key but the one given for it, and nothing of the environment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from json import JSONDecodeError
+from typing import Any
+
+import structlog
+from openai import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    Omit,
+)
+
+from infra.addresses import AddressForbidden
+from schemas.events import InferenceRequested, Reason, Refusal
+from schemas.kinds import ConnectionSpec
+from schemas.openai import FormInvalid
+from workers.providers import ProviderRefused
+from workers.providers.answer import stream_cut
+from workers.providers.chat import Complaint, refusal
+from workers.providers.http import SILENCE_S, address_forbidden, open_client, retry_after_ms
+
+log = structlog.get_logger()
+
+# How a body shows itself that is not in the form.
+MALFORMED = (FormInvalid, JSONDecodeError, RecursionError, UnicodeDecodeError)
+END = "[DONE]"
+
+
+class Events(AsyncStream[object]):
+    """A stream of which lines that are no JSON are skipped; they say nothing, the others do."""
+
+    async def _iter_events(self) -> AsyncIterator[Any]:
+        skipped = 0
+        async for event in super()._iter_events():
+            if event.data.startswith(END) or _is_json(event.data):
+                yield event
+            elif event.data:
+                skipped += 1
+        if skipped:
+            log.warning("stream lines skipped", lines=skipped)
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """Returns the header that carries a key as OpenAI wants it."""
+    return {"Authorization": f"Bearer {secret}"}
+
+
+class Calls:
+    """Calls to one connection; up to 1,000 are under way at once.
+
+    Args:
+        connection: Where to.
+        proof: Returns the headers that carry a secret.
+        query: What every call says behind its path.
+        silence_s: Longest wait for the next byte.
+    """
+
+    def __init__(
+        self,
+        connection: ConnectionSpec,
+        *,
+        proof: Callable[[str], dict[str, str]] = bearer,
+        query: Mapping[str, object] | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._proof = proof
+        self._client = AsyncOpenAI(
+            api_key="",
+            admin_api_key="",
+            base_url=connection.url,
+            default_query=query,
+            max_retries=0,
+            timeout=silence_s,
+            http_client=open_client(connection, silence_s=silence_s),
+            _enforce_credentials=False,
+        )
+
+    async def stream(
+        self, path: str, body: Mapping[str, object], secret: str | None
+    ) -> AsyncGenerator[object, None]:
+        """Yields what the events of a stream carry, until it ends."""
+        stream = await self._client.post(
+            path,
+            cast_to=object,
+            body=body,
+            options={"headers": self._headers(secret)},
+            stream=True,
+            stream_cls=Events,
+        )
+        async with stream:
+            async for event in stream:
+                yield event
+
+    async def post(self, path: str, body: Mapping[str, object], secret: str | None) -> object:
+        """Returns what a call answers with."""
+        return await self._client.post(
+            path, cast_to=object, body=body, options={"headers": self._headers(secret)}
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.close()
+
+    def _headers(self, secret: str | None) -> dict[str, str | Omit]:
+        return {
+            # The library would take these three from the environment.
+            "Authorization": Omit(),
+            "OpenAI-Organization": Omit(),
+            "OpenAI-Project": Omit(),
+            **(self._proof(secret) if secret else {}),
+        }
+
+
+@contextmanager
+def refusing(request: InferenceRequested, begun: Callable[[], bool]) -> Iterator[None]:
+    """Turns whatever goes wrong with a call into a refusal.
+
+    The provider's own words may quote the prompt, so they do not ride along.
+
+    Args:
+        request: What the call is for.
+        begun: Whether the provider has said anything yet.
+
+    Raises:
+        ProviderRefused: The call went wrong.
+    """
+    try:
+        yield
+    except (AddressForbidden, APIError, *MALFORMED) as error:
+        raise ProviderRefused(_refusal(error, request, begun=begun())) from None
+
+
+def failed(message: str) -> Refusal:
+    """Returns the refusal for what is the provider's fault."""
+    return Refusal(reason=Reason.PROVIDER_FAILED, message=message)
+
+
+def _refusal(error: Exception, request: InferenceRequested, *, begun: bool) -> Refusal:
+    match error:
+        case AddressForbidden():
+            found = address_forbidden()
+        case APITimeoutError():
+            found = Refusal(
+                reason=Reason.PROVIDER_TIMEOUT, message="the provider did not answer in time"
+            )
+        case APIConnectionError() if begun:
+            found = stream_cut()
+        case APIConnectionError():
+            found = Refusal(
+                reason=Reason.PROVIDER_UNAVAILABLE, message="the provider cannot be reached"
+            )
+        case APIStatusError():
+            complaint = _complaint(error, error.status_code)
+            found = refusal(complaint, request, retry_after_ms(error.response.headers))
+        case APIError() if str(error.code).isdecimal():
+            found = refusal(_complaint(error, int(str(error.code))), request)
+        case APIError():
+            found = failed("the provider reported an error in the middle of its answer")
+        case _:
+            found = failed("the provider's answer is not in the form that it is asked for")
+    return found
+
+
+def _complaint(error: APIError, status: int) -> Complaint:
+    body = error.body if isinstance(error.body, Mapping) else {}
+    return Complaint(
+        status=status,
+        message=str(body.get("message") or ""),
+        param=str(error.param or ""),
+        code=str(error.code or ""),
+    )
+
+
+def _is_json(data: str) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True

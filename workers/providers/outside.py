@@ -1,0 +1,175 @@
+"""Serves every connection of the catalog, each in the dialect that its type speaks.
+
+Knows which connection a route names and where its secret is; knows no dialect's form. The secret is
+resolved for each request, so a rotated one is picked up, and goes to that connection's dialect
+alone. A connection that changes is opened anew for the next request; those under way end as they
+began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from infra.catalog import CatalogView, Limits
+from infra.secrets import SecretUnavailable, resolve
+from infra.settings import InferenceSettings
+from schemas.events import (
+    CatalogChanged,
+    Completion,
+    Delta,
+    InferenceRequested,
+    Reason,
+    Refusal,
+    Route,
+)
+from schemas.kinds import ConnectionSpec
+from workers.providers import ProviderRefused, SecretUsed
+from workers.providers.dialects import Dialect, speaker
+
+log = structlog.get_logger()
+
+# A route may name a connection that this process has not heard of yet: the gateway was faster.
+HEARSAY_S = 2.0
+# Of every connection, whatever its dialect: how many requests may be under way here at once.
+MOST = "max_in_flight"
+
+
+@dataclass(slots=True)
+class Line:
+    """A dialect that was opened for a connection as it was."""
+
+    spec: ConnectionSpec
+    dialect: Dialect
+    under_way: int = 0
+    retired: bool = False
+
+
+class Outside:
+    """A provider behind all connections.
+
+    Attributes:
+        view: The catalog; whoever runs the provider feeds it, and calls ``changed``.
+    """
+
+    def __init__(self) -> None:
+        # Nothing is asked of the catalog here but its connections, so no bound matters.
+        self.view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+        self._lines: dict[str, Line] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._news = asyncio.Event()
+
+    def changed(self, change: CatalogChanged) -> None:
+        """Hears of a change that the view has taken in."""
+        if change.kind != "connection":
+            return
+        line = self._lines.get(change.name)
+        if line is not None and line.spec != self.view.connections.get(change.name):
+            self._retire(change.name)
+        # Whoever waits for news has this event; the next one waits for the next news.
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def complete(
+        self, request: InferenceRequested, route: Route
+    ) -> AsyncGenerator[Delta | Completion | SecretUsed, None]:
+        """Yields what the connection's dialect yields, and before it that the secret is used."""
+        spec = await self._known(route.connection)
+        with self._lent(route.connection, spec) as dialect:
+            secret = None
+            if spec.secret is not None:
+                used, secret = await _unlocked(spec.secret)
+                yield used
+                if used.failure:
+                    raise _failed("the provider's key cannot be read on this platform")
+            async with aclosing(dialect.complete(request, route.model, secret)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def close(self) -> None:
+        """Closes all dialects."""
+        for name in list(self._lines):
+            self._hang_up(self._lines.pop(name))
+        await asyncio.gather(*self._closing)
+
+    async def _known(self, name: str) -> ConnectionSpec:
+        """Returns a connection; waits a moment for one that is not known.
+
+        Raises:
+            ProviderRefused: There is none.
+        """
+        try:
+            async with asyncio.timeout(HEARSAY_S):
+                while (spec := self.view.connections.get(name)) is None:
+                    if not name:
+                        raise _failed("the route names no connection, and this pool needs one")
+                    await self._news.wait()
+        except TimeoutError:
+            raise _failed(f"the catalog has no connection {name}") from None
+        return spec
+
+    @contextmanager
+    def _lent(self, name: str, spec: ConnectionSpec) -> Iterator[Dialect]:
+        line = self._line(name, spec)
+        line.under_way += 1
+        try:
+            yield line.dialect
+        finally:
+            line.under_way -= 1
+            if line.retired and not line.under_way:
+                self._hang_up(line)
+
+    def _line(self, name: str, spec: ConnectionSpec) -> Line:
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = _opened(name, spec)
+        most = spec.options.get(MOST)
+        if most is not None and line.under_way >= int(most):
+            message = f"connection {name} has as many requests under way here as it may"
+            raise ProviderRefused(Refusal(reason=Reason.RATE_LIMITED, message=message))
+        return line
+
+    def _retire(self, name: str) -> None:
+        line = self._lines.pop(name)
+        line.retired = True
+        if not line.under_way:
+            self._hang_up(line)
+
+    def _hang_up(self, line: Line) -> None:
+        task = asyncio.create_task(line.dialect.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def open_outside(settings: InferenceSettings) -> Outside:
+    """Opens the provider; no connection is known yet, and no setting concerns it."""
+    return Outside()
+
+
+def _opened(name: str, spec: ConnectionSpec) -> Line:
+    options = {key: value for key, value in spec.options.items() if key != MOST}
+    try:
+        if not spec.options.get(MOST, "1").isdecimal():
+            raise ValueError(f"{MOST} is a number")
+        dialect = speaker(spec.type)(spec.model_copy(update={"options": options}))
+    except (LookupError, ValueError) as problem:
+        raise _failed(f"connection {name} cannot be used: {problem}") from None
+    log.info("connection opened", connection=name, type=spec.type)
+    return Line(spec, dialect)
+
+
+async def _unlocked(reference: str) -> tuple[SecretUsed, str | None]:
+    """Returns what is to be told of a secret, and the secret; a store may take a while."""
+    try:
+        secret = await asyncio.to_thread(resolve, reference)
+    except SecretUnavailable as lack:
+        return SecretUsed(reference=reference, failure=str(lack)), None
+    return SecretUsed(reference=reference), secret
+
+
+def _failed(message: str) -> ProviderRefused:
+    return ProviderRefused(Refusal(reason=Reason.PROVIDER_FAILED, message=message))
