@@ -51,13 +51,15 @@ from tests.broker.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.contract.conftest import driven_vllm
 from tests.harness import Bus, Process, eventually, running, unique
-from tests.seed import seed
+from tests.seed import changes, publish, seed
 
 ECHO = "main.tests.echo"
 GUARDED = "main.tests.guarded"
 TENANT = "acme"
 TEXT = "The quick brown fox jumps over the lazy dog while a patient reader waits for it all. " * 10
 
+CONNECTION = "main.tests.engine"
+OUTSIDE = "outside"
 VLLM = "main.tests.vllm"
 QUESTION = "What is the capital of France?"
 TOKENS = 16
@@ -240,11 +242,20 @@ def model(bench: Bench) -> None:
 
 async def _model(bench: Bench) -> None:
     async with driven_vllm() as engine:
-        command = ["-m", "workers", "inference", "--provider", "openai", "--pool", "vllm"]
+        command = ["-m", "workers", "inference", "--provider", "outside", "--pool", OUTSIDE]
+        connection = {"type": "openai", "url": engine.base_url, "private": True}
+        route = {"name": "outside", "pool": OUTSIDE, "model": MODEL, "connection": CONNECTION}
+        made = changes(
+            [
+                {"kind": "connection", "name": CONNECTION, "spec": connection},
+                {"kind": "endpoint", "name": VLLM, "spec": {"routes": [route]}},
+            ]
+        )
+        publish(bench.bus, *made)
         direct = AsyncOpenAI(base_url=engine.base_url, api_key="none", max_retries=0)
         with (
             bench.gateway(),
-            running(bench.bus, command, bench.folder, INFERENCE_BASE_URL=engine.base_url),
+            running(bench.bus, command, bench.folder),
         ):
             async with bench.client() as client:
 

@@ -38,7 +38,7 @@ from schemas.topics import (
 from tests.contract.scripted_server import scripted_server
 from tests.harness import Bus, Process, eventually, running, soon, unique
 from tests.routed import routed
-from tests.seed import changed, publish
+from tests.seed import changed, described, publish
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -151,9 +151,10 @@ def test_who_signed_a_request_is_proved_from_its_row_and_the_catalogs_keys(
     assert audit(bus, folder, "--verify", genuine.request_id).stdout == proved.stdout
 
 
-def from_outside(model: str) -> InferenceRouted:
+def from_outside(connection: str) -> InferenceRouted:
     event = routed("hello", stream=True)
-    return replace(event, route=Route(name="outside", pool="outside", model=model))
+    route = Route(name="outside", pool="outside", model="echo", connection=connection)
+    return replace(event, route=route)
 
 
 async def test_a_worker_tells_the_audit_of_each_key_that_it_uses_and_never_the_key(
@@ -161,20 +162,22 @@ async def test_a_worker_tells_the_audit_of_each_key_that_it_uses_and_never_the_k
 ) -> None:
     key, pool = tmp_path / "key", unique("outside")
     key.write_text("sk-very-hidden")
-    topic = INFERENCE_ROUTED.member(pool)
+    connection, topic = f"main.tests.{pool}", INFERENCE_ROUTED.member(pool)
     bus.make(topic)
-    command = ["-m", "workers", "inference", "--provider", "openai", "--pool", pool]
+    command = ["-m", "workers", "inference", "--provider", "outside", "--pool", pool]
     async with scripted_server() as server:
-        worker = running(
-            bus,
-            command,
-            folder,
-            INFERENCE_BASE_URL=server.base_url,
-            INFERENCE_API_KEY=f"file:{key}",
-        )
+        spec = {
+            "type": "openai",
+            "url": server.base_url,
+            "secret": f"file:{key}",
+            "private": True,
+        }
+        body = described({"spec": spec})
+        await asyncio.to_thread(publish, bus, changed("connection", connection, body))
+        worker = running(bus, command, folder)
         process = await asyncio.to_thread(worker.__enter__)
         try:
-            first, second = from_outside("echo"), from_outside("echo")
+            first, second = from_outside(connection), from_outside(connection)
 
             async def concluded(event: InferenceRouted) -> bool:
                 found = await asyncio.to_thread(bus.events, INFERENCE_COMPLETED)
