@@ -16,11 +16,16 @@ from ssl import SSLContext
 
 import httpcore2
 import httpx2
+import structlog
+from prometheus_client import Counter
 
 from infra.addresses import Guard
 from schemas.events import Reason, Refusal
 from schemas.kinds import ConnectionSpec
 
+log = structlog.get_logger()
+
+SKIPPED = Counter("tessera_stream_lines_skipped", "Lines of providers that could not be read")
 MOST_CONNECTIONS = 1_000
 # Kept open while idle, and for how long.
 IDLE_CONNECTIONS, IDLE_S = 100, 30.0
@@ -82,6 +87,13 @@ def retry_after_ms(headers: Mapping[str, str]) -> int | None:
         return None
     wait = until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)
     return max(0, int(wait.total_seconds() * 1000))
+
+
+def count_skipped(lines: int) -> None:
+    """Tells the operators of lines of a stream that could not be read, and were left out."""
+    if lines:
+        SKIPPED.inc(lines)
+        log.warning("stream lines skipped", lines=lines)
 
 
 def address_forbidden() -> Refusal:

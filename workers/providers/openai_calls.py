@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import Any
 
-import structlog
 from openai import (
     APIConnectionError,
     APIError,
@@ -30,9 +29,13 @@ from schemas.openai import FormInvalid
 from workers.providers import ProviderRefused
 from workers.providers.answer import stream_cut
 from workers.providers.chat import Complaint, refusal
-from workers.providers.http import SILENCE_S, address_forbidden, open_client, retry_after_ms
-
-log = structlog.get_logger()
+from workers.providers.http import (
+    SILENCE_S,
+    address_forbidden,
+    count_skipped,
+    open_client,
+    retry_after_ms,
+)
 
 # How a body shows itself that is not in the form.
 MALFORMED = (FormInvalid, JSONDecodeError, RecursionError, UnicodeDecodeError)
@@ -40,17 +43,20 @@ END = "[DONE]"
 
 
 class Events(AsyncStream[object]):
-    """A stream of which lines that are no JSON are skipped; they say nothing, the others do."""
+    """A stream of which lines that are no JSON are skipped; they say nothing, the others do.
+
+    Attributes:
+        skipped: Lines so far.
+    """
+
+    skipped = 0
 
     async def _iter_events(self) -> AsyncIterator[Any]:
-        skipped = 0
         async for event in super()._iter_events():
             if event.data.startswith(END) or _is_json(event.data):
                 yield event
             elif event.data:
-                skipped += 1
-        if skipped:
-            log.warning("stream lines skipped", lines=skipped)
+                self.skipped += 1
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -103,6 +109,7 @@ class Calls:
         async with stream:
             async for event in stream:
                 yield event
+            count_skipped(stream.skipped)
 
     async def post(self, path: str, body: Mapping[str, object], secret: str | None) -> object:
         """Returns what a call answers with."""
