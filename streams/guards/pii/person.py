@@ -1,0 +1,218 @@
+"""Names of people, told without a model.
+
+What is written with capitals is looked up in lists of names, and judged by what stands around it:
+titles, greetings, what one does to people only. A word that is also a name counts as one where
+something says so, and a name beside a house, a street or a company is that of the place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from streams.guards.pii.names import FIRST, HOUSE, LAST, ORDINARY, PLACE, TITLE, kinds, plain
+from streams.guards.pii.span import Span
+
+UPPER = "".join(chr(at) for at in (*range(0x590), *range(0x1E00, 0x1F00)) if chr(at).isupper())
+WORD = rf"[{UPPER}](?:\.(?=[ {UPPER}])|[\w'\u2019\u0300-\u036f-]*)"
+PARTICLES = (
+    "al|ap|bin|bint|da|das|de|del|della|dem|den|der|di|do|dos|du|e|el|ibn|la|le|ter|van|von|y|zu"
+)
+# Capitals that follow each other; the first is no part of a path, a URL, or a name in a program.
+RUN = re.compile(
+    rf"[{UPPER}](?<![\w@/\\#$&=+.-].)"
+    r"(?:(?<=\bM)rs?\.|(?<=\bM)s\.|(?<=\bD)r\.|(?<=\bP)rof\.|(?<=\bS)r\."
+    rf"|\.(?=[ {UPPER}])|[\w'\u2019\u0300-\u036f-]*)"
+    rf"(?:\.?(?<=[{UPPER}]\.) ?{WORD}|[ \u00a0](?:(?:{PARTICLES})[ \u00a0]){{0,2}}{WORD})*"
+)
+SPLIT = re.compile(rf"[{UPPER}]\.|[^ \u00a0.]+\.?")
+POSSESSIVE = re.compile("(?:'s|\u2019s|s'|'|\u2019)\\Z")
+INITIAL, SHOUTED = 64, 128
+NAME = FIRST | LAST
+DOUBTFUL = ORDINARY | PLACE
+MOST_WORDS = 4
+
+# Behind these stands a name, whatever it is.
+SURELY = (
+    "my name is ", "name is ", "name's ", "my name\u2019s ", "name: ", 'name": "', "named ",
+    "dear ", "mr. ", "mrs. ", "ms. ", "dr. ", "prof. ", "mein name ist ", "ich heiße ",
+    "je m'appelle ", "me llamo ", "mi chiamo ", "attn: ", "patient: ", "signed by ", "liebe ",
+    "lieber ", "chère ", "cher ", "name = ", "customer: ", "employee: ", "contact: ",
+    "cardholder: ", "holder: ", "author: ", "assignee: ", "in the name of ", "known as ", "miss ",
+    "querido ", "querida ",
+)  # fmt: skip
+# What one does to people, and what people are to each other.
+PROBABLY = (
+    "i am ", "i'm ", "i\u2019m ", "this is ", "call me ", "hi ", "hello ", "hey ", "thanks, ",
+    "thanks ", "thank you ", "thank you, ", "ask ", "asked ", "tell ", "told ", "met ", "email ",
+    "emailed ", "phoned ", "colleague ", "friend ", "friends ", "brother ", "sister ", "son ",
+    "daughter ", "wife ", "husband ", "boss ", "manager ", "partner ", "client ", "customer ",
+    "patient ", "employee ", "remind ", "mother ", "father ", "neighbour ", "neighbor ",
+    "teacher ", "meet ", "ich bin ", "hallo ", "bonjour ", "hola ", "ciao ", "regards, ",
+    "regards,\n", "best, ", "best,\n", "cheers, ", "cheers,\n", "love, ", "love,\n", "yours,\n",
+    "sincerely,\n", "thanks,\n", "interviewed ", "hired ", "married ", "invite ", "assigned to ",
+    "says ", "said ", "cc ", "nurse ", "uncle ", "aunt ", "student ", "inform ", "notify ",
+    "invited ", "for my friend ", "spoke with ", "spoke to ", "talk to ", "talked to ", "grüße\n",
+    "grüßen\n",
+)  # fmt: skip
+# What more often stands before people than before months and places.
+MAYBE = (
+    "with ",
+    "from ",
+    "by ",
+    "for ",
+    "to ",
+    "call ",
+    "called ",
+    "and ",
+    "contact ",
+    "but ",
+    "that ",
+)
+DOES = re.compile(
+    r" (?:said|says|told|asked|called|emailed|wrote|writes|works|lives|agreed|replied|thinks|wants"
+    r"|needs|paid|went|came|booked|ordered|signed|joined|left|moved|lost|forgot|bought|met|got"
+    r"|has (?:been|a|not|asked|left)|is (?:a|an|my|our|the|on) )\b"
+)
+LOOKED_BACK = 20
+
+
+def people(text: str) -> Iterator[Span]:
+    """Yields the names of people, without their titles."""
+    known = kinds()
+    before = None
+    for run in RUN.finditer(text):
+        group = run.group()
+        if " " not in group and "-" not in group and "." not in group and "\u00a0" not in group:
+            # The most of all: a word at the start of a sentence.
+            bits = known.get(plain(POSSESSIVE.sub("", group)), 0)
+            if bits & DOUBTFUL and not bits & NAME:
+                before = run
+                continue
+        for start, end, score in _names(text, run):
+            first = start
+            if before is not None and start == run.start():
+                first = _turned(text, before, start)
+            yield Span(first, end, "PERSON", score)
+        before = run
+
+
+def _turned(text: str, before: re.Match[str], start: int) -> int:
+    """Returns where a name starts that may have its surname before it, as ``Smith, John``."""
+    surname = before.group()
+    if before.end() + 2 == start and text[start - 2 : start] == ", " and " " not in surname:
+        bits = _bits(surname)
+        if bits & LAST and not bits & (DOUBTFUL | FIRST):
+            return before.start()
+    return start
+
+
+def _names(text: str, run: re.Match[str]) -> Iterator[tuple[int, int, float]]:
+    words = [(part.start() + run.start(), part.group()) for part in SPLIT.finditer(run.group())]
+    bits = [_bits(word) for _, word in words]
+    at = 0
+    while at < len(words):
+        behind = _behind(words, bits, at)
+        score = (
+            0.0 if bits[at] & TITLE and behind == at + 1 else _score(text, words, bits, at, behind)
+        )
+        if score:
+            last, word = words[behind - 1]
+            possessive = POSSESSIVE.search(word)
+            end = last + (possessive.start() if possessive else len(word.rstrip(".-")))
+            # An initial keeps its dot, a sentence its own.
+            yield words[at][0], end, score
+            at = behind
+        else:
+            at += 1
+
+
+def _bits(word: str) -> int:
+    """Returns what a word may be."""
+    bare = POSSESSIVE.sub("", word)
+    if bare.endswith("."):
+        if len(bare) == len("J."):
+            return INITIAL
+        bare = bare[:-1]
+    if len(bare) == 1:
+        return INITIAL
+    known = kinds()
+    bits = known.get(plain(bare), 0)
+    if not bits and "-" in bare:
+        parts = [known.get(plain(part), 0) for part in bare.split("-")]
+        bits = parts[0] & parts[-1] & NAME or (parts[0] & FIRST if not parts[0] & DOUBTFUL else 0)
+    return bits | SHOUTED if bare.isupper() else bits
+
+
+def _behind(words: list[tuple[int, str]], bits: list[int], at: int) -> int:
+    """Returns the index behind the last word that belongs to the name at ``at``."""
+    behind = last = at + 1
+    if POSSESSIVE.search(words[at][1]):
+        return behind
+    while behind < len(bits) and behind - at < MOST_WORDS + 2:
+        kind = bits[behind]
+        word = words[behind][1]
+        if word[0].islower():
+            behind += 1
+            continue
+        if kind & TITLE and not kind & NAME:
+            break
+        if kind & (ORDINARY | HOUSE) and not kind & LAST:
+            break
+        if kind & PLACE and not kind & LAST:
+            break
+        behind += 1
+        last = behind if not kind & INITIAL or kind & NAME else last
+        if kind & (ORDINARY | HOUSE) or POSSESSIVE.search(word):
+            break
+    return last
+
+
+def _score(text: str, words: list[tuple[int, str]], bits: list[int], at: int, behind: int) -> float:
+    first = bits[at]
+    start, word = words[at]
+    end = words[behind - 1][0] + len(words[behind - 1][1])
+    if word[0].islower() or (behind < len(bits) and bits[behind] & HOUSE):
+        return 0
+    said = text[max(0, start - LOOKED_BACK) : start].lower()
+    titled = at > 0 and bits[at - 1] & TITLE and not bits[at - 1] & NAME
+    if titled or said.endswith(SURELY):
+        sure = not first & DOUBTFUL or first & NAME
+        return 0.85 if sure and (not first & SHOUTED or first & NAME) else 0
+    if behind - at == 1:
+        return _alone(text, first, said, (start, end))
+    return _together(first, bits[at + 1], bits[behind - 1], said.endswith(PROBABLY))
+
+
+def _alone(text: str, kind: int, said: str, place: tuple[int, int]) -> float:
+    """Returns how sure it is that a word alone is somebody's name."""
+    start, end = place
+    behind = text[end : end + 2]
+    if not kind & FIRST or kind & SHOUTED or behind[:1] in tuple("@/\\=(_"):
+        return 0
+    if behind[:1] in tuple(".:-") and behind[1:].isalnum():
+        return 0
+    if not kind & DOUBTFUL:
+        return 0.6 if end - start > len("Al") or said.endswith(PROBABLY) else 0
+    if said.endswith(PROBABLY) or DOES.match(text, end):
+        return 0.55
+    return 0.5 if not kind & PLACE and said.endswith(MAYBE) else 0
+
+
+def _together(first: int, second: int, last: int, introduced: bool) -> float:
+    """Returns how sure it is that words that follow each other are somebody's name."""
+    if first & SHOUTED and not (first & FIRST and last & LAST):
+        return 0
+    surname = last & LAST and not last & DOUBTFUL
+    if first & FIRST:
+        sure = 0.7 if surname or (last & LAST and introduced) else 0
+        return sure if first & DOUBTFUL else 0.8
+    if first & INITIAL:
+        # One letter and a dot may number a heading.
+        likely = introduced or second & INITIAL
+        return 0.7 if surname or (likely and not last & DOUBTFUL) else 0
+    if first & (DOUBTFUL | HOUSE | TITLE):
+        return 0
+    if surname and (second & NAME or introduced):
+        return 0.55
+    return 0.6 if first & LAST and second & FIRST and not second & DOUBTFUL else 0

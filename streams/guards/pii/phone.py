@@ -1,0 +1,161 @@
+"""Phone numbers.
+
+``phonenumbers`` knows the numbering plan of every country, but to look for numbers of several
+countries in all of a text costs it milliseconds. Here a pattern finds what is written like a phone
+number, and ``phonenumbers`` judges it. What is written like one is often none: the rarer its form,
+the more must be said of it near by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from streams.guards.pii.nearby import said, words
+from streams.guards.pii.span import Span
+
+if TYPE_CHECKING:
+    from phonenumbers import PhoneNumber
+
+GAP = r"(?:[ \u00a0\u2011.-]|(?<! ) ?/ ?| - )"
+GROUP = r"\(?[0-9]{1,13}\)?"
+NUMBER = re.compile(
+    r"(?<![\w.#/@+-])(?<![0-9][,:])"
+    r"(?>(?:\+ ?)?(?:\(\+?[0-9]{1,5}\)|[0-9]{1,15})"
+    rf"(?:{GAP}?\([0-9]{{1,5}}\)|{GAP}{GROUP}){{0,6}}"
+    r"(?:,? ?(?:ext\.?|x|Durchwahl|-) ?[0-9]{1,5}(?![0-9]))?)(?!\w)"
+)
+NORTH_AMERICAN = re.compile(
+    r"(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([.-]))[2-9][0-9]{2}[ .-][0-9]{4}"
+    r"(?:,? ?(?:ext\.?|x) ?[0-9]{1,5})?"
+)
+NATIONAL = re.compile(r"\(?0[1-9]")
+GROUPED = re.compile(r"[0-9][^0-9+]+[0-9]")
+# Dates, fractions, and lists of small numbers.
+NO_PHONE = re.compile(
+    r"[0-9]{1,2}([./-])[0-9]{1,2}\1[0-9]{2,4}(?!.*[0-9]{4})|[0-9]{4}([./-])[0-9]{2}\2[0-9]{2}"
+    r"|[0-9]+(?:\.[0-9]+){3}\Z|[0-9]+\.[0-9]+\Z|(?:[0-9]{1,2}[ -]+){5,}|.* - [0-9]{4}\Z"
+    r"|[0-9]{3}([ -])[0-9]{2}\3[0-9]{4}\Z|97[89][ -]?[0-9]"
+)
+SPOKEN_OF = words(
+    "phones?", "tele?(?:phone)?s?", "cell(?:phone)?", "mobiles?", "call(?:ing|ed)?", "fax", "sms",
+    "text(?:ing|ed)? (?:me|her|him|them|us)", "dial(?:ing|ed)?", "ring", "reach(?:ed|able)?",
+    "whats.?app", "signal", "handy", "telefon(?:nummer)?", "rufnummer", "mobil(?:nummer)?",
+    "téléphone", "teléfono", "telefono", "hotline", "landline", "voicemail", "contact number",
+    "my number is", "tél", "móvil", "celular", "portable", "erreichbar", "anrufen",
+)  # fmt: skip
+OTHERWISE = words(
+    "orders?", "invoices?", "tickets?", "case", "accounts?", "isbn", "id", "ref(?:erence)?",
+    "serial", "parts?", "model", "zip", "iban", "card", "ssn", "passport", "tracking", "po",
+    "sku", "version", "order number", "build", "issue", "pr", "commit", "timestamp", "epoch",
+    "vat", "steuernummer", "article", "item", "bestellung", "rechnung", "kundennummer",
+    "customer", "policy", "licen[cs]e",
+)  # fmt: skip
+REGIONS = (
+    "US", "GB", "DE", "FR", "IN", "IT", "ES", "NL", "AU", "CH", "AT", "BE", "SE", "PL", "BR",
+    "MX", "JP", "IE", "DK", "NO", "PT", "NZ", "ZA", "SG", "IL", "FI", "CZ", "TR", "KE", "NG",
+)  # fmt: skip
+# Where numbers at home begin with a zero that tells them.
+WITH_ZERO = (
+    "DE",
+    "GB",
+    "FR",
+    "AU",
+    "CH",
+    "AT",
+    "NL",
+    "IN",
+    "BE",
+    "IT",
+    "SE",
+    "JP",
+    "IE",
+    "NZ",
+    "ZA",
+)
+FEWEST_DIGITS, MOST_DIGITS = 7, 15
+
+
+def phones(text: str) -> Iterator[Span]:
+    """Yields phone numbers, written for abroad or for home."""
+    for match in NUMBER.finditer(text):
+        if len(match.group()) < FEWEST_DIGITS:
+            continue
+        for start, end in _runs(match):
+            if score := _score(text, start, end):
+                yield Span(start, end, "PHONE_NUMBER", score)
+                break
+
+
+def _runs(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Yields the whole, then what is left without its last and its first groups."""
+    start, end = match.span()
+    yield start, end
+    groups = list(re.finditer(r"[+(]*[0-9]+\)?", match.group()))
+    for first, last in ((0, -1), (1, None), (0, -2), (2, None), (1, -1)):
+        kept = groups[first:last]
+        if len(kept) > 1:
+            yield start + kept[0].start(), start + kept[-1].end()
+
+
+def _score(text: str, start: int, end: int) -> float:
+    number = text[start:end]
+    digits = sum(letter.isdigit() for letter in number)
+    if not FEWEST_DIGITS <= digits <= MOST_DIGITS + 5:
+        return 0
+    spoken_of = said(SPOKEN_OF, text, (start, end), before=40, after=14)
+    if number.lstrip("(").startswith("+"):
+        return _abroad(number, spoken_of)
+    if NO_PHONE.match(number) or said(OTHERWISE, text, (start, end), before=18, after=0):
+        return 0
+    if number.startswith("00"):
+        return _abroad(f"+{number[2:]}", spoken_of)
+    return _at_home(number, digits, spoken_of)
+
+
+def _abroad(number: str, spoken_of: bool) -> float:
+    parsed = _parsed(number, None)
+    if parsed is None:
+        return 0
+    if _plans().is_valid_number(parsed):
+        return 0.9
+    written_so = spoken_of or GROUPED.search(number) is not None
+    return 0.7 if written_so and _plans().is_possible_number(parsed) else 0
+
+
+def _at_home(number: str, digits: int, spoken_of: bool) -> float:
+    if NORTH_AMERICAN.fullmatch(number):
+        return 0.75
+    grouped = GROUPED.search(number) is not None
+    if NATIONAL.match(number) and grouped and len(set(re.findall(r"[.-]", number))) <= 1:
+        return 0.7 if spoken_of or _valid(number, WITH_ZERO) else 0
+    if not spoken_of:
+        return 0
+    if digits == FEWEST_DIGITS:
+        return 0.6 if re.fullmatch(r"[2-9][0-9]{2}[ .-][0-9]{4}", number) else 0
+    return 0.6 if _valid(number, REGIONS) else 0
+
+
+def _valid(number: str, regions: Iterable[str]) -> bool:
+    for region in regions:
+        parsed = _parsed(number, region)
+        if parsed is not None and _plans().is_valid_number(parsed):
+            return True
+    return False
+
+
+@cache
+def _plans() -> Any:
+    return import_module("phonenumbers")
+
+
+def _parsed(number: str, region: str | None) -> PhoneNumber | None:
+    plans = _plans()
+    try:
+        parsed: PhoneNumber = plans.parse(number, region)
+    except plans.NumberParseException:
+        return None
+    return parsed
