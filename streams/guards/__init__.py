@@ -1,0 +1,24 @@
+"""Guardrails: what is asked and answered, held to the rules of policies.
+
+Pure, like all steps. ``guard_request`` stands before a model; behind it stand
+``guard_completion`` for a whole answer and ``PartGuard`` for one that comes in parts.
+"""
+
+from __future__ import annotations
+
+from streams.guards.completions import Released, guard_completion
+from streams.guards.parts import PartGuard, holds_parts
+from streams.guards.requests import Guarded, guard_request, masked_request
+from streams.guards.seal import Seal, SealBroken
+
+__all__ = [
+    "Guarded",
+    "PartGuard",
+    "Released",
+    "Seal",
+    "SealBroken",
+    "guard_completion",
+    "guard_request",
+    "holds_parts",
+    "masked_request",
+]

@@ -1,0 +1,124 @@
+"""What is answered: held to the policies, and the caller's own texts put back in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from schemas.events import Completion, InferenceRouted, Judgement, Reason, Refusal
+from streams.guards.channel import Channel
+from streams.guards.findings import Findings
+from streams.guards.rules import Guard, Policies, guards
+from streams.guards.screen import Shown
+from streams.guards.seal import Seal, SealBroken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """An answer that its policies let pass.
+
+    Attributes:
+        reply: What the caller gets.
+        kept: What rows and the cache get: masked.
+        judgements: What was found, and done.
+        cacheable: Whether what is kept says the same again to another caller of the tenant: nothing
+            of the model's own was masked in it.
+    """
+
+    reply: Completion
+    kept: Completion
+    judgements: tuple[Judgement, ...] = ()
+    cacheable: bool = True
+
+
+def guard_completion(
+    completion: Completion, routed: InferenceRouted, policies: Policies, seal: Seal
+) -> Released | Refusal:
+    """Returns an answer as it goes to the caller and as it is kept, or why it goes nowhere.
+
+    Args:
+        completion: What the model said.
+        routed: What it was asked, with what was withheld.
+        policies: By name, in order.
+        seal: Opens what was withheld.
+    """
+    request = routed.request
+    values = opened(seal, request.tenant, request.request_id, routed.sealed)
+    if isinstance(values, Refusal):
+        return values
+    held = guards(policies)
+    if not values and not held:
+        return Released(reply=completion, kept=completion)
+    findings = Findings()
+    shown: list[Shown] = []
+    for channel, text in _channels(completion, held, values, findings):
+        said = said_by(channel, text)
+        if isinstance(said, Refusal):
+            return said
+        shown.append(said)
+    hidden = any(each.masked for each in shown)
+    # Log probabilities say the text again, token by token.
+    base = replace(completion, logprobs=()) if hidden else completion
+    return Released(
+        reply=_with(base, [each.reply for each in shown]),
+        kept=_with(base, [each.kept for each in shown]),
+        judgements=findings.judgements(),
+        cacheable=not hidden,
+    )
+
+
+def opened(
+    seal: Seal, tenant: str, request_id: str, sealed: bytes | None
+) -> dict[str, str] | Refusal:
+    """Returns what placeholders of a request stand for, or a refusal where it cannot be opened."""
+    try:
+        return {} if sealed is None else seal.open(tenant, request_id, sealed)
+    except SealBroken:
+        return Refusal(
+            reason=Reason.POLICY_FAILED,
+            message="what was masked in this request cannot be put back into its answer; ask again",
+        )
+
+
+def content_channel(held: list[Guard], values: Mapping[str, str], findings: Findings) -> Channel:
+    """Returns the way of an answer's content."""
+    looking = [guard for guard in held if guard.applies("output")]
+    return Channel(looking, "output", values, findings, "prose")
+
+
+def call_channel(held: list[Guard], values: Mapping[str, str], findings: Findings) -> Channel:
+    """Returns the way of the arguments of one tool call."""
+    looking = [guard for guard in held if guard.applies("tools")]
+    return Channel(looking, "tools", values, findings, "arguments")
+
+
+def said_by(channel: Channel, text: str) -> Shown | Refusal:
+    """Returns a whole text as it comes out of its channel."""
+    first = channel.feed(text)
+    if isinstance(first, Refusal):
+        return first
+    last = channel.finish()
+    return last if isinstance(last, Refusal) else first.then(last)
+
+
+def _channels(
+    completion: Completion, held: list[Guard], values: Mapping[str, str], findings: Findings
+) -> Iterator[tuple[Channel, str]]:
+    if completion.content or not completion.tool_calls:
+        yield content_channel(held, values, findings), completion.content
+    for call in completion.tool_calls:
+        yield call_channel(held, values, findings), call.arguments
+
+
+def _with(completion: Completion, texts: list[str]) -> Completion:
+    """Returns a completion with other texts."""
+    calls = completion.tool_calls
+    content = texts[0] if len(texts) > len(calls) else completion.content
+    arguments = texts[len(texts) - len(calls) :]
+    return replace(
+        completion,
+        content=content,
+        tool_calls=tuple(
+            [replace(call, arguments=text) for call, text in zip(calls, arguments, strict=True)]
+        ),
+    )
