@@ -126,9 +126,10 @@ def test_many_texts_to_embed_need_room_each_for_itself() -> None:
 
 
 def test_an_endpoint_whose_routes_only_get_copies_serves_nothing() -> None:
-    found = decide(request(), view_with(way("a", mirror=1)))
-    assert isinstance(found, Refusal)
-    assert found.reason is Reason.ROUTE_UNFIT
+    for asked in (request(), request(tools=TOOLS)):
+        found = decide(asked, view_with(way("a", mirror=1)))
+        assert isinstance(found, Refusal)
+        assert (found.reason, found.field) == (Reason.ROUTE_UNFIT, "endpoint")
 
 
 def test_requests_are_spread_as_weights_say() -> None:

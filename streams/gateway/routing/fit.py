@@ -68,7 +68,7 @@ def _room(request: InferenceRequested) -> int:
 def _unfit(request: InferenceRequested, endpoint: Endpoint, serving: list[Route]) -> Refusal:
     ways = [endpoint.ways[route.name] for route in serving]
     needed = [name for name, (needs, _) in NEEDS.items() if needs(request)]
-    if not needed:
+    if not serving:
         message = f"the routes of {endpoint.name} only get copies; give it one that serves"
         return Refusal(reason=Reason.ROUTE_UNFIT, message=message, field="endpoint")
     # None has all that is needed: of what no route has at all, the first; else all of it together.
