@@ -1731,6 +1731,8 @@ class InferenceWeighed(Event):
         asks: Charges still to be reserved, by home; the first one's home is the record key.
         trace_id: W3C trace id of the request.
         weighed_at: When.
+        mirrors: Routes that get a copy when all agree.
+        answer: What is kept as its answer, masked: given when all agree, and no route is tried.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceWeighed"
@@ -1739,6 +1741,8 @@ class InferenceWeighed(Event):
     asks: tuple[Charge, ...]
     trace_id: str | None = None
     weighed_at: datetime
+    mirrors: tuple[Route, ...] = ()
+    answer: Completion | None = None
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1747,6 +1751,8 @@ class InferenceWeighed(Event):
             "asks": [item.to_avro() for item in self.asks],
             "trace_id": self.trace_id,
             "weighed_at": self.weighed_at,
+            "mirrors": [item.to_avro() for item in self.mirrors],
+            "answer": None if self.answer is None else self.answer.to_avro(),
         }
 
     @classmethod
@@ -1757,6 +1763,8 @@ class InferenceWeighed(Event):
             asks=tuple([Charge.from_avro(item) for item in record["asks"]]),
             trace_id=record["trace_id"],
             weighed_at=record["weighed_at"],
+            mirrors=tuple([Route.from_avro(item) for item in record["mirrors"]]),
+            answer=None if record["answer"] is None else Completion.from_avro(record["answer"]),
         )
 
 
@@ -1917,6 +1925,7 @@ class UsageSummed(Event):
         reserved: What is reserved and not settled.
         ledger_partition: Partition of the ledger that it sums.
         ledger_offset: Offset of the ledger up to which it sums, exclusive.
+        fence: Offset of the latest takeover of the partition then.
         summed_at: When.
     """
 
@@ -1931,6 +1940,7 @@ class UsageSummed(Event):
     reserved: tuple[Reserved, ...] = ()
     ledger_partition: int
     ledger_offset: int
+    fence: int = -1
     summed_at: datetime
 
     def to_avro(self) -> dict[str, Any]:
@@ -1945,6 +1955,7 @@ class UsageSummed(Event):
             "reserved": [item.to_avro() for item in self.reserved],
             "ledger_partition": self.ledger_partition,
             "ledger_offset": self.ledger_offset,
+            "fence": self.fence,
             "summed_at": self.summed_at,
         }
 
@@ -1961,6 +1972,7 @@ class UsageSummed(Event):
             reserved=tuple([Reserved.from_avro(item) for item in record["reserved"]]),
             ledger_partition=record["ledger_partition"],
             ledger_offset=record["ledger_offset"],
+            fence=record["fence"],
             summed_at=record["summed_at"],
         )
 
