@@ -35,6 +35,7 @@ DELEGATES: dict[str, tuple[str, ...]] = {
     "key": ("-P", "-m", "catalog", "key"),
     "lineage": ("-P", "-m", "catalog", "lineage"),
     "revoke": ("-P", "-m", "catalog", "revoke"),
+    "usage": ("-P", "-m", "infra.usage"),
 }
 # Those of the catalog; each says more when it is asked for help.
 CATALOG: dict[str, str] = {
@@ -81,7 +82,8 @@ app = PlainErrors(
     "tessera up --only kafka,registry start two services and what they need\n\n"
     'tessera ask "What is Kafka?"     ask the model\n\n'
     'tessera sql "select * from inferences"\n\n'
-    "tessera audit --since 1h         who did what",
+    "tessera audit --since 1h         who did what\n\n"
+    "tessera usage --by user          how much, and what it costs",
 )
 
 
@@ -325,6 +327,17 @@ def audit(ctx: typer.Context) -> None:
     """
     stack = _running() if "--verify" in ctx.args else _stack()
     raise typer.Exit(_delegate("audit", ctx.args, stack))
+
+
+@app.command(context_settings={**PASS_ON, "help_option_names": []})
+def usage(ctx: typer.Context) -> None:
+    """Show how much is asked and what it costs, over time or live; `tessera usage --help` tells.
+
+    Works while the stack is down, save --follow.
+    Example: tessera usage --by user --since 7d
+    """
+    live = {"--follow", "-f"}.intersection(ctx.args) and not HELP.intersection(ctx.args)
+    raise typer.Exit(_delegate("usage", ctx.args, _running() if live else _stack()))
 
 
 def _of_the_catalog(ctx: typer.Context) -> None:
