@@ -31,6 +31,7 @@ from schemas.events import (
 )
 from schemas.topics import AUDIT_RECORDED, INFERENCE_COMPLETED, INFERENCE_PARTS, REPLY, Outgoing
 from workers.providers import Provider, ProviderBroken, ProviderRefused, SecretUsed
+from workers.providers.checks import require_carriable
 from workers.worker import Emit, Subject, WorkerBroken
 
 # Names of https://opentelemetry.io/docs/specs/semconv/gen-ai/.
@@ -119,6 +120,7 @@ class Answering:
                         continue
                     self._first_token_at = self._first_token_at or now()
                     if isinstance(piece, Completion):
+                        require_carriable(piece)
                         parts.flush()
                         return self._completed(completion=self._counted(piece))
                     silence.reschedule(_moment(loop, route.idle_ms))

@@ -201,6 +201,7 @@ SCRIPTS: dict[str, Script] = {
     "fails midway": fails_midway,
     "forbids": fails(401, message="Incorrect API key provided: sk-sec***ret"),
     "limits by date": fails(429, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}),
+    "limits by milliseconds": fails(429, {"retry-after-ms": "1500", "Retry-After": "2"}),
     "limits by seconds": fails(429, {"Retry-After": "7"}),
     "loses the connection": loses_the_connection,
     "overflows": fails(400, message="too long", code="context_length_exceeded"),

@@ -119,6 +119,37 @@ async def test_no_connection_reaches_link_local_addresses(url: str) -> None:
     assert "may not be called" in refusal.message
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://models.example/v1", "over https"),
+        ("ftp://models.example/v1", "http or https"),
+        ("https://models.example:port/v1", "no address"),
+        ("https:///v1", "http or https"),
+    ],
+)
+async def test_no_key_is_sent_where_it_could_be_read_or_to_what_is_no_server(
+    url: str, said: str
+) -> None:
+    async with connected("m", at_once, "openai", url, private=False, secret="env:PATH") as opened:
+        refusal = await refused(opened, ask())
+    assert refusal.reason is Reason.PROVIDER_FAILED
+    assert said in refusal.message
+
+
+async def test_a_key_that_no_header_can_carry_is_refused_and_not_quoted(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("sk-ключ")
+    secret = f"file:{tmp_path / 'key'}"
+    async with connected(
+        "is well", server.idle, "openai", server.base_url, secret=secret
+    ) as opened:
+        refusal = await refused(opened, ask())
+    assert refusal.reason is Reason.PROVIDER_FAILED
+    assert "sk-" not in refusal.message
+
+
 async def test_this_machine_is_reached_only_where_the_connection_says_so(
     server: ScriptedServer,
 ) -> None:

@@ -71,6 +71,10 @@ async def test_retry_after_is_understood_in_seconds_and_as_a_date(outside: Subje
     assert far > 7_000
 
 
+async def test_a_wait_in_milliseconds_is_understood_too(outside: Subject) -> None:
+    assert (await refused_by(outside, "limits by milliseconds")).retry_after_ms == 1_500
+
+
 async def test_nothing_is_tried_twice(outside: Subject, scripted: ScriptedServer) -> None:
     for script in ("fails", "limits by seconds", "redirects"):
         await refused_by(outside, script)

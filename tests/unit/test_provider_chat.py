@@ -16,6 +16,7 @@ from schemas.events import (
     Message,
     Reason,
     Role,
+    Task,
     ToolCall,
     Usage,
 )
@@ -23,7 +24,7 @@ from schemas.openai import FormInvalid
 from tests.contract.asking import PERSON, WEATHER, ask
 from workers.providers import ProviderRefused
 from workers.providers.chat import Complaint, Transcript, quotable, refusal
-from workers.providers.checks import require_answerable, require_kept
+from workers.providers.checks import require_answerable, require_carriable, require_kept
 
 # 2 ** 40 references.
 BOMB = {
@@ -134,6 +135,59 @@ def test_a_completion_that_breaks_its_schema_is_refused(content: str, kept: bool
         with pytest.raises(ProviderRefused, match=Reason.PROVIDER_FAILED):
             require_kept(completion, request)
     require_kept(replace(completion, finish_reason=FinishReason.LENGTH), request)
+    require_kept(replace(completion, finish_reason=FinishReason.CONTENT_FILTER), request)
+
+
+def test_an_end_for_a_reason_that_is_not_known_excuses_nothing() -> None:
+    request = ask(json_schema=json.dumps(PERSON))
+    with pytest.raises(ProviderRefused, match=Reason.PROVIDER_FAILED):
+        require_kept(replace(told(content="Ada"), finish_reason=FinishReason.UNKNOWN), request)
+
+
+def test_an_answer_that_breaks_its_schema_is_paid_for_all_the_same() -> None:
+    usage = Usage(prompt_tokens=3, completion_tokens=2)
+    with pytest.raises(ProviderRefused) as caught:
+        require_kept(replace(told(content="Ada"), usage=usage), ask(json_schema="{}"))
+    assert caught.value.usage == usage
+
+
+@pytest.mark.parametrize("count", [-1, 1e300, "7"])
+def test_no_provider_tells_of_tokens_that_cannot_be(count: object) -> None:
+    with pytest.raises(FormInvalid, match="prompt_tokens"):
+        Transcript("model").take({"usage": {"prompt_tokens": count}})
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "query", "field"),
+    [
+        (Task.EMBEDDING, (), None, "inputs"),
+        (Task.RERANK, (), "sea", "inputs"),
+        (Task.RERANK, ("a",), None, "query"),
+        (Task.UNKNOWN, ("a",), None, "task"),
+    ],
+)
+def test_each_task_is_given_something_to_do_it_with(
+    task: Task, inputs: tuple[str, ...], query: str | None, field: str
+) -> None:
+    request = replace(ask(), task=task, inputs=inputs, query=query)
+    every = frozenset({Task.CHAT, Task.EMBEDDING, Task.RERANK})
+    with pytest.raises(ProviderRefused) as caught:
+        require_answerable(request, every)
+    assert caught.value.refusal.field == field
+
+
+def test_a_chat_model_embeds_nothing() -> None:
+    with pytest.raises(ProviderRefused, match=Reason.ROUTE_UNFIT):
+        require_answerable(replace(ask(), task=Task.EMBEDDING, inputs=("a",)))
+
+
+def test_vectors_that_no_event_can_carry_are_refused() -> None:
+    vector = (0.5,) * 250_000
+    require_carriable(replace(told(), vectors=(vector, vector)))
+    with pytest.raises(ProviderRefused) as caught:
+        require_carriable(replace(told(), vectors=(vector, vector, (0.5,))))
+    refusal = caught.value.refusal
+    assert (refusal.reason, refusal.field) == (Reason.REQUEST_TOO_LARGE, "inputs")
 
 
 @pytest.mark.parametrize(

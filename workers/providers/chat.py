@@ -22,7 +22,15 @@ from schemas.events import (
     ToolCallDelta,
     Usage,
 )
-from schemas.openai import FINISH_REASONS, listing, mapping, number, request_to_openai, text
+from schemas.openai import (
+    FINISH_REASONS,
+    FormInvalid,
+    listing,
+    mapping,
+    number,
+    request_to_openai,
+    text,
+)
 from workers.providers.answer import MOST_CHARACTERS, Answer, stream_cut
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "refusal",
     "stream_cut",
     "streaming_body",
+    "tokens_of",
     "usage_of",
 ]
 
@@ -76,6 +85,7 @@ STATUSES: dict[int, tuple[Reason, str, str | None]] = {
     504: (Reason.PROVIDER_TIMEOUT, "the provider did not answer in time", None),
 }
 SERVER_ERRORS = 500
+MOST_TOKENS = 10**9
 QUOTED_CHARACTERS = 300
 # So many characters in a row of the request are a quotation; so few alone give nothing away.
 ECHO_CHARACTERS = 16
@@ -240,10 +250,10 @@ def usage_of(form: Mapping[str, object]) -> Usage:
     prompt = mapping(form.get("prompt_tokens_details") or {}, "prompt_tokens_details")
     completion = mapping(form.get("completion_tokens_details") or {}, "completion_tokens_details")
     return Usage(
-        prompt_tokens=_tokens(form, "prompt_tokens"),
-        completion_tokens=_tokens(form, "completion_tokens"),
-        cached_tokens=_tokens(prompt, "cached_tokens"),
-        reasoning_tokens=_tokens(completion, "reasoning_tokens"),
+        prompt_tokens=tokens_of(form, "prompt_tokens"),
+        completion_tokens=tokens_of(form, "completion_tokens"),
+        cached_tokens=tokens_of(prompt, "cached_tokens"),
+        reasoning_tokens=tokens_of(completion, "reasoning_tokens"),
     )
 
 
@@ -258,8 +268,16 @@ def _piece(piece: object, place: int) -> ToolCallDelta:
     )
 
 
-def _tokens(form: Mapping[str, object], name: str) -> int:
-    return int(number(form.get(name), name))
+def tokens_of(form: Mapping[str, object], name: str) -> int:
+    """Returns a number of tokens; null is 0.
+
+    Raises:
+        FormInvalid: It is none, or more than can be.
+    """
+    tokens = number(form.get(name), name)
+    if not 0 <= tokens <= MOST_TOKENS:
+        raise FormInvalid(f"{name}: a number of tokens belongs here")
+    return int(tokens)
 
 
 def logprobs_of(form: Mapping[str, object]) -> Iterator[TokenLogprob]:

@@ -31,6 +31,8 @@ from schemas.openai import TOOL_CHOICES
 from workers.providers import ProviderRefused
 
 REFERENCES = 2_000
+# Of all vectors of an answer together: its row, where each takes 20 characters, must fit a record.
+MOST_NUMBERS = 500_000
 Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 # jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
 OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
@@ -91,6 +93,21 @@ def require_kept(completion: Completion, request: InferenceRequested) -> None:
     except ProviderRefused as broken:
         # It was produced, so it is paid for.
         raise ProviderRefused(broken.refusal, completion.usage) from None
+
+
+def require_carriable(completion: Completion) -> None:
+    """Makes sure that an event can carry the vectors of a completion.
+
+    Raises:
+        ProviderRefused: There are too many.
+    """
+    if sum(map(len, completion.vectors)) > MOST_NUMBERS:
+        refusal = Refusal(
+            reason=Reason.REQUEST_TOO_LARGE,
+            message=f"the vectors have more than {MOST_NUMBERS} numbers: ask for fewer at a time",
+            field="inputs",
+        )
+        raise ProviderRefused(refusal, completion.usage)
 
 
 def _parameters(call: ToolCall, request: InferenceRequested) -> str:

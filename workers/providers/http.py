@@ -63,7 +63,11 @@ def open_client(connection: ConnectionSpec, *, silence_s: float = SILENCE_S) -> 
     Args:
         connection: Where to.
         silence_s: Longest wait for the next byte.
+
+    Raises:
+        ValueError: The address is none of HTTP, or would carry a key where others can read it.
     """
+    _require_safe(connection)
     return httpx2.AsyncClient(
         base_url=connection.url,
         # A stream that is unpacked comes in lumps; one that is packed all the same is unpacked.
@@ -77,7 +81,13 @@ def open_client(connection: ConnectionSpec, *, silence_s: float = SILENCE_S) -> 
 
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:
-    """Returns the wait of ``Retry-After`` (RFC 9110), seconds or a date; None without one."""
+    """Returns the wait that an answer asks for; None where it asks for none.
+
+    It is in ``Retry-After`` (RFC 9110), as seconds or a date, or in OpenAI's ``retry-after-ms``.
+    """
+    exact = headers.get("retry-after-ms", "").strip()
+    if exact.isdecimal():
+        return int(exact)
     said = headers.get("retry-after", "").strip()
     if said.isdecimal():
         return int(said) * 1000
@@ -102,6 +112,17 @@ def address_forbidden() -> Refusal:
         reason=Reason.PROVIDER_FAILED,
         message="the connection leads to an address that may not be called from here",
     )
+
+
+def _require_safe(connection: ConnectionSpec) -> None:
+    try:
+        url = httpx2.URL(connection.url)
+    except httpx2.InvalidURL:
+        raise ValueError("url: this is no address") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError("url: an address of http or https belongs here")
+    if url.scheme == "http" and connection.secret is not None and not connection.private:
+        raise ValueError("url: a key goes over https, or to a private address")
 
 
 @cache

@@ -27,6 +27,8 @@ from workers.providers.http import SILENCE_S
 from workers.providers.openai_calls import Calls, failed, refusing
 from workers.providers.options import read
 
+# Vectors travel in floats of 32 bits.
+MOST_FLOAT = 3.4e38
 # Where each task is asked for.
 PATHS: dict[Task, str] = {
     Task.CHAT: "/chat/completions",

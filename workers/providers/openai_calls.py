@@ -122,6 +122,10 @@ class Calls:
         await self._client.close()
 
     def _headers(self, secret: str | None) -> dict[str, str | Omit]:
+        if secret and not (secret.isascii() and secret.isprintable()):
+            raise ProviderRefused(
+                failed("the provider's key has characters that no header carries")
+            )
         return {
             # The library would take these three from the environment.
             "Authorization": Omit(),

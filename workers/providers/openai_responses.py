@@ -26,7 +26,7 @@ from schemas.kinds import ConnectionSpec
 from schemas.openai import TOOL_CHOICES, listing, mapping, number, parsed, text
 from workers.providers import ProviderRefused
 from workers.providers.answer import Answer
-from workers.providers.chat import logprobs_of
+from workers.providers.chat import logprobs_of, tokens_of
 from workers.providers.checks import require_answerable, require_kept
 from workers.providers.http import SILENCE_S
 from workers.providers.openai_calls import Calls, failed, refusing
@@ -292,12 +292,8 @@ def _usage(form: Mapping[str, object]) -> Usage:
     read_of = mapping(form.get("input_tokens_details") or {}, "input_tokens_details")
     said_of = mapping(form.get("output_tokens_details") or {}, "output_tokens_details")
     return Usage(
-        prompt_tokens=_tokens(form, "input_tokens"),
-        completion_tokens=_tokens(form, "output_tokens"),
-        cached_tokens=_tokens(read_of, "cached_tokens"),
-        reasoning_tokens=_tokens(said_of, "reasoning_tokens"),
+        prompt_tokens=tokens_of(form, "input_tokens"),
+        completion_tokens=tokens_of(form, "output_tokens"),
+        cached_tokens=tokens_of(read_of, "cached_tokens"),
+        reasoning_tokens=tokens_of(said_of, "reasoning_tokens"),
     )
-
-
-def _tokens(form: Mapping[str, object], name: str) -> int:
-    return int(number(form.get(name), name))
