@@ -1,8 +1,11 @@
 """The stream processor: the one loop that runs steps and sinks, on Faust.
 
-Faust brings membership, assignment and flow control; decoding, publishing and the decision when a
-record counts as done are ours. A record is acknowledged when all that came of it lies on the log,
-and never before a record that precedes it. Nothing leaves an agent as an exception.
+Faust brings membership, assignment, fetching and commits; decoding, publishing and the decision
+when a record counts as done are ours. A record is acknowledged when all that came of it lies on the
+log, and never before a record that precedes it.
+
+Records do not pass through Faust's channels, streams and agents, which cost more than all the
+decisions on them: they go from its consumer to our lanes, a batch at a time (``_Consumer``).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import Any
 
 import faust
 import structlog
+from faust.transport.drivers import aiokafka
+from faust.types import TP
 
 from infra.bus import Record
 from infra.deadletters import bury
@@ -29,12 +34,15 @@ from infra.telemetry import IN_FLIGHT, SECONDS, described
 from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause
 from schemas.topics import Topic
+from streams.lanes import Lane
 from streams.lenient import read_leniently
 from streams.steps import Fail, Runtime, Taken, Work, too_large
 
 log = structlog.get_logger()
 
 STOP_S = 20.0
+# How long what is full is left alone.
+BRIEFLY_S = 0.01
 
 
 class SettingRefused(ValueError):
@@ -60,16 +68,14 @@ class Processor:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._works = works(runtime, self.fail)
         self._client_id = f"{name}-{os.uname().nodename}-{os.getpid()}"
-        self._prefixes: dict[tuple[str, int], tuple[int, Prefix[Any]]] = {}
+        self._prefixes: dict[tuple[str, int], tuple[int, Prefix[int]]] = {}
         self._app = _app(name, self._client_id, runtime.kafka)
+        consumer = self._app.consumer
+        assert isinstance(consumer, _Consumer)
+        self._consumer: _Consumer = consumer
         for topic, work in self._works.items():
-            channel = self._app.topic(topic.name, key_serializer="raw", value_serializer="raw")
-            body = partial(self._consume, topic, work)
-            self._app.agent(channel, name=f"{name}.{topic.name}", concurrency=1)(body)
-        # Faust acknowledges what it skips during a rebalance, as if it had been processed: so its
-        # own acknowledgements are switched off and only ours reach the consumer.
-        self._acknowledge = self._app.consumer.ack
-        self._app.consumer.ack = lambda message: False  # type: ignore[method-assign]
+            self._app.topics.add(self._app.topic(topic.name))
+            consumer.lanes[topic.name] = Lane(partial(self._take, topic, work))
 
     async def run(self) -> None:
         """Works until SIGTERM or SIGINT.
@@ -94,14 +100,16 @@ class Processor:
             asyncio.ensure_future(stop.wait()),
             asyncio.ensure_future(self._crashed()),
         ]
+        running = [asyncio.ensure_future(self._run(each)) for each in self._consumer.lanes.values()]
         await asyncio.wait([*ended, self._failed], return_when=asyncio.FIRST_COMPLETED)
         health.drain()
         if not self._failed.done():
+            self._consumer.stop_flow()
             for work in self._works.values():
                 await work.close()
             await asyncio.wait_for(self._app.stop(), STOP_S)
         health.close()
-        for each in ended:
+        for each in (*ended, *running):
             each.cancel()
         if self._failed.done():
             self._failed.result()
@@ -121,29 +129,22 @@ class Processor:
         if self._app.crash_reason is not None:
             self.fail(self._app.crash_reason)
 
-    async def _consume(self, topic: Topic[Any], work: Work, stream: AsyncIterator[Any]) -> None:
-        # `Any`: Faust's stream and its events are untyped.
-        async for event in stream.noack().events():  # type: ignore[attr-defined]
-            try:
-                await self._take(topic, work, event.message)
-            # A surprise ends the process. As an exception it would only restart the agent.
-            except Exception as error:  # noqa: BLE001
-                self.fail(error)
-                return
+    async def _run(self, lane: Lane[Any]) -> None:
+        try:
+            await lane.run()
+        # A surprise ends the process.
+        except Exception as error:  # noqa: BLE001
+            self.fail(error)
 
-    async def _take(self, topic: Topic[Any], work: Work, message: Any) -> None:
+    # `Any`: aiokafka's records are untyped.
+    async def _take(self, topic: Topic[Any], work: Work, read: Any, generation: int) -> None:
         record = Record(
-            message.topic,
-            message.partition,
-            message.offset,
-            message.key,
-            message.value,
-            tuple(message.headers or ()),
+            read.topic, read.partition, read.offset, read.key, read.value, tuple(read.headers)
         )
-        prefix = self._prefix(message)
-        prefix.begin(message.offset, message)
+        prefix = self._prefix(record, generation)
+        prefix.begin(record.offset, record.offset)
         IN_FLIGHT.inc()
-        settle = partial(self._settle, prefix, message, time.monotonic())
+        settle = partial(self._settle, prefix, record, generation, time.monotonic())
         if problem := too_large(record):
             await self._bury(record, DeadLetterCause.UNREADABLE, problem, settle)
             return
@@ -154,7 +155,6 @@ class Processor:
         except SchemaMissing as error:
             await self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(error), settle)
         else:
-            generation = message.generation_id
             await work.take(Taken(record, event, record.headers, settle, generation))
 
     async def _bury(
@@ -165,22 +165,81 @@ class Processor:
         await publisher.publish(publisher.encode([letter]))
         settle()
 
-    def _prefix(self, message: Any) -> Prefix[Any]:
-        key = (message.topic, message.partition)
-        generation, prefix = self._prefixes.get(key, (None, None))
-        if prefix is None or generation != message.generation_id:
+    def _prefix(self, record: Record, generation: int) -> Prefix[int]:
+        key = (record.topic, record.partition)
+        known, prefix = self._prefixes.get(key, (None, None))
+        if prefix is None or known != generation:
             # After a rebalance Faust reads on from the committed offset: what was under way
             # before counts no more.
             prefix = Prefix()
-            self._prefixes[key] = (message.generation_id, prefix)
+            self._prefixes[key] = (generation, prefix)
         return prefix
 
-    def _settle(self, prefix: Prefix[Any], message: Any, taken_at: float) -> None:
+    def _settle(
+        self, prefix: Prefix[int], record: Record, generation: int, taken_at: float
+    ) -> None:
         IN_FLIGHT.dec()
         SECONDS.observe(time.monotonic() - taken_at)
-        for done in prefix.finish(message.offset):
-            if done.generation_id == self._app.consumer_generation_id:
-                self._acknowledge(done)
+        finished = prefix.finish(record.offset)
+        if finished and generation == self._app.consumer_generation_id:
+            self._consumer.acknowledge(record.topic, record.partition, finished[-1])
+
+
+class _Consumer(aiokafka.Consumer):
+    """Faust's consumer, which hands what it fetches to lanes.
+
+    What is pinned here of Faust 0.15 is its inside, so whoever raises its version reads
+    ``faust/transport/consumer.py`` again: the broker's tests of the processor tell the rest.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.lanes: dict[str, Lane[Any]] = {}
+        super().__init__(*args, **kwargs)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
+        """Fetches once and fills the lanes; what it would yield is all there."""
+        await self._fill(timeout)
+        nothing: tuple[tuple[TP, Any], ...] = ()
+        for each in nothing:
+            yield each
+
+    async def _fill(self, timeout: float) -> None:
+        if self.suspend_flow.is_set():
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
+            return
+        active = self._get_active_partitions()
+        roomy = {place for place in active if not self.lanes[place.topic].full}
+        if not roomy:
+            await self.sleep(BRIEFLY_S if active else timeout)
+            return
+        records = await self._getmany(roomy, timeout if roomy == active else BRIEFLY_S)
+        # In a rebalance, what was fetched is void: all is read on from what is committed.
+        if not self.suspend_flow.is_set():
+            for place, batch in records.items():
+                self.lanes[place.topic].put(batch, self.app.consumer_generation_id)
+
+    def stop_flow(self) -> None:
+        """Takes nothing more up until the flow is resumed."""
+        super().stop_flow()
+        for lane in self.lanes.values():
+            lane.clear()
+
+    def acknowledge(self, topic: str, partition: int, offset: int) -> None:
+        """Notes that a partition is done up to an offset; it is committed within a second."""
+        self._acked[TP(topic, partition)] = [offset]
+
+    def _new_offset(self, tp: TP) -> int:
+        # No gaps are looked for: what was never read, because it is compacted or a transaction's
+        # marker, is not waited for either.
+        return self._acked.pop(tp)[0] + 1
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Complains where nothing is fetched; of streams that stand still, for there are none."""
+        self.verify_recovery_event_path(now, tp)
+
+
+class _Transport(aiokafka.Transport):
+    Consumer = _Consumer
 
 
 def _app(name: str, client_id: str, kafka: KafkaSettings) -> faust.App:
@@ -191,7 +250,7 @@ def _app(name: str, client_id: str, kafka: KafkaSettings) -> faust.App:
             "at_least_once: every effect here is keyed by id, so a record read twice counts once"
         )
     read_leniently()
-    return faust.App(
+    app = faust.App(
         id=name,
         broker=f"kafka://{kafka.bootstrap_servers.replace(',', ';')}",
         broker_client_id=client_id,
@@ -205,9 +264,10 @@ def _app(name: str, client_id: str, kafka: KafkaSettings) -> faust.App:
         processing_guarantee="at_least_once",
         producer_request_timeout=60.0,
         store="memory://",
-        stream_buffer_maxsize=256,
         stream_wait_empty=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
     )
+    app.transport = _Transport(app.conf.broker_consumer, app)
+    return app
