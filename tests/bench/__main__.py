@@ -8,8 +8,10 @@ from importlib import import_module
 BENCHES: dict[str, str] = {
     "audit": "tests.bench.audit",
     "catalog": "tests.bench.catalog",
+    "gateway": "tests.bench.gateway",
     "lake": "tests.bench.lake",
     "lineage": "tests.bench.lineage",
+    "routing": "tests.bench.routing",
     "spine": "tests.bench.spine",
     "store": "tests.bench.store",
 }
