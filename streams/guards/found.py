@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -10,8 +11,8 @@ from schemas.events import Role
 
 Deal = Literal["ask", "deny", "mask", "restore"]
 
-# A word, an address or a token may not be told before its end: none of these is broken.
-_UNBROKEN = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
+# A word, an address or a token cannot be told before its end. Scripts without spaces have none.
+_RUN = re.compile(r"[^\s\u2e80-\ud7ff]+\Z")
 
 
 class Hit(NamedTuple):
@@ -41,20 +42,31 @@ def nothing(text: str, begin: int) -> Iterable[Hit]:
     return ()
 
 
+# Given a text that still grows, returns from where on what is found in it does not hold yet.
+Held = Callable[[str], int]
+
+
+def last_run(text: str, longest: int) -> int:
+    """Returns where the run of characters without a space begins that a text ends with.
+
+    Args:
+        text: The text.
+        longest: Characters of a run that are looked at.
+    """
+    run = _RUN.search(text, max(0, len(text) - longest))
+    return run.start() if run else len(text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detector:
     """What a kind of rule looks for.
-
-    A text that still grows is looked at again with each part. What is found in it holds for good
-    once ``reach`` more characters have come, and once the run of characters without a space that
-    stands there has ended or is longer than ``token``.
 
     Attributes:
         find: Looks at one text. It raises whatever it likes; that counts as no judgement.
         says: What it finds, in words that come behind "it holds"; the kinds of hits when empty.
         todo: What the caller can do about it.
-        reach: Characters that a hit may have, with those behind it that it depends on.
-        token: Most characters of a run without spaces that one hit may be in.
+        held_from: How much of a growing text it must see before it can judge. A hit that reaches
+            the end of what has come is held anyway. All that has come holds when left out.
         whole: Whether it can judge nothing but a whole text, as it was said.
         most: Most characters that all texts of a stage may have together.
         skips: Roles whose messages it does not look at.
@@ -65,8 +77,7 @@ class Detector:
     find: Find = nothing
     says: str = ""
     todo: str = "leave that out and ask again"
-    reach: int = 0
-    token: int = 0
+    held_from: Held = len
     whole: bool = False
     most: int | None = None
     skips: frozenset[Role] = frozenset()
@@ -77,11 +88,3 @@ class Detector:
     def idle(self) -> bool:
         """Returns whether it looks for nothing at all."""
         return self.find is nothing and self.most is None and not self.remote
-
-    def held_from(self, text: str) -> int:
-        """Returns from where on what it finds in a text that still grows does not hold yet."""
-        place = max(0, len(text) - self.reach)
-        last = max(0, place - self.token)
-        while place > last and text[place - 1] in _UNBROKEN:
-            place -= 1
-        return place

@@ -13,6 +13,9 @@ _WORD = rf"[^\W{_UNSPACED}]+"
 _TOKEN = re.compile(rf"{_WORD}|\S")
 _IN_WORD = re.compile(_WORD)
 
+# Lengths of phrases that begin with a word that none begins with.
+_ALONE = [1]
+
 # Characters between two words of a phrase, at most.
 WIDEST_GAP = 8
 
@@ -45,7 +48,7 @@ class Phrases:
         # By what they say, the kind of each way in which its words are spaced.
         self._kinds: dict[tuple[str, ...], dict[tuple[bool, ...], str]] = defaultdict(dict)
         lengths: dict[str, set[int]] = defaultdict(set)
-        self.reach = 0
+        self._reach = 0
         for text, kind in phrases:
             tokens = [_Token(match, fold) for match in _TOKEN.finditer(text)]
             if tokens:
@@ -53,7 +56,7 @@ class Phrases:
                 said = tuple(token.text for token in tokens)
                 self._kinds[said].setdefault(spaced, kind)
                 lengths[said[0]].add(len(said))
-                self.reach = max(self.reach, len(text) + WIDEST_GAP * sum(spaced) + 1)
+                self._reach = max(self._reach, len(text) + WIDEST_GAP * sum(spaced) + 1)
         self._lengths = {lead: sorted(some, reverse=True) for lead, some in lengths.items()}
 
     def find(self, text: str, begin: int = 0) -> Iterator[tuple[int, int, str]]:
@@ -69,6 +72,16 @@ class Phrases:
             if length:
                 yield tokens[place].start, tokens[place + length - 1].end, kind
             place += length or 1
+
+    def held_from(self, text: str) -> int:
+        """Returns where in a growing text a phrase may have begun that is not whole yet."""
+        begin = max(0, len(text) - self._reach)
+        for match in _TOKEN.finditer(text, begin):
+            # The last word may have more letters to come.
+            lead = self._fold(match[0])
+            if match.end() == len(text) or self._lengths.get(lead, _ALONE)[0] > 1:
+                return match.start()
+        return len(text)
 
     def _at(self, tokens: list[_Token], place: int) -> tuple[str, int]:
         """Returns the kind and the number of tokens of the phrase at a place; 0 without one."""

@@ -55,6 +55,10 @@ def injection(rule: InjectionRule) -> Detector:
     return Detector(
         find=find,
         says="what reads like an attempt to override instructions",
-        reach=REACH,
+        held_from=_held_from,
         skips=frozenset({Role.ASSISTANT, Role.SYSTEM}),
     )
+
+
+def _held_from(text: str) -> int:
+    return max(0, len(text) - REACH)

@@ -17,4 +17,4 @@ def keywords(rule: KeywordsRule) -> Detector:
         for start, end, kind in phrases.find(text, begin):
             yield Hit(start, end, kind, rule.action)
 
-    return Detector(find=find, says="words that are not allowed here", reach=phrases.reach)
+    return Detector(find=find, says="words that are not allowed here", held_from=phrases.held_from)

@@ -24,4 +24,8 @@ def regex(rule: RegexRule) -> Detector:
                 if match.end() > match.start():
                     yield Hit(match.start(), match.end(), "PATTERN", rule.action)
 
-    return Detector(find=find, says="something that is not allowed here", reach=REACH)
+    return Detector(find=find, says="something that is not allowed here", held_from=_held_from)
+
+
+def _held_from(text: str) -> int:
+    return max(0, len(text) - REACH)

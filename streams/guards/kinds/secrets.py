@@ -10,13 +10,16 @@ import re
 from collections.abc import Iterator
 
 from schemas.policies import SecretsRule
-from streams.guards.found import Detector, Hit
+from streams.guards.found import Detector, Hit, last_run
 
 # The longest private key that is masked to its end; one of RSA with 8192 bits has 6,400 characters.
 LONGEST_KEY = 8000
-REACH = 64
-# Tokens that carry claims are long.
+# The longest run without spaces that is waited for; tokens that carry claims are long.
 TOKEN = 4096
+# Characters from the beginning of a form with spaces in it to the first run behind them.
+OPENING = 100
+# What such forms begin with.
+OPENINGS = ("-----BEGIN", "Authorization:", "Bearer")
 
 _KEY_END = r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 
@@ -70,4 +73,10 @@ def secrets(rule: SecretsRule) -> Detector:
                     start, end = match.span(form.groups)
                     yield Hit(start, end, "SECRET", rule.action)
 
-    return Detector(find=find, says="a credential", reach=REACH, token=TOKEN, follows=True)
+    return Detector(find=find, says="a credential", held_from=_held_from, follows=True)
+
+
+def _held_from(text: str) -> int:
+    run = last_run(text, TOKEN)
+    opened = (text.rfind(each, max(0, run - OPENING)) for each in OPENINGS)
+    return min([run, *(place for place in opened if place >= 0)])

@@ -17,4 +17,4 @@ def topics(rule: TopicsRule) -> Detector:
         for start, end, topic in phrases.find(text, begin):
             yield Hit(start, end, topic, rule.action)
 
-    return Detector(find=find, says="a topic that is not allowed here", reach=phrases.reach)
+    return Detector(find=find, says="a topic that is not allowed here", held_from=phrases.held_from)
