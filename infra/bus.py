@@ -35,6 +35,8 @@ POLL_S = 0.1
 BATCH = 500
 TRANSFER_S = 30.0
 ASK_AGAIN_S = 60.0
+# The partition of a record that goes where its key belongs.
+ITS_KEYS = -1
 
 # Publishing waits while more than this is under way, so that memory stays bounded.
 MAX_UNSETTLED_RECORDS = 20_000
@@ -169,6 +171,7 @@ class Publisher:
         records: Sequence[Encoded],
         headers: Headers,
         done: Callable[[PublishFailed | None], None],
+        partition: int = ITS_KEYS,
     ) -> None:
         """Hands records to the producer and returns.
 
@@ -196,14 +199,16 @@ class Publisher:
         for topic, key, value in records:
             try:
                 self._producer.produce(
-                    topic, value, key, headers=list(headers), on_delivery=delivered
+                    topic, value, key, partition, delivered, headers=list(headers)
                 )
             except (BufferError, KafkaException) as problem:
                 # Its batch never settles.
                 self._hold(-batch.records, -batch.size)
                 raise PublishFailed(f"{topic}: {problem}") from None
 
-    async def publish(self, records: Sequence[Encoded], headers: Headers = ()) -> None:
+    async def publish(
+        self, records: Sequence[Encoded], headers: Headers = (), partition: int = ITS_KEYS
+    ) -> None:
         """Publishes records and returns when all of them lie on the log.
 
         Raises:
@@ -216,7 +221,7 @@ class Publisher:
             if not settled.done():
                 settled.set_result(failed)
 
-        self.post(records, headers, done)
+        self.post(records, headers, done, partition)
         failed = await settled
         if failed is not None:
             raise failed

@@ -99,7 +99,7 @@ class Steps:
             return
         given = await self._given(taken)
         with consuming(self._runtime.name, taken.record.topic, taken.headers) as headers:
-            self._post(taken, self._decide(taken, given), headers)
+            self._put(taken, self._decide(taken, given), headers)
 
     async def close(self) -> None:
         """Holds nothing back, so has nothing to settle."""
@@ -113,8 +113,7 @@ class Steps:
         instant, publisher = now(), self._runtime.publisher
         for _ in range(TRIES):
             try:
-                outgoing = self._step(given, self._runtime.view, instant)
-                decided = publisher.encode(outgoing)
+                decided = publisher.encode(self._outgoing(given, instant))
             # Whatever a step raises, the record must leave as an event and the partition go on.
             except Exception as error:  # noqa: BLE001
                 said = described(error)
@@ -127,6 +126,14 @@ class Steps:
         return publisher.encode(
             [dead_letter(taken.record, self._runtime.name, cause, said, instant)]
         )
+
+    def _outgoing(self, given: Any, instant: datetime) -> Iterable[Outgoing]:
+        """Returns what the step says."""
+        return self._step(given, self._runtime.view, instant)
+
+    def _put(self, taken: Taken, decided: list[Encoded], headers: Headers) -> None:
+        """Publishes what was decided."""
+        self._post(taken, decided, headers)
 
     async def _misplaced(self, taken: Taken) -> bool:
         if not self._topic.placed:

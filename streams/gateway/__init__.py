@@ -15,12 +15,16 @@ from schemas.topics import (
     INFERENCE_PARTS,
     INFERENCE_REFUSED,
     INFERENCE_REQUESTED,
+    INFERENCE_WEIGHED,
     Topic,
 )
 from streams.gateway.admission import Admission
 from streams.gateway.admit import admit
+from streams.gateway.limits.ledger import Ledger
+from streams.gateway.limits.settle import settling
 from streams.gateway.release import release, release_part
 from streams.gateway.rows import record_refusal
+from streams.gateway.weighed import Weighing
 from streams.steps import Fail, Runtime, Step, Work, steps
 
 STEPS: Mapping[Topic[Any], Step] = {
@@ -38,5 +42,9 @@ def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
         ProvisioningFailed: A topic that the catalog names does not exist.
     """
     require(runtime.kafka)
-    admission = Admission(INFERENCE_REQUESTED, admit, runtime, fail)
-    return {**steps(STEPS, runtime, fail), INFERENCE_REQUESTED: admission}
+    ledger = Ledger(runtime, fail)
+    return {
+        **steps({**STEPS, INFERENCE_COMPLETED: settling(release)}, runtime, fail),
+        INFERENCE_REQUESTED: Admission(INFERENCE_REQUESTED, admit, runtime, fail, ledger),
+        INFERENCE_WEIGHED: Weighing(INFERENCE_WEIGHED, runtime, fail, ledger),
+    }

@@ -34,7 +34,11 @@ from infra.telemetry import Headers, trace_id
 from schemas.events import InferenceRequested
 from schemas.topics import Topic
 from streams.gateway.asked import Asked
-from streams.steps import MOVED, Fail, Runtime, Step, Steps, Taken
+from streams.gateway.limits.counters import Counters
+from streams.gateway.limits.journal import Journalled
+from streams.gateway.limits.ledger import Ledger
+from streams.gateway.limits.rules import limited
+from streams.steps import MOVED, Fail, Runtime, Step, Taken
 
 log = structlog.get_logger()
 
@@ -92,26 +96,30 @@ class Memory:
                 del self._offsets[until]
 
 
-class Admission(Steps):
+class Admission(Journalled):
     """Work that decides on requests: hands the step what is asked, and by whom as it is claimed.
+
+    Where a limit holds for a request, it hands over what its tenant uses, too.
 
     Args:
         topic: Where requests come from.
         step: Decides on what was ``Asked``.
         runtime: What the process has at hand.
         fail: Ends the process.
+        ledger: Keeps the counters of limits.
         read: Reads the marks of records on the log.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what it reads and decides with
         self,
         topic: Topic[Any],
         step: Step,
         runtime: Runtime,
         fail: Fail,
+        ledger: Ledger,
         read: Callable[[KafkaSettings, Record, int, int], Marks] | None = None,
     ) -> None:
-        super().__init__(topic, step, runtime, fail)
+        super().__init__(topic, step, runtime, fail, ledger, shared=False)
         self._read = read or recall
         self._memories: dict[int, Memory] = {}
 
@@ -129,6 +137,7 @@ class Admission(Steps):
             replayed, moved_again = self._seen(memory, record, signed, request.tenant)
         if memory.generation == taken.generation:
             memory.end = max(memory.end or 0, record.offset + 1)
+        held = limited(request, self._runtime.view)
         return Asked(
             request=request,
             signed=signed,
@@ -138,6 +147,7 @@ class Admission(Steps):
             trace_id=trace_id(taken.headers),
             replayed=replayed,
             moved_again=moved_again,
+            counters=await self._opened(taken) if held else Counters(),
         )
 
     def _seen(

@@ -10,13 +10,17 @@ from infra.catalog import CatalogView
 from infra.identity import identity
 from schemas.events import (
     InferenceRouted,
+    InferenceWeighed,
+    Refusal,
 )
 from schemas.topics import (
     INFERENCE_ROUTED,
+    INFERENCE_WEIGHED,
     Outgoing,
 )
 from streams.gateway.asked import Asked
 from streams.gateway.checks import first_refusal
+from streams.gateway.limits.weigh import refused, reserved, weigh
 from streams.gateway.refuse import refuse
 from streams.gateway.reply import signed
 
@@ -34,6 +38,11 @@ def admit(asked: Asked, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
     request = replace(asked.request, principal=identity(asked.sender, view))
     endpoint = view.endpoints[request.endpoint]
     first, *fallbacks = endpoint.routes
+    weighed = weigh(asked, request.principal, endpoint, first, view, now)
+    if isinstance(weighed, Refusal):
+        yield from refused(asked, weighed, now)
+        yield from refuse(asked, weighed, view, now)
+        return
     routed = InferenceRouted(
         request=request,
         route=first,
@@ -42,5 +51,15 @@ def admit(asked: Asked, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
         parts_to=None if endpoint.output_policy else request.reply_to,
         signed=signed(asked.signed),
         routed_at=now,
+        charge_id=weighed.charge_id,
+        charges=weighed.charges,
+        judgements=weighed.judgements,
     )
-    yield Outgoing(INFERENCE_ROUTED.member(first.pool), routed)
+    yield from reserved(asked, weighed, now)
+    if weighed.asks:
+        onward = InferenceWeighed(
+            routed=routed, asks=weighed.asks, trace_id=asked.trace_id, weighed_at=now
+        )
+        yield Outgoing(INFERENCE_WEIGHED, onward)
+    else:
+        yield Outgoing(INFERENCE_ROUTED.member(first.pool), routed)

@@ -24,6 +24,7 @@ from schemas.topics import INFERENCE_REQUESTED
 from streams.gateway.admission import KEPT_S, Admission, Mark, Marks, Memory, marked, marks
 from streams.gateway.admit import admit
 from streams.gateway.asked import Asked
+from streams.gateway.limits.ledger import Ledger
 from streams.steps import MOVED, Runtime, Taken
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, ask
@@ -79,7 +80,8 @@ class Gateway:
             view=VIEW,
             publisher=cast(Publisher, None),
         )
-        self._admission = Admission(INFERENCE_REQUESTED, admit, runtime, _raise, log.recall)
+        ledger = Ledger(runtime, _raise)
+        self._admission = Admission(INFERENCE_REQUESTED, admit, runtime, _raise, ledger, log.recall)
 
     def takes(self, each: Record, generation: int = 1) -> Asked:
         taken = Taken(each, ask(), each.headers, lambda: None, generation)

@@ -67,16 +67,18 @@ def amount(rule: LimitRule, expected: Estimate) -> int | None:
 def really(charge: Charge, usage: Usage | None, cost: int | None, *, failed: bool) -> int:
     """Returns what a request used of what it was charged with, once that is known.
 
-    What is not known counts as it was reserved, and as nothing where the request failed.
+    What is not known counts as it was reserved, and as nothing where the request failed without
+    using anything.
     """
-    unknown = 0 if failed else charge.amount
     if charge.unit == "in_flight":
         return 0
     if charge.unit == "requests":
         return 0 if failed and charge.refunds else charge.amount
-    if charge.unit == "cost":
-        return unknown if cost is None else cost
-    return unknown if usage is None else USED[charge.unit](usage)
+    if charge.unit == "cost" and cost is not None:
+        return cost
+    if charge.unit != "cost" and usage is not None:
+        return USED[charge.unit](usage)
+    return 0 if failed and usage is None else charge.amount
 
 
 def scaled(unit: str, most: Decimal) -> int:

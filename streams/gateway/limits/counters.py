@@ -133,6 +133,10 @@ class Counters:
         self._keep(summed.counter, summed.home, counter)
         self._summed[summed.counter] = summed.ledger_offset
 
+    def start(self, offset: int, fence: int) -> None:
+        """Takes up summing at an offset, where another has summed before."""
+        self.offset, self.fence = offset, fence
+
     def all_changed(self) -> None:
         """Has every counter summed up anew."""
         self.changed = set(self._counters)
@@ -140,13 +144,12 @@ class Counters:
     def summed(self, now: datetime) -> Iterator[UsageSummed]:
         """Yields the counters that changed, then up to where all are summed.
 
-        What was decided but did not come back from the ledger is left out.
+        Each as it stands when it is asked for. What was decided but did not come back from the
+        ledger is left out.
         """
-        for name in sorted(self.changed):
-            if counter := self._counters.get(name):
-                yield self._sum(name, counter)
-        self.changed = set()
-        yield UsageSummed(
+        names, self.changed = sorted(self.changed), set()
+        # Each counter is summed up to here at least, if it changed before.
+        summary = UsageSummed(
             counter=summary_of(self.partition, shared=self.shared),
             home="",
             shared=self.shared,
@@ -155,8 +158,13 @@ class Counters:
             sums=(),
             ledger_partition=self.partition,
             ledger_offset=self.offset,
+            fence=self.fence,
             summed_at=now,
         )
+        for name in names:
+            if counter := self._counters.get(name):
+                yield self._sum(name, counter)
+        yield summary
 
     def _sum(self, name: str, counter: Counter) -> UsageSummed:
         return UsageSummed(
@@ -179,6 +187,7 @@ class Counters:
             ),
             ledger_partition=self.partition,
             ledger_offset=self.offset,
+            fence=self.fence,
             summed_at=instant(counter.clock),
         )
 

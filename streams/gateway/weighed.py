@@ -1,0 +1,168 @@
+"""Limits that tenants share: a request comes by where each is counted, then goes on its route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from infra.catalog import CatalogView
+from schemas.events import (
+    Charge,
+    Entry,
+    InferenceRefused,
+    InferenceReplied,
+    InferenceWeighed,
+    Judgement,
+    Reason,
+    Refusal,
+    UsageCounted,
+)
+from schemas.topics import (
+    INFERENCE_REFUSED,
+    INFERENCE_ROUTED,
+    INFERENCE_WEIGHED,
+    USAGE_COUNTED,
+    Outgoing,
+    Topic,
+)
+from streams.gateway.limits.counters import Counters
+from streams.gateway.limits.journal import Journalled
+from streams.gateway.limits.ledger import Ledger
+from streams.gateway.limits.rules import rule_of
+from streams.gateway.limits.settle import given_back
+from streams.gateway.limits.weigh import denied, first_home, lease_end, unfit
+from streams.gateway.reply import claimed, to_caller
+from streams.steps import Fail, Runtime, Taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A request that asks something of limits that tenants share, with their counters."""
+
+    weighed: InferenceWeighed
+    counters: Counters
+
+
+class Weighing(Journalled):
+    """Work that decides on limits that tenants share.
+
+    Args:
+        topic: Where requests come from.
+        runtime: What the process has at hand.
+        fail: Ends the process.
+        ledger: Keeps the counters.
+    """
+
+    def __init__(
+        self, topic: Topic[InferenceWeighed], runtime: Runtime, fail: Fail, ledger: Ledger
+    ) -> None:
+        super().__init__(topic, pass_on, runtime, fail, ledger, shared=True)
+
+    async def _given(self, taken: Taken) -> Heard:
+        weighed: InferenceWeighed = taken.event  # type: ignore[assignment]
+        return Heard(weighed=weighed, counters=await self._opened(taken))
+
+
+def pass_on(heard: Heard, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
+    """Reserves what is asked here, and sends the request on: to the next limit, or on its route.
+
+    One limit that refuses, and what was reserved elsewhere is given back. A request that was put
+    here twice was decided the first time, and is decided the same way.
+    """
+    weighed, routed = heard.weighed, heard.weighed.routed
+    here, asks = first_home(weighed.asks)
+    earlier = heard.counters.earlier(routed.charge_id)
+    found: tuple[Judgement, ...] = ()
+    refusal = earlier.refusal if earlier else None
+    if earlier is None:
+        if now >= routed.request.deadline:
+            refusal = _late()
+        else:
+            refusal, found = _weighed(here, heard.counters, view, now)
+        what = Entry.REFUSED if refusal else Entry.RESERVED
+        yield Outgoing(USAGE_COUNTED, _entry(weighed, here, what, refusal, now))
+    if refusal:
+        yield from given_back(routed, now)
+        yield from _refuse(weighed, refusal, view, now)
+        return
+    routed = replace(
+        routed,
+        charges=(*routed.charges, *here),
+        judgements=(*routed.judgements, *found),
+    )
+    if asks:
+        onward = replace(weighed, routed=routed, asks=asks, weighed_at=now)
+        yield Outgoing(INFERENCE_WEIGHED, onward)
+    else:
+        routed = replace(routed, routed_at=now)
+        yield Outgoing(INFERENCE_ROUTED.member(routed.route.pool), routed)
+
+
+def _weighed(
+    here: tuple[Charge, ...], counters: Counters, view: CatalogView, now: datetime
+) -> tuple[Refusal | None, tuple[Judgement, ...]]:
+    """Returns the first limit that does not fit, or what rules found that are only evaluated."""
+    found = []
+    for charge in here:
+        rule = rule_of(charge.counter, view)
+        if isinstance(rule, Refusal):
+            return rule, ()
+        # A rule that is gone limits nothing.
+        if rule is None:
+            continue
+        policy, name, _, _, who = charge.counter.split("/", 4)
+        refusal = unfit(rule, who, charge, counters, now)
+        if refusal and not rule.shadow:
+            return refusal, ()
+        if refusal:
+            found.append(denied(f"{policy}/{name}"))
+    return None, tuple(found)
+
+
+def _late() -> Refusal:
+    return Refusal(
+        reason=Reason.DEADLINE_EXPIRED,
+        message="the deadline passed while the request waited for limits that tenants share",
+        field="deadline",
+    )
+
+
+def _entry(
+    weighed: InferenceWeighed,
+    here: tuple[Charge, ...],
+    what: Entry,
+    refusal: Refusal | None,
+    now: datetime,
+) -> UsageCounted:
+    request = weighed.routed.request
+    return UsageCounted(
+        charge_id=weighed.routed.charge_id,
+        home=here[0].home,
+        shared=True,
+        tenant=request.tenant,
+        request_id=request.request_id,
+        entry=what,
+        charges=() if refusal else here,
+        refusal=refusal,
+        at=now,
+        until=lease_end(request),
+    )
+
+
+def _refuse(
+    weighed: InferenceWeighed, refusal: Refusal, view: CatalogView, now: datetime
+) -> Iterator[Outgoing]:
+    """Says that a request goes nowhere, though its tenant's own limits let it pass."""
+    routed = weighed.routed
+    refused = InferenceRefused(
+        request=routed.request, refusal=refusal, signed=routed.signed, refused_at=now
+    )
+    yield Outgoing(INFERENCE_REFUSED, refused)
+    replied = InferenceReplied(
+        request_id=routed.request.request_id,
+        refusal=refusal,
+        claim=claimed(routed),
+        replied_at=now,
+    )
+    yield from to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
