@@ -58,21 +58,20 @@ UNFIT = (
     SettingInvalid,
     TailBroken,
 )
-# A column's heading and which number of a figure stands in it.
-COLUMNS: dict[str, str] = {
-    "requests": "requests",
-    "errors": "errors",
-    "tokens in": "prompt_tokens",
-    "cached": "cached_tokens",
-    "tokens out": "completion_tokens",
-    "reasoning": "reasoning_tokens",
-    "saved": "saved_tokens",
-    "cost, $": "cost",
-    "cost unknown": "unpriced",
-    "p50, ms": "p50_ms",
-    "p99, ms": "p99_ms",
-}
-
+# The columns in their order: heading, and which number of a figure stands there.
+COLUMNS = (
+    ("requests", "requests"),
+    ("errors", "errors"),
+    ("tokens in", "prompt_tokens"),
+    ("cached", "cached_tokens"),
+    ("tokens out", "completion_tokens"),
+    ("reasoning", "reasoning_tokens"),
+    ("saved", "saved_tokens"),
+    ("cost, $", "cost"),
+    ("cost unknown", "unpriced"),
+    ("p50, ms", "p50_ms"),
+    ("p99, ms", "p99_ms"),
+)
 # Shown only where there are any.
 RARE = frozenset({"cached_tokens", "reasoning_tokens", "saved_tokens", "unpriced"})
 
@@ -82,7 +81,7 @@ def table(found: Sequence[Figure], by: str, most: int) -> Table:
     everything, *groups = found
     columns = {
         heading: field
-        for heading, field in COLUMNS.items()
+        for heading, field in COLUMNS
         if field not in RARE or getattr(everything, field)
     }
     shown = Table(box=None, pad_edge=False, header_style="bold")

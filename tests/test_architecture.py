@@ -86,11 +86,15 @@ SERVICE_ONLY = (
     "infra.audit",
     "infra.cli",
     "infra.columns",
+    "infra.figures",
+    "infra.keymemory",
     "infra.lake",
+    "infra.meter",
     "infra.proof",
     "infra.screen",
     "infra.sql",
     "infra.stack.",
+    "infra.usage",
 )
 
 
