@@ -24,6 +24,7 @@ from schemas.events import (
     InferenceRequested,
     Reason,
     Refusal,
+    Role,
     Task,
     Usage,
 )
@@ -47,6 +48,8 @@ from workers.providers.options import read
 from workers.providers.turns import (
     Offer,
     Spoken,
+    arguments_of,
+    call_answered,
     offer,
     require_drawable,
     top_k,
@@ -201,15 +204,26 @@ def _body(
         schema = parsed(request.json_schema)
         given["response_format"] = {"type": "json_object", "json_schema": schema}
     body = {name: value for name, value in given.items() if value is not None}
-    return {"model": model, "messages": list(_messages(form)), "stream": True, **body}
+    return {"model": model, "messages": list(_messages(request, form)), "stream": True, **body}
 
 
-def _messages(form: Mapping[str, object]) -> Iterator[dict[str, object]]:
-    """Yields the messages without what Cohere has no place for: names, and contents of none."""
-    for message in listing(form["messages"], "messages"):
-        said = mapping(message, "messages[]")
-        empty = not said["content"] and "tool_calls" in said
+def _messages(
+    request: InferenceRequested, form: Mapping[str, object]
+) -> Iterator[dict[str, object]]:
+    """Yields the messages without what Cohere has no place for: names, and contents of none.
+
+    Raises:
+        ProviderRefused: A turn answers no call, or calls with what is no JSON object.
+    """
+    written = listing(form["messages"], "messages")
+    for message, each in zip(request.messages, written, strict=True):
+        if message.role is Role.TOOL:
+            call_answered(message)
+        for call in message.tool_calls:
+            arguments_of(call)
+        empty = not message.content and message.tool_calls
         left_out = {"name", "content"} if empty else {"name"}
+        said = mapping(each, "messages[]")
         yield {name: value for name, value in said.items() if name not in left_out}
 
 

@@ -7,7 +7,6 @@ side of the user. Names of speakers are left out, since no such provider knows t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -117,6 +116,29 @@ def turns(request: InferenceRequested, form: Form[Block]) -> Iterator[Turn[Block
 def top_k(sampling: Sampling) -> int | None:
     """Returns how many candidates are kept, or None for all."""
     return sampling.top_k if sampling.top_k is not None and sampling.top_k > 0 else None
+
+
+def call_answered(message: Message) -> str:
+    """Returns the id of the call that a tool answers.
+
+    Raises:
+        ProviderRefused: It names none.
+    """
+    if message.tool_call_id is None:
+        raise invalid("messages", "what a tool answers names the call that it answers")
+    return message.tool_call_id
+
+
+def arguments_of(call: ToolCall) -> Mapping[str, object]:
+    """Returns the arguments of a call that a model made.
+
+    Raises:
+        ProviderRefused: They are no JSON object.
+    """
+    arguments = parsed(call.arguments or "{}")
+    if not isinstance(arguments, dict):
+        raise invalid("messages", "the arguments of a tool call are a JSON object")
+    return arguments
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -257,22 +279,10 @@ def _why(completion: Completion) -> FinishReason:
 
 def _blocks(message: Message, form: Form[Block], tools: Mapping[str, str]) -> Iterator[Block]:
     if message.role is Role.TOOL:
-        if message.tool_call_id is None:
-            raise invalid("messages", "what a tool answers names the call that it answers")
-        call_id = message.tool_call_id
+        call_id = call_answered(message)
         yield form.answered(message, call_id, tools.get(call_id, ""))
         return
     if message.content:
         yield form.said(message.content)
     for call in message.tool_calls:
-        yield form.called(call, _arguments(call))
-
-
-def _arguments(call: ToolCall) -> Mapping[str, object]:
-    try:
-        arguments = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise invalid("messages", "the arguments of a tool call are a JSON object")
-    return arguments
+        yield form.called(call, arguments_of(call))
