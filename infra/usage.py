@@ -62,16 +62,18 @@ UNFIT = (
 COLUMNS = (
     ("requests", "requests"),
     ("errors", "errors"),
-    ("tokens in", "prompt_tokens"),
+    ("in", "prompt_tokens"),
     ("cached", "cached_tokens"),
-    ("tokens out", "completion_tokens"),
-    ("reasoning", "reasoning_tokens"),
+    ("out", "completion_tokens"),
+    ("thought", "reasoning_tokens"),
     ("saved", "saved_tokens"),
-    ("cost, $", "cost"),
-    ("cost unknown", "unpriced"),
-    ("p50, ms", "p50_ms"),
-    ("p99, ms", "p99_ms"),
+    ("cost $", "cost"),
+    ("unpriced", "unpriced"),
+    ("p50", "p50_ms"),
+    ("p99", "p99_ms"),
 )
+# Tokens on the screen: from which number on they are counted in what.
+UNITS = ((10**9, 10**9, "G"), (10**6, 10**6, "M"), (10**4, 10**3, "k"))
 # Shown only where there are any.
 RARE = frozenset({"cached_tokens", "reasoning_tokens", "saved_tokens", "unpriced"})
 
@@ -84,8 +86,8 @@ def table(found: Sequence[Figure], by: str, most: int) -> Table:
         for heading, field in COLUMNS
         if field not in RARE or getattr(everything, field)
     }
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column(Text(by), overflow="fold")
+    shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    shown.add_column(Text(by), overflow="fold", min_width=8)
     for heading in columns:
         shown.add_column(heading, justify="right", no_wrap=True)
     for each in groups[:most]:
@@ -98,7 +100,7 @@ def table(found: Sequence[Figure], by: str, most: int) -> Table:
 
 
 def bars(counts: Sequence[tuple[int, int]], began: str, ends: str, what: str) -> Text:
-    """Returns requests over time as bars, the part of errors in red.
+    """Returns requests over time as bars, red where most of what a cell shows are errors.
 
     Args:
         counts: Requests and errors of each part of the time.
@@ -108,13 +110,14 @@ def bars(counts: Sequence[tuple[int, int]], began: str, ends: str, what: str) ->
     """
     highest = max((requests for requests, _ in counts), default=0)
     label = f"{highest:,}"
-    drawn = Text(f"{what}\n", "dim")
+    drawn = Text().append(f"{what}\n", "dim")
     for level in reversed(range(HEIGHT)):
         margin = label if level == HEIGHT - 1 else "0" if level == 0 else ""
         drawn.append(f"{margin:>{len(label)}} ", "dim")
         for requests, errors in counts:
-            style = "red" if errors * HEIGHT > level * max(highest, 1) else "green"
-            drawn.append(_block(requests, highest, level), style)
+            filled = _filled(requests, highest, level)
+            failed = 2 * _filled(errors, highest, level) > filled
+            drawn.append(BLOCKS[filled], "red" if failed else "green")
         drawn.append("\n")
     gap = max(1, len(counts) - len(began) - len(ends))
     return drawn.append(f"{'':>{len(label)}} {began}{'':>{gap}}{ends}", "dim")
@@ -165,7 +168,7 @@ def _show(arguments: argparse.Namespace, by: Grouping) -> None:
                 over_time(root, since, until, WIDTH),
                 _moment(since),
                 _moment(until),
-                f"requests, each bar {_span((until - since) / WIDTH)}; errors in red",
+                f"requests, each bar {_span((until - since) / WIDTH)}; red: failed",
             ),
         )
 
@@ -208,7 +211,7 @@ async def _print_changes(
 
 def _frame(meter: Meter, arguments: argparse.Namespace) -> Group:
     found = meter.figures()
-    plot = bars(meter.second(), f"{SECONDS} s ago", "now", "requests a second; errors in red")
+    plot = bars(meter.second(), f"{SECONDS} s ago", "now", "requests a second; red: failed")
     heading = table(found, arguments.by, arguments.limit) if found else Text("no requests yet")
     return Group(heading, Text(), plot, Text("Ctrl-C ends it", "dim"))
 
@@ -220,18 +223,28 @@ def _console() -> Console:
 
 
 def _cells(figure: Figure, fields: Iterable[str]) -> list[str]:
-    values = [getattr(figure, field) for field in fields]
-    return [
-        "" if value is None else plain(value) if isinstance(value, Decimal) else f"{value:,}"
-        for value in values
-    ]
+    return [_cell(field, getattr(figure, field)) for field in fields]
 
 
-def _block(requests: int, highest: int, level: int) -> str:
+def _cell(field: str, value: int | Decimal | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return plain(value)
+    if field.endswith("_ms"):
+        return f"{value}ms" if value < 1000 else f"{value / 1000:.3g}s"  # noqa: PLR2004 - a second
+    if field.endswith("_tokens"):
+        for least, size, unit in UNITS:
+            if value >= least:
+                return f"{value / size:.3g}{unit}"
+    return f"{value:,}"
+
+
+def _filled(count: int, highest: int, level: int) -> int:
+    """Returns how many eighths of a bar's cell are filled; what happened once can be seen."""
     steps = len(BLOCKS) - 1
-    # Rounded up: what happened once can be seen.
-    filled = -(-requests * HEIGHT * steps // highest) if highest else 0
-    return BLOCKS[min(max(filled - level * steps, 0), steps)]
+    whole = -(-count * HEIGHT * steps // highest) if highest else 0
+    return min(max(whole - level * steps, 0), steps)
 
 
 def _moment(at: datetime) -> str:
