@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
+from schemas import binary
+
 
 class Entry(StrEnum):
     """What happened to a charge."""
@@ -21,6 +23,8 @@ class Entry(StrEnum):
     TAKEN = "TAKEN"
 
 
+_ENTRY = binary.symbols(Entry)
+
 class FinishReason(StrEnum):
     """OpenAI finish reasons."""
 
@@ -31,6 +35,8 @@ class FinishReason(StrEnum):
     CONTENT_FILTER = "CONTENT_FILTER"
 
 
+_FINISHREASON = binary.symbols(FinishReason)
+
 class Outcome(StrEnum):
     """How a request ended."""
 
@@ -40,6 +46,8 @@ class Outcome(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
+
+_OUTCOME = binary.symbols(Outcome)
 
 class Reason(StrEnum):
     """Kinds of refusal. UNKNOWN stands for kinds that a newer writer added."""
@@ -79,6 +87,8 @@ class Reason(StrEnum):
     ROUTE_UNFIT = "ROUTE_UNFIT"
 
 
+_REASON = binary.symbols(Reason)
+
 class Role(StrEnum):
     """Who speaks."""
 
@@ -89,6 +99,8 @@ class Role(StrEnum):
     TOOL = "TOOL"
 
 
+_ROLE = binary.symbols(Role)
+
 class Task(StrEnum):
     """What a model is asked for."""
 
@@ -98,6 +110,8 @@ class Task(StrEnum):
     RERANK = "RERANK"
 
 
+_TASK = binary.symbols(Task)
+
 class AuditOutcome(StrEnum):
     """How an audited action ended."""
 
@@ -106,6 +120,8 @@ class AuditOutcome(StrEnum):
     DENIED = "DENIED"
     FAILED = "FAILED"
 
+
+_AUDITOUTCOME = binary.symbols(AuditOutcome)
 
 class DeadLetterCause(StrEnum):
     """Why a record was given up."""
@@ -117,11 +133,17 @@ class DeadLetterCause(StrEnum):
     WRONG_PARTITION = "WRONG_PARTITION"
 
 
+_DEADLETTERCAUSE = binary.symbols(DeadLetterCause)
+
 class Event:
     """A record of the bus: immutable, and able to go to and from Avro."""
 
     __slots__ = ()
     SCHEMA: ClassVar[str]
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        raise NotImplementedError
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -157,6 +179,17 @@ class CatalogChanged(Event):
     body: str | None = None
     changed_at: datetime
     changed_by: str = ''
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.long(self.position),
+            binary.text(self.kind),
+            binary.text(self.name),
+            binary.ABSENT if self.body is None else binary.PRESENT + binary.text(self.body),
+            binary.millis(self.changed_at),
+            binary.text(self.changed_by),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -209,6 +242,19 @@ class CatalogWanted(Event):
     reply_to: str
     requested_at: datetime
     deadline: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.action),
+            binary.text(self.body),
+            binary.text(self.reply_to),
+            binary.millis(self.requested_at),
+            binary.millis(self.deadline),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -264,6 +310,17 @@ class LineageEdge(Event):
     upstream: str
     attributes: Mapping[str, str] = field(default_factory=dict)
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.downstream_kind),
+            binary.text(self.downstream),
+            binary.text(self.relation),
+            binary.text(self.upstream_kind),
+            binary.text(self.upstream),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.attributes.items()]),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -305,6 +362,14 @@ class LineageRecorded(Event):
     at: datetime
     edges: tuple[LineageEdge, ...]
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.cause_id),
+            binary.millis(self.at),
+            binary.items([item.to_bytes() for item in self.edges]),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -336,6 +401,13 @@ class Alternative(Event):
 
     token: str
     logprob: float
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.token),
+            binary.double(self.logprob),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -379,6 +451,19 @@ class Route(Event):
     connection: str = ''
     first_token_ms: int | None = None
     idle_ms: int | None = None
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.name),
+            binary.text(self.pool),
+            binary.text(self.model),
+            binary.text(self.entity),
+            binary.text(self.adapter),
+            binary.text(self.connection),
+            binary.ABSENT if self.first_token_ms is None else binary.PRESENT + binary.long(self.first_token_ms),
+            binary.ABSENT if self.idle_ms is None else binary.PRESENT + binary.long(self.idle_ms),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -432,6 +517,18 @@ class Refusal(Event):
     limit: str | None = None
     used: str | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            _REASON[self.reason],
+            binary.text(self.message),
+            binary.ABSENT if self.field is None else binary.PRESENT + binary.text(self.field),
+            binary.ABSENT if self.retry_after_ms is None else binary.PRESENT + binary.long(self.retry_after_ms),
+            binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
+            binary.ABSENT if self.limit is None else binary.PRESENT + binary.text(self.limit),
+            binary.ABSENT if self.used is None else binary.PRESENT + binary.text(self.used),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -480,6 +577,17 @@ class Usage(Event):
     cache_write_tokens: int = 0
     estimated: bool = False
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.long(self.prompt_tokens),
+            binary.long(self.completion_tokens),
+            binary.long(self.cached_tokens),
+            binary.long(self.reasoning_tokens),
+            binary.long(self.cache_write_tokens),
+            binary.BOOLEANS[self.estimated],
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -519,6 +627,14 @@ class Attempt(Event):
     route: Route
     refusal: Refusal
     usage: Usage | None = None
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            self.route.to_bytes(),
+            self.refusal.to_bytes(),
+            binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -562,6 +678,17 @@ class Charge(Event):
     amount: int
     refunds: bool = False
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.counter),
+            binary.text(self.home),
+            binary.text(self.unit),
+            binary.long(self.window_ms),
+            binary.long(self.amount),
+            binary.BOOLEANS[self.refunds],
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -602,6 +729,14 @@ class ToolCall(Event):
     name: str
     arguments: str
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.id),
+            binary.text(self.name),
+            binary.text(self.arguments),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -635,6 +770,14 @@ class TokenLogprob(Event):
     token: str
     logprob: float
     top: tuple[Alternative, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.token),
+            binary.double(self.logprob),
+            binary.items([item.to_bytes() for item in self.top]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -679,6 +822,19 @@ class Completion(Event):
     logprobs: tuple[TokenLogprob, ...] = ()
     vectors: tuple[tuple[float, ...], ...] = ()
     scores: tuple[float, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.model),
+            binary.text(self.content),
+            binary.items([item.to_bytes() for item in self.tool_calls]),
+            _FINISHREASON[self.finish_reason],
+            self.usage.to_bytes(),
+            binary.items([item.to_bytes() for item in self.logprobs]),
+            binary.items([binary.items([binary.single(item) for item in item]) for item in self.vectors]),
+            binary.items([binary.double(item) for item in self.scores]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -730,6 +886,17 @@ class CompletionCached(Event):
     cached_at: datetime
     until: datetime
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.cache_key),
+            binary.text(self.tenant),
+            binary.text(self.endpoint),
+            self.completion.to_bytes(),
+            binary.millis(self.cached_at),
+            binary.millis(self.until),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -772,6 +939,15 @@ class ToolCallDelta(Event):
     name: str = ''
     arguments: str = ''
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.long(self.index),
+            binary.text(self.id),
+            binary.text(self.name),
+            binary.text(self.arguments),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -805,6 +981,13 @@ class Delta(Event):
 
     content: str = ''
     tool_calls: tuple[ToolCallDelta, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.content),
+            binary.items([item.to_bytes() for item in self.tool_calls]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -878,6 +1061,34 @@ class InferenceAttempted(Event):
     first_token_ms: int | None = None
     elapsed_ms: int = 0
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.attempt_id),
+            binary.text(self.request_id),
+            binary.long(self.attempt),
+            binary.BOOLEANS[self.mirrored],
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.text(self.route),
+            binary.ABSENT if self.connection is None else binary.PRESENT + binary.text(self.connection),
+            binary.text(self.model),
+            _OUTCOME[self.outcome],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.long(self.prompt_tokens),
+            binary.long(self.completion_tokens),
+            binary.long(self.cached_tokens),
+            binary.long(self.cache_write_tokens),
+            binary.long(self.reasoning_tokens),
+            binary.BOOLEANS[self.usage_estimated],
+            binary.ABSENT if self.cost is None else binary.PRESENT + binary.decimal(self.cost, 38, 12),
+            binary.millis(self.started_at),
+            binary.ABSENT if self.first_token_ms is None else binary.PRESENT + binary.long(self.first_token_ms),
+            binary.long(self.elapsed_ms),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -957,6 +1168,16 @@ class Message(Event):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            _ROLE[self.role],
+            binary.text(self.content),
+            binary.ABSENT if self.name is None else binary.PRESENT + binary.text(self.name),
+            binary.items([item.to_bytes() for item in self.tool_calls]),
+            binary.ABSENT if self.tool_call_id is None else binary.PRESENT + binary.text(self.tool_call_id),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1007,6 +1228,20 @@ class Sampling(Event):
     presence_penalty: float | None = None
     top_logprobs: int | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.ABSENT if self.temperature is None else binary.PRESENT + binary.double(self.temperature),
+            binary.ABSENT if self.top_p is None else binary.PRESENT + binary.double(self.top_p),
+            binary.ABSENT if self.top_k is None else binary.PRESENT + binary.long(self.top_k),
+            binary.ABSENT if self.max_tokens is None else binary.PRESENT + binary.long(self.max_tokens),
+            binary.items([binary.text(item) for item in self.stop]),
+            binary.ABSENT if self.seed is None else binary.PRESENT + binary.long(self.seed),
+            binary.ABSENT if self.frequency_penalty is None else binary.PRESENT + binary.double(self.frequency_penalty),
+            binary.ABSENT if self.presence_penalty is None else binary.PRESENT + binary.double(self.presence_penalty),
+            binary.ABSENT if self.top_logprobs is None else binary.PRESENT + binary.long(self.top_logprobs),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1052,6 +1287,14 @@ class Tool(Event):
     name: str
     description: str = ''
     parameters: str
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.name),
+            binary.text(self.description),
+            binary.text(self.parameters),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1118,6 +1361,28 @@ class InferenceRequested(Event):
     inputs: tuple[str, ...] = ()
     query: str | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.items([item.to_bytes() for item in self.messages]),
+            self.sampling.to_bytes(),
+            binary.ABSENT if self.json_schema is None else binary.PRESENT + binary.text(self.json_schema),
+            binary.items([item.to_bytes() for item in self.tools]),
+            binary.text(self.tool_choice),
+            binary.BOOLEANS[self.stream],
+            binary.text(self.reply_to),
+            binary.millis(self.requested_at),
+            binary.millis(self.deadline),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]),
+            _TASK[self.task],
+            binary.items([binary.text(item) for item in self.inputs]),
+            binary.ABSENT if self.query is None else binary.PRESENT + binary.text(self.query),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1180,6 +1445,14 @@ class Signed(Event):
     signature: bytes
     digest: bytes
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.key_id),
+            binary.raw(self.signature),
+            binary.raw(self.digest),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1217,6 +1490,16 @@ class Judgement(Event):
     verdict: str
     found: Mapping[str, int] = field(default_factory=dict)
     shadow: bool = False
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.rule),
+            binary.text(self.stage),
+            binary.text(self.verdict),
+            binary.items([binary.text(key) + (binary.long(item)) for key, item in self.found.items()]),
+            binary.BOOLEANS[self.shadow],
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1281,6 +1564,26 @@ class InferenceRouted(Event):
     cache_key: str = ''
     sealed: bytes | None = None
     judgements: tuple[Judgement, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            self.request.to_bytes(),
+            self.route.to_bytes(),
+            binary.items([item.to_bytes() for item in self.fallbacks]),
+            binary.long(self.attempt),
+            binary.ABSENT if self.parts_to is None else binary.PRESENT + binary.text(self.parts_to),
+            binary.items([item.to_bytes() for item in self.tried]),
+            binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
+            binary.millis(self.routed_at),
+            binary.ABSENT if self.not_before is None else binary.PRESENT + binary.millis(self.not_before),
+            binary.BOOLEANS[self.mirrored],
+            binary.text(self.charge_id),
+            binary.items([item.to_bytes() for item in self.charges]),
+            binary.text(self.cache_key),
+            binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
+            binary.items([item.to_bytes() for item in self.judgements]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1350,6 +1653,19 @@ class InferenceCompleted(Event):
     completed_at: datetime
     usage: Usage | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            self.routed.to_bytes(),
+            binary.ABSENT if self.completion is None else binary.PRESENT + self.completion.to_bytes(),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.long(self.parts),
+            binary.millis(self.started_at),
+            binary.ABSENT if self.first_token_at is None else binary.PRESENT + binary.millis(self.first_token_at),
+            binary.millis(self.completed_at),
+            binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1375,6 +1691,176 @@ class InferenceCompleted(Event):
             first_token_at=record["first_token_at"],
             completed_at=record["completed_at"],
             usage=None if record["usage"] is None else Usage.from_avro(record["usage"]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceHeld(Event):
+    """A request, or an answer, waits until those who are asked about it have judged it.
+
+    Attributes:
+        held_id: Names this wait: the same however often its cause is read.
+        tenant: Who pays. Also the record key.
+        request_id: The request.
+        stage: What waits: input for a request, output for an answer.
+        routed: The request, as it goes on when all agree; null for an answer.
+        completed: The answer, as its worker gave it; null for a request.
+        texts: What is to be judged, in order, as others may see it: masked.
+        rules: Rules that are left to be asked, in order: policy/rule.
+        approvals: Rules that want a person's approval: policy/rule.
+        judgements: What those who were asked said so far.
+        asks: Charges that tenants share and that are still to be reserved, by home.
+        mirrors: Routes that get a copy when all agree.
+        answer: What is kept as its answer, masked: given when all agree, and no route is tried.
+        trace_id: W3C trace id of the request, where it is known.
+        held_at: When the wait began.
+        until: When nobody waits any more: the request's deadline.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceHeld"
+
+    held_id: str
+    tenant: str
+    request_id: str
+    stage: str
+    routed: InferenceRouted | None = None
+    completed: InferenceCompleted | None = None
+    texts: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+    asks: tuple[Charge, ...] = ()
+    mirrors: tuple[Route, ...] = ()
+    answer: Completion | None = None
+    trace_id: str | None = None
+    held_at: datetime
+    until: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.held_id),
+            binary.text(self.tenant),
+            binary.text(self.request_id),
+            binary.text(self.stage),
+            binary.ABSENT if self.routed is None else binary.PRESENT + self.routed.to_bytes(),
+            binary.ABSENT if self.completed is None else binary.PRESENT + self.completed.to_bytes(),
+            binary.items([binary.text(item) for item in self.texts]),
+            binary.items([binary.text(item) for item in self.rules]),
+            binary.items([binary.text(item) for item in self.approvals]),
+            binary.items([item.to_bytes() for item in self.judgements]),
+            binary.items([item.to_bytes() for item in self.asks]),
+            binary.items([item.to_bytes() for item in self.mirrors]),
+            binary.ABSENT if self.answer is None else binary.PRESENT + self.answer.to_bytes(),
+            binary.ABSENT if self.trace_id is None else binary.PRESENT + binary.text(self.trace_id),
+            binary.millis(self.held_at),
+            binary.millis(self.until),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "held_id": self.held_id,
+            "tenant": self.tenant,
+            "request_id": self.request_id,
+            "stage": self.stage,
+            "routed": None if self.routed is None else self.routed.to_avro(),
+            "completed": None if self.completed is None else self.completed.to_avro(),
+            "texts": self.texts,
+            "rules": self.rules,
+            "approvals": self.approvals,
+            "judgements": [item.to_avro() for item in self.judgements],
+            "asks": [item.to_avro() for item in self.asks],
+            "mirrors": [item.to_avro() for item in self.mirrors],
+            "answer": None if self.answer is None else self.answer.to_avro(),
+            "trace_id": self.trace_id,
+            "held_at": self.held_at,
+            "until": self.until,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceHeld:
+        """Returns the event that fastavro read."""
+        return cls(
+            held_id=record["held_id"],
+            tenant=record["tenant"],
+            request_id=record["request_id"],
+            stage=record["stage"],
+            routed=None if record["routed"] is None else InferenceRouted.from_avro(record["routed"]),
+            completed=None if record["completed"] is None else InferenceCompleted.from_avro(record["completed"]),
+            texts=tuple(record["texts"]),
+            rules=tuple(record["rules"]),
+            approvals=tuple(record["approvals"]),
+            judgements=tuple([Judgement.from_avro(item) for item in record["judgements"]]),
+            asks=tuple([Charge.from_avro(item) for item in record["asks"]]),
+            mirrors=tuple([Route.from_avro(item) for item in record["mirrors"]]),
+            answer=None if record["answer"] is None else Completion.from_avro(record["answer"]),
+            trace_id=record["trace_id"],
+            held_at=record["held_at"],
+            until=record["until"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InferenceJudged(Event):
+    """Those who were asked about a request, or an answer, have judged it.
+
+    Attributes:
+        tenant: Who pays. Also the record key.
+        held: What waits.
+        judgements: What each of them said; never the text that it was asked about.
+        texts: What goes on instead of the texts that were judged, one for each; null where they
+            stay.
+        approvals: Rules that want a person's approval: policy/rule.
+        refusal: Why it must not go on; the first one that refuses.
+        judged_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.InferenceJudged"
+
+    tenant: str
+    held: InferenceHeld
+    judgements: tuple[Judgement, ...] = ()
+    texts: tuple[str, ...] | None = None
+    approvals: tuple[str, ...] = ()
+    refusal: Refusal | None = None
+    judged_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.tenant),
+            self.held.to_bytes(),
+            binary.items([item.to_bytes() for item in self.judgements]),
+            binary.ABSENT if self.texts is None else binary.PRESENT + binary.items([binary.text(item) for item in self.texts]),
+            binary.items([binary.text(item) for item in self.approvals]),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.millis(self.judged_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "tenant": self.tenant,
+            "held": self.held.to_avro(),
+            "judgements": [item.to_avro() for item in self.judgements],
+            "texts": self.texts,
+            "approvals": self.approvals,
+            "refusal": None if self.refusal is None else self.refusal.to_avro(),
+            "judged_at": self.judged_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> InferenceJudged:
+        """Returns the event that fastavro read."""
+        return cls(
+            tenant=record["tenant"],
+            held=InferenceHeld.from_avro(record["held"]),
+            judgements=tuple([Judgement.from_avro(item) for item in record["judgements"]]),
+            texts=None if record["texts"] is None else tuple(record["texts"]),
+            approvals=tuple(record["approvals"]),
+            refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
+            judged_at=record["judged_at"],
         )
 
 
@@ -1410,6 +1896,21 @@ class InferencePart(Event):
     deadline: datetime
     endpoint: str = ''
     sealed: bytes | None = None
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.reply_to),
+            binary.long(self.attempt),
+            binary.long(self.epoch),
+            binary.long(self.seq),
+            self.delta.to_bytes(),
+            binary.millis(self.deadline),
+            binary.text(self.endpoint),
+            binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1526,6 +2027,47 @@ class InferenceRecorded(Event):
     rule: str | None = None
     connection: str | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.ABSENT if self.route is None else binary.PRESENT + binary.text(self.route),
+            binary.ABSENT if self.model is None else binary.PRESENT + binary.text(self.model),
+            binary.ABSENT if self.entity is None else binary.PRESENT + binary.text(self.entity),
+            binary.ABSENT if self.adapter is None else binary.PRESENT + binary.text(self.adapter),
+            _OUTCOME[self.outcome],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.message is None else binary.PRESENT + binary.text(self.message),
+            binary.text(self.request),
+            binary.ABSENT if self.response is None else binary.PRESENT + binary.text(self.response),
+            binary.ABSENT if self.finish_reason is None else binary.PRESENT + binary.text(self.finish_reason),
+            binary.long(self.prompt_tokens),
+            binary.long(self.completion_tokens),
+            binary.long(self.cached_tokens),
+            binary.long(self.reasoning_tokens),
+            binary.long(self.attempts),
+            binary.millis(self.requested_at),
+            binary.ABSENT if self.first_token_ms is None else binary.PRESENT + binary.long(self.first_token_ms),
+            binary.long(self.elapsed_ms),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]),
+            binary.ABSENT if self.key_id is None else binary.PRESENT + binary.text(self.key_id),
+            binary.ABSENT if self.signature is None else binary.PRESENT + binary.text(self.signature),
+            binary.ABSENT if self.signed_digest is None else binary.PRESENT + binary.text(self.signed_digest),
+            binary.ABSENT if self.deadline is None else binary.PRESENT + binary.millis(self.deadline),
+            binary.ABSENT if self.cost is None else binary.PRESENT + binary.decimal(self.cost, 38, 12),
+            binary.long(self.cache_write_tokens),
+            binary.BOOLEANS[self.usage_estimated],
+            binary.long(self.saved_tokens),
+            binary.BOOLEANS[self.streamed],
+            binary.long(self.status),
+            binary.text(self.judgements),
+            binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
+            binary.ABSENT if self.connection is None else binary.PRESENT + binary.text(self.connection),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1628,6 +2170,15 @@ class InferenceRefused(Event):
     signed: Signed | None = None
     refused_at: datetime
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            self.request.to_bytes(),
+            self.refusal.to_bytes(),
+            binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
+            binary.millis(self.refused_at),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1685,6 +2236,22 @@ class InferenceReplied(Event):
     tried: tuple[Attempt, ...] = ()
     claim: str | None = None
     replied_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.request_id),
+            binary.long(self.attempt),
+            binary.long(self.epoch),
+            binary.long(self.seq),
+            binary.ABSENT if self.delta is None else binary.PRESENT + self.delta.to_bytes(),
+            binary.ABSENT if self.completion is None else binary.PRESENT + self.completion.to_bytes(),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.ABSENT if self.result is None else binary.PRESENT + binary.text(self.result),
+            binary.items([item.to_bytes() for item in self.tried]),
+            binary.ABSENT if self.claim is None else binary.PRESENT + binary.text(self.claim),
+            binary.millis(self.replied_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1744,6 +2311,17 @@ class InferenceWeighed(Event):
     mirrors: tuple[Route, ...] = ()
     answer: Completion | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            self.routed.to_bytes(),
+            binary.items([item.to_bytes() for item in self.asks]),
+            binary.ABSENT if self.trace_id is None else binary.PRESENT + binary.text(self.trace_id),
+            binary.millis(self.weighed_at),
+            binary.items([item.to_bytes() for item in self.mirrors]),
+            binary.ABSENT if self.answer is None else binary.PRESENT + self.answer.to_bytes(),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1786,6 +2364,15 @@ class Reserved(Event):
     until: datetime
     grain: int = -1
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.charge_id),
+            binary.long(self.amount),
+            binary.millis(self.until),
+            binary.long(self.grain),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1819,6 +2406,13 @@ class Sum(Event):
 
     grain: int
     amount: int
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.long(self.grain),
+            binary.long(self.amount),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1872,6 +2466,23 @@ class UsageCounted(Event):
     until: datetime
     fence: int = -1
     place: int = -1
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.charge_id),
+            binary.text(self.home),
+            binary.BOOLEANS[self.shared],
+            binary.text(self.tenant),
+            binary.text(self.request_id),
+            _ENTRY[self.entry],
+            binary.items([item.to_bytes() for item in self.charges]),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.millis(self.at),
+            binary.millis(self.until),
+            binary.long(self.fence),
+            binary.long(self.place),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1943,6 +2554,22 @@ class UsageSummed(Event):
     fence: int = -1
     summed_at: datetime
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.counter),
+            binary.text(self.home),
+            binary.BOOLEANS[self.shared],
+            binary.text(self.unit),
+            binary.long(self.window_ms),
+            binary.items([item.to_bytes() for item in self.sums]),
+            binary.items([item.to_bytes() for item in self.reserved]),
+            binary.long(self.ledger_partition),
+            binary.long(self.ledger_offset),
+            binary.long(self.fence),
+            binary.millis(self.summed_at),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -1974,6 +2601,235 @@ class UsageSummed(Event):
             ledger_offset=record["ledger_offset"],
             fence=record["fence"],
             summed_at=record["summed_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ApprovalWanted(Event):
+    """Something waits for a person's approval.
+
+    Attributes:
+        approval_id: Names what is to be decided: the same however often its cause is read.
+        tenant: Who pays for what waits. Also the record key.
+        request_id: The request that waits, or whose answer does.
+        principal: Who asked for it; may not decide.
+        endpoint: What was asked.
+        stage: What waits: input for a request, output for an answer.
+        rules: Rules that want it: policy/rule.
+        question: What is to be decided, in words; never the text that it is about.
+        deciders: Objects of the catalog: who manages one of them may decide.
+        held: What goes on when it is granted; null where who wants it waits for the decision
+            itself.
+        wanted_at: When.
+        until: When it counts as denied.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.ops.ApprovalWanted"
+
+    approval_id: str
+    tenant: str
+    request_id: str
+    principal: str
+    endpoint: str = ''
+    stage: str = ''
+    rules: tuple[str, ...] = ()
+    question: str
+    deciders: tuple[str, ...] = ()
+    held: InferenceHeld | None = None
+    wanted_at: datetime
+    until: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.approval_id),
+            binary.text(self.tenant),
+            binary.text(self.request_id),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.text(self.stage),
+            binary.items([binary.text(item) for item in self.rules]),
+            binary.text(self.question),
+            binary.items([binary.text(item) for item in self.deciders]),
+            binary.ABSENT if self.held is None else binary.PRESENT + self.held.to_bytes(),
+            binary.millis(self.wanted_at),
+            binary.millis(self.until),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "approval_id": self.approval_id,
+            "tenant": self.tenant,
+            "request_id": self.request_id,
+            "principal": self.principal,
+            "endpoint": self.endpoint,
+            "stage": self.stage,
+            "rules": self.rules,
+            "question": self.question,
+            "deciders": self.deciders,
+            "held": None if self.held is None else self.held.to_avro(),
+            "wanted_at": self.wanted_at,
+            "until": self.until,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> ApprovalWanted:
+        """Returns the event that fastavro read."""
+        return cls(
+            approval_id=record["approval_id"],
+            tenant=record["tenant"],
+            request_id=record["request_id"],
+            principal=record["principal"],
+            endpoint=record["endpoint"],
+            stage=record["stage"],
+            rules=tuple(record["rules"]),
+            question=record["question"],
+            deciders=tuple(record["deciders"]),
+            held=None if record["held"] is None else InferenceHeld.from_avro(record["held"]),
+            wanted_at=record["wanted_at"],
+            until=record["until"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ApprovalGiven(Event):
+    """Somebody grants or denies an approval, which may be refused. The record is signed as
+    requests are.
+
+    Attributes:
+        given_id: Unique id chosen by the caller; the reply comes under it.
+        approval_id: What is decided.
+        tenant: Who pays for what waits, whoever decides. Also the record key.
+        granted: Whether it may go on.
+        principal: Who decides; empty for whoever signed.
+        reason: Why, in words for who asked.
+        reply_to: Reply topic of the tenant that the decider acts for.
+        given_at: When.
+        deadline: When a reply stops being of use; nothing is decided after it.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.ops.ApprovalGiven"
+
+    given_id: str
+    approval_id: str
+    tenant: str
+    granted: bool
+    principal: str = ''
+    reason: str = ''
+    reply_to: str
+    given_at: datetime
+    deadline: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.given_id),
+            binary.text(self.approval_id),
+            binary.text(self.tenant),
+            binary.BOOLEANS[self.granted],
+            binary.text(self.principal),
+            binary.text(self.reason),
+            binary.text(self.reply_to),
+            binary.millis(self.given_at),
+            binary.millis(self.deadline),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "given_id": self.given_id,
+            "approval_id": self.approval_id,
+            "tenant": self.tenant,
+            "granted": self.granted,
+            "principal": self.principal,
+            "reason": self.reason,
+            "reply_to": self.reply_to,
+            "given_at": self.given_at,
+            "deadline": self.deadline,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> ApprovalGiven:
+        """Returns the event that fastavro read."""
+        return cls(
+            given_id=record["given_id"],
+            approval_id=record["approval_id"],
+            tenant=record["tenant"],
+            granted=record["granted"],
+            principal=record["principal"],
+            reason=record["reason"],
+            reply_to=record["reply_to"],
+            given_at=record["given_at"],
+            deadline=record["deadline"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ApprovalDecided(Event):
+    """An approval is granted, denied, or was not given in time. Of several about one, the first
+    on the log counts.
+
+    Attributes:
+        approval_id: What is decided.
+        tenant: Who pays for what waits. Also the record key.
+        wanted: What waited.
+        granted: Whether it goes on.
+        principal: Who decided, as proven; empty where nobody did in time.
+        given: What that one said; null where nobody did in time.
+        signed: What proves who decided.
+        decided_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.ops.ApprovalDecided"
+
+    approval_id: str
+    tenant: str
+    wanted: ApprovalWanted
+    granted: bool
+    principal: str = ''
+    given: ApprovalGiven | None = None
+    signed: Signed | None = None
+    decided_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.approval_id),
+            binary.text(self.tenant),
+            self.wanted.to_bytes(),
+            binary.BOOLEANS[self.granted],
+            binary.text(self.principal),
+            binary.ABSENT if self.given is None else binary.PRESENT + self.given.to_bytes(),
+            binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
+            binary.millis(self.decided_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "approval_id": self.approval_id,
+            "tenant": self.tenant,
+            "wanted": self.wanted.to_avro(),
+            "granted": self.granted,
+            "principal": self.principal,
+            "given": None if self.given is None else self.given.to_avro(),
+            "signed": None if self.signed is None else self.signed.to_avro(),
+            "decided_at": self.decided_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> ApprovalDecided:
+        """Returns the event that fastavro read."""
+        return cls(
+            approval_id=record["approval_id"],
+            tenant=record["tenant"],
+            wanted=ApprovalWanted.from_avro(record["wanted"]),
+            granted=record["granted"],
+            principal=record["principal"],
+            given=None if record["given"] is None else ApprovalGiven.from_avro(record["given"]),
+            signed=None if record["signed"] is None else Signed.from_avro(record["signed"]),
+            decided_at=record["decided_at"],
         )
 
 
@@ -2018,6 +2874,26 @@ class AuditRecorded(Event):
     after: str | None = None
     request_id: str | None = None
     trace_id: str | None = None
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.audit_id),
+            binary.millis(self.at),
+            binary.text(self.source),
+            binary.text(self.principal),
+            binary.text(self.tenant),
+            binary.ABSENT if self.key_id is None else binary.PRESENT + binary.text(self.key_id),
+            binary.text(self.action),
+            binary.text(self.kind),
+            binary.text(self.name),
+            _AUDITOUTCOME[self.outcome],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.before is None else binary.PRESENT + binary.text(self.before),
+            binary.ABSENT if self.after is None else binary.PRESENT + binary.text(self.after),
+            binary.ABSENT if self.request_id is None else binary.PRESENT + binary.text(self.request_id),
+            binary.ABSENT if self.trace_id is None else binary.PRESENT + binary.text(self.trace_id),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2075,6 +2951,13 @@ class Header(Event):
     key: str
     value: bytes | None = None
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.key),
+            binary.ABSENT if self.value is None else binary.PRESENT + binary.raw(self.value),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -2120,6 +3003,21 @@ class RecordDeadLettered(Event):
     cause: DeadLetterCause
     message: str
     dead_lettered_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.topic),
+            binary.long(self.partition),
+            binary.long(self.offset),
+            binary.ABSENT if self.key is None else binary.PRESENT + binary.raw(self.key),
+            binary.ABSENT if self.value is None else binary.PRESENT + binary.raw(self.value),
+            binary.items([item.to_bytes() for item in self.headers]),
+            binary.text(self.processor),
+            _DEADLETTERCAUSE[self.cause],
+            binary.text(self.message),
+            binary.millis(self.dead_lettered_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2172,6 +3070,15 @@ class RequestCancelled(Event):
     cancelled_at: datetime
     deadline: datetime
 
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.millis(self.cancelled_at),
+            binary.millis(self.deadline),
+        ))
+
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
         return {
@@ -2201,6 +3108,8 @@ EVENTS: dict[str, type[Event]] = {
     "tessera.inference.Delta": Delta,
     "tessera.inference.InferenceAttempted": InferenceAttempted,
     "tessera.inference.InferenceCompleted": InferenceCompleted,
+    "tessera.inference.InferenceHeld": InferenceHeld,
+    "tessera.inference.InferenceJudged": InferenceJudged,
     "tessera.inference.InferencePart": InferencePart,
     "tessera.inference.InferenceRecorded": InferenceRecorded,
     "tessera.inference.InferenceRefused": InferenceRefused,
@@ -2211,6 +3120,9 @@ EVENTS: dict[str, type[Event]] = {
     "tessera.inference.Refusal": Refusal,
     "tessera.inference.UsageCounted": UsageCounted,
     "tessera.inference.UsageSummed": UsageSummed,
+    "tessera.ops.ApprovalDecided": ApprovalDecided,
+    "tessera.ops.ApprovalGiven": ApprovalGiven,
+    "tessera.ops.ApprovalWanted": ApprovalWanted,
     "tessera.ops.AuditRecorded": AuditRecorded,
     "tessera.ops.RecordDeadLettered": RecordDeadLettered,
     "tessera.ops.RequestCancelled": RequestCancelled,

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from schemas.events import (
+    ApprovalDecided,
+    ApprovalGiven,
+    ApprovalWanted,
     AuditRecorded,
     CatalogChanged,
     CatalogWanted,
@@ -18,6 +21,8 @@ from schemas.events import (
     Event,
     InferenceAttempted,
     InferenceCompleted,
+    InferenceHeld,
+    InferenceJudged,
     InferencePart,
     InferenceRecorded,
     InferenceRefused,
@@ -99,6 +104,25 @@ class Outgoing(NamedTuple):
     event: Event
 
 
+# Who decides does so where the tenant belongs whose request waits.
+APPROVAL_DECIDED = Topic(
+    name="approval.decided.v1",
+    event=ApprovalDecided,
+    key=lambda decided: decided.tenant,
+    placed=True,
+)
+APPROVAL_GIVEN = Topic(
+    name="approval.given.v1",
+    event=ApprovalGiven,
+    key=lambda given: given.tenant,
+    placed=True,
+    max_bytes=MAX_RECORD_BYTES // 2,
+)
+APPROVAL_WANTED = Topic(
+    name="approval.wanted.v1",
+    event=ApprovalWanted,
+    key=lambda wanted: wanted.tenant,
+)
 AUDIT_RECORDED = Topic(
     name="audit.recorded.v1",
     event=AuditRecorded,
@@ -143,6 +167,16 @@ INFERENCE_COMPLETED = Topic(
     name="inference.completed.v1",
     event=InferenceCompleted,
     key=lambda completed: completed.routed.request.tenant,
+)
+INFERENCE_HELD = Topic(
+    name="inference.held.v1",
+    event=InferenceHeld,
+    key=lambda held: held.tenant,
+)
+INFERENCE_JUDGED = Topic(
+    name="inference.judged.v1",
+    event=InferenceJudged,
+    key=lambda judged: judged.tenant,
 )
 INFERENCE_PARTS = Topic(
     name="inference.parts.v1",
@@ -217,6 +251,9 @@ USAGE_SUMMED = Topic(
 )
 
 TOPICS: tuple[Topic[Any], ...] = (
+    APPROVAL_DECIDED,
+    APPROVAL_GIVEN,
+    APPROVAL_WANTED,
     AUDIT_RECORDED,
     CATALOG_CHANGED,
     CATALOG_WANTED,
@@ -224,6 +261,8 @@ TOPICS: tuple[Topic[Any], ...] = (
     DEAD_LETTERS,
     INFERENCE_ATTEMPTED,
     INFERENCE_COMPLETED,
+    INFERENCE_HELD,
+    INFERENCE_JUDGED,
     INFERENCE_PARTS,
     INFERENCE_RECORDED,
     INFERENCE_REFUSED,
