@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
-from schemas.events import Delta, Reason
+from schemas.events import Delta, Reason, Route
 from tests.contract.asking import Subject, ask, completion, hear, refused, stream
 from tests.contract.conftest import at_once, on_the_session_loop
 from tests.contract.connections import connect, connected
 from tests.contract.openai_servers import CHAT
-from tests.contract.scripted_server import ScriptedServer, scripted_server
+from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer, scripted_server
 from tests.harness import soon
+from tests.routed import routed
+from tests.unit.test_inference_work import Tried
 from workers.providers import outside
 from workers.providers.outside import Outside
 
@@ -245,3 +249,51 @@ async def test_streams_that_are_abandoned_leave_no_socket_and_no_task(
             return this.num_fds() <= files + 2 and len(asyncio.all_tasks()) <= tasks + 2
 
         await soon(all_closed, what="closed sockets and ended tasks")
+
+
+async def test_a_stream_that_falls_silent_ends_in_time_and_frees_everything(
+    subject: Subject, server: ScriptedServer
+) -> None:
+    event = routed(stream=True)
+    route = Route(
+        name="local",
+        pool="tests",
+        model="falls silent",
+        connection=subject.connection,
+        idle_ms=300,
+    )
+    asked = replace(ask("one two three four five six"), deadline=event.request.deadline)
+    tried = Tried(replace(event, request=asked, route=route), subject.provider)
+    completed = await tried.perform()
+    assert completed.first_token_at is not None
+    # What is promised is 300 ms after the last token, not after the first.
+    assert completed.completed_at - completed.first_token_at < timedelta(seconds=2)
+    assert completed.refusal is not None
+    assert completed.refusal.reason is Reason.PROVIDER_TIMEOUT
+    assert completed.completion is None
+    assert completed.parts > 0
+    assert completed.usage is not None
+    assert completed.usage.completion_tokens > 0
+    async with asyncio.timeout(1):
+        await server.idle()
+
+
+async def test_no_log_and_no_event_tells_a_key_or_what_was_said(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("sk-hidden")
+    secret = f"file:{tmp_path / 'key'}"
+    told: list[object] = []
+    async with connected(
+        "is well", server.idle, "openai", server.base_url, secret=secret
+    ) as opened:
+        with capture_logs() as logs:
+            for way in ("is well", "has a bad line", "breaks off", "is cut"):
+                event = routed(stream=False)
+                asked = replace(ask(SECRET_WORDS), deadline=event.request.deadline)
+                route = replace(opened.route, model=way)
+                tried = Tried(replace(event, request=asked, route=route), opened.provider)
+                completed = await tried.perform()
+                told += [tried.emitted, completed.refusal, completed.completion]
+    assert "sk-hidden" not in f"{told}{logs}"
+    assert SECRET_WORDS[:16] not in str(logs)

@@ -60,10 +60,13 @@ def speaker(kind: str) -> Speaker:
     The function raises ValueError where the connection's options are not what the dialect takes.
 
     Raises:
-        LookupError: No dialect is known for the type.
+        LookupError: No dialect is known for the type, or its client library is not here.
     """
     if kind not in DIALECTS:
         raise LookupError(f"no dialect for connections of type {kind}")
     module, _, function = DIALECTS[kind].partition(":")
-    found: Speaker = getattr(import_module(module), function)
+    try:
+        found: Speaker = getattr(import_module(module), function)
+    except ImportError:
+        raise LookupError(f"no client for connections of type {kind} in this environment") from None
     return found

@@ -45,7 +45,7 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
         # Not the parent's: it has no place for the network.
         unreachable = (httpcore2.ConnectError, httpcore2.ConnectTimeout)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=_trusted(),
+            ssl_context=trusted(),
             max_connections=MOST_CONNECTIONS,
             max_keepalive_connections=IDLE_CONNECTIONS,
             keepalive_expiry=IDLE_S,
@@ -78,6 +78,12 @@ def open_client(connection: ConnectionSpec, *, silence_s: float = SILENCE_S) -> 
         follow_redirects=False,
         trust_env=False,
     )
+
+
+@cache
+def trusted() -> SSLContext:
+    """Returns the certificates of this machine; loading them takes long enough to do it once."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:
@@ -123,9 +129,3 @@ def _require_safe(connection: ConnectionSpec) -> None:
         raise ValueError("url: an address of http or https belongs here")
     if url.scheme == "http" and connection.secret is not None and not connection.private:
         raise ValueError("url: a key goes over https, or to a private address")
-
-
-@cache
-def _trusted() -> SSLContext:
-    """The certificates of this machine; loading them takes long enough to do it once."""
-    return httpx2.create_ssl_context(trust_env=False)

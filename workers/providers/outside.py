@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -30,6 +30,7 @@ from schemas.events import (
 from schemas.kinds import ConnectionSpec
 from workers.providers import ProviderRefused, SecretUsed
 from workers.providers.dialects import Dialect, speaker
+from workers.providers.http import trusted
 
 log = structlog.get_logger()
 
@@ -78,15 +79,15 @@ class Outside:
         self, request: InferenceRequested, route: Route
     ) -> AsyncGenerator[Delta | Completion | SecretUsed, None]:
         """Yields what the connection's dialect yields, and before it that the secret is used."""
-        spec = await self._known(route.connection)
-        with self._lent(route.connection, spec) as dialect:
+        await self._known(route.connection)
+        with self._lent(route.connection) as line:
             secret = None
-            if spec.secret is not None:
-                used, secret = await _unlocked(spec.secret)
+            if line.spec.secret is not None:
+                used, secret = await _unlocked(line.spec.secret)
                 yield used
                 if used.failure:
                     raise _failed("the provider's key cannot be read on this platform")
-            async with aclosing(dialect.complete(request, route.model, secret)) as pieces:
+            async with aclosing(line.dialect.complete(request, route.model, secret)) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -96,34 +97,40 @@ class Outside:
             self._hang_up(self._lines.pop(name))
         await asyncio.gather(*self._closing)
 
-    async def _known(self, name: str) -> ConnectionSpec:
-        """Returns a connection; waits a moment for one that is not known.
+    async def _known(self, name: str) -> None:
+        """Waits a moment for a connection that is not known, and loads what its dialect needs.
 
         Raises:
             ProviderRefused: There is none.
         """
+        if not name:
+            raise _failed("the route names no connection, and this pool needs one")
         try:
             async with asyncio.timeout(HEARSAY_S):
-                while (spec := self.view.connections.get(name)) is None:
-                    if not name:
-                        raise _failed("the route names no connection, and this pool needs one")
+                while name not in self.view.connections:
                     await self._news.wait()
         except TimeoutError:
             raise _failed(f"the catalog has no connection {name}") from None
-        return spec
+        if name not in self._lines:
+            with suppress(LookupError):
+                # Some client libraries take seconds to load; streams go on meanwhile.
+                await asyncio.to_thread(speaker, self.view.connections[name].type)
 
     @contextmanager
-    def _lent(self, name: str, spec: ConnectionSpec) -> Iterator[Dialect]:
-        line = self._line(name, spec)
+    def _lent(self, name: str) -> Iterator[Line]:
+        line = self._line(name)
         line.under_way += 1
         try:
-            yield line.dialect
+            yield line
         finally:
             line.under_way -= 1
             if line.retired and not line.under_way:
                 self._hang_up(line)
 
-    def _line(self, name: str, spec: ConnectionSpec) -> Line:
+    def _line(self, name: str) -> Line:
+        spec = self.view.connections.get(name)
+        if spec is None:
+            raise _failed(f"the catalog has no connection {name} any more")
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = _opened(name, spec)
@@ -147,6 +154,7 @@ class Outside:
 
 async def open_outside(settings: InferenceSettings) -> Outside:
     """Opens the provider; no connection is known yet, and no setting concerns it."""
+    await asyncio.to_thread(trusted)
     return Outside()
 
 
