@@ -1640,6 +1640,7 @@ class InferenceCompleted(Event):
         first_token_at: When the first token came.
         completed_at: When the worker was done.
         usage: Tokens used where there is no completion: of what came before it broke off.
+        judgements: What those said who were asked about the answer; null before they were.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceCompleted"
@@ -1652,6 +1653,7 @@ class InferenceCompleted(Event):
     first_token_at: datetime | None = None
     completed_at: datetime
     usage: Usage | None = None
+    judgements: tuple[Judgement, ...] | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -1664,6 +1666,7 @@ class InferenceCompleted(Event):
             binary.ABSENT if self.first_token_at is None else binary.PRESENT + binary.millis(self.first_token_at),
             binary.millis(self.completed_at),
             binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
+            binary.ABSENT if self.judgements is None else binary.PRESENT + binary.items([item.to_bytes() for item in self.judgements]),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -1677,6 +1680,7 @@ class InferenceCompleted(Event):
             "first_token_at": self.first_token_at,
             "completed_at": self.completed_at,
             "usage": None if self.usage is None else self.usage.to_avro(),
+            "judgements": None if self.judgements is None else [item.to_avro() for item in self.judgements],
         }
 
     @classmethod
@@ -1691,6 +1695,7 @@ class InferenceCompleted(Event):
             first_token_at=record["first_token_at"],
             completed_at=record["completed_at"],
             usage=None if record["usage"] is None else Usage.from_avro(record["usage"]),
+            judgements=None if record["judgements"] is None else tuple([Judgement.from_avro(item) for item in record["judgements"]]),
         )
 
 

@@ -3,26 +3,22 @@
     python -m schemas.generate            write it
     python -m schemas.generate --check    exit 1 and show the difference if it is stale
 
-Each dataclass converts itself to and from what fastavro reads and writes, in straight-line code:
-this runs for every record on the bus.
+Each dataclass writes itself in Avro's binary encoding, and converts itself to and from what
+fastavro reads and writes, in straight-line code: this runs for every record on the bus.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import json
-import keyword
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
-from uuid import UUID
 
 from schemas.avro import AVSC, Schema, SchemaInvalid, definitions, roots
+from schemas.fields import PLAIN, Field, branch, class_name, table_of
 
 TARGET = Path(__file__).parent / "events.py"
 
@@ -38,6 +34,8 @@ from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID
 
+from schemas import binary
+
 '''
 
 BASE = '''
@@ -46,6 +44,10 @@ class Event:
 
     __slots__ = ()
     SCHEMA: ClassVar[str]
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        raise NotImplementedError
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -58,25 +60,6 @@ class Event:
 
 '''
 
-PLAIN: dict[str, type] = {
-    "boolean": bool,
-    "bytes": bytes,
-    "double": float,
-    "float": float,
-    "int": int,
-    "long": int,
-    "string": str,
-}
-
-# fastavro converts these by itself, both ways.
-LOGICAL: dict[tuple[str, str], type] = {
-    ("bytes", "decimal"): Decimal,
-    ("int", "date"): date,
-    ("long", "timestamp-micros"): datetime,
-    ("long", "timestamp-millis"): datetime,
-    ("string", "uuid"): UUID,
-}
-
 
 def render(folder: Path = AVSC) -> str:
     """Returns the source of ``events.py``.
@@ -86,7 +69,7 @@ def render(folder: Path = AVSC) -> str:
             where and what.
     """
     known = definitions(folder)
-    for name, count in Counter(map(_class, known)).items():
+    for name, count in Counter(map(class_name, known)).items():
         if count > 1:
             raise SchemaInvalid(f"{name} is the name of {count} types; their classes would be one")
     enums = [name for name, schema in known.items() if schema["type"] == "enum"]
@@ -95,7 +78,7 @@ def render(folder: Path = AVSC) -> str:
     lines += [_enum(known[name]) for name in sorted(enums)]
     lines.append(BASE)
     lines += [_record(known[name], known) for name in records]
-    events = "".join(f'    "{name}": {_class(name)},\n' for name in sorted(roots(folder)))
+    events = "".join(f'    "{name}": {class_name(name)},\n' for name in sorted(roots(folder)))
     lines.append(f"\nEVENTS: dict[str, type[Event]] = {{\n{events}}}\n")
     return "".join(lines)
 
@@ -129,7 +112,7 @@ def _uses(schema: dict[str, object], known: dict[str, dict[str, object]]) -> Ite
 
 def _innermost(schema: Schema, namespace: str, where: str) -> str:
     if isinstance(schema, list):
-        return _innermost(_branch(schema, where), namespace, where)
+        return _innermost(branch(schema, where), namespace, where)
     if isinstance(schema, str):
         return schema if schema in PLAIN or "." in schema else f"{namespace}.{schema}"
     if schema["type"] in ("record", "enum"):
@@ -142,20 +125,10 @@ def _fields(schema: dict[str, object]) -> list[dict[str, object]]:
     return schema["fields"]  # type: ignore[return-value]
 
 
-def _branch(union: list[object], where: str) -> Schema:
-    if len(union) != 2 or union[0] != "null":  # noqa: PLR2004
-        raise SchemaInvalid(f'{where}: a union must be ["null", T], not {json.dumps(union)}')
-    return union[1]  # type: ignore[return-value]
-
-
 def _doc(schema: dict[str, object]) -> str:
     if not schema.get("doc"):
         raise SchemaInvalid(f"{schema['name']} has no doc")
     return str(schema["doc"])
-
-
-def _class(name: str) -> str:
-    return name.rpartition(".")[2]
 
 
 def _enum(schema: dict[str, object]) -> str:
@@ -163,12 +136,14 @@ def _enum(schema: dict[str, object]) -> str:
     if schema.get("default") not in symbols:
         raise SchemaInvalid(f"{schema['name']}: an enum must have a default symbol")
     members = "".join(f'    {symbol} = "{symbol}"\n' for symbol in symbols)
-    return f'\nclass {schema["name"]}(StrEnum):\n    """{_doc(schema)}"""\n\n{members}\n'
+    name = schema["name"]
+    table = f"{table_of(str(name))} = binary.symbols({name})\n"
+    return f'\nclass {name}(StrEnum):\n    """{_doc(schema)}"""\n\n{members}\n\n{table}'
 
 
 def _record(schema: dict[str, object], known: dict[str, dict[str, object]]) -> str:
     name, namespace = str(schema["name"]), str(schema["namespace"])
-    typed = [_Field(field, namespace, name, known) for field in _fields(schema)]
+    typed = [Field(field, namespace, name, known) for field in _fields(schema)]
     return "".join(
         [
             "\n@dataclass(slots=True, frozen=True, kw_only=True)\n",
@@ -176,6 +151,11 @@ def _record(schema: dict[str, object], known: dict[str, dict[str, object]]) -> s
             _docstring(schema, typed),
             f'    SCHEMA: ClassVar[str] = "{namespace}.{name}"\n\n',
             *(f"    {field.declaration()}\n" for field in typed),
+            "\n    def to_bytes(self) -> bytes:\n",
+            '        """Returns the record in Avro\'s binary encoding."""\n',
+            '        return b"".join((\n',
+            *(f"            {field.encoded()},\n" for field in typed),
+            "        ))\n",
             "\n    def to_avro(self) -> dict[str, Any]:\n",
             '        """Returns the record as fastavro writes it."""\n',
             "        return {\n",
@@ -191,7 +171,7 @@ def _record(schema: dict[str, object], known: dict[str, dict[str, object]]) -> s
     )
 
 
-def _docstring(schema: dict[str, object], typed: list[_Field]) -> str:
+def _docstring(schema: dict[str, object], typed: list[Field]) -> str:
     attributes = [
         textwrap.fill(
             f"{field.name}: {field.doc}", 92, initial_indent="    ", subsequent_indent="        "
@@ -200,129 +180,6 @@ def _docstring(schema: dict[str, object], typed: list[_Field]) -> str:
     ]
     text = "\n".join([textwrap.fill(_doc(schema), 90), "", "Attributes:", *attributes])
     return textwrap.indent(f'"""{text}\n"""\n\n', "    ", lambda line: bool(line.strip()))
-
-
-class _Field:
-    """One field of a record: its Python type, default, and code for both directions."""
-
-    def __init__(
-        self,
-        field: dict[str, object],
-        namespace: str,
-        owner: str,
-        known: dict[str, dict[str, object]],
-    ) -> None:
-        self.name = str(field["name"])
-        self.where = f"{owner}.{self.name}"
-        self.namespace = namespace
-        self.known = known
-        self.schema: Schema = field["type"]  # type: ignore[assignment]
-        self.field = field
-        if not field.get("doc"):
-            raise SchemaInvalid(f"{self.where} has no doc")
-        if keyword.iskeyword(self.name):
-            raise SchemaInvalid(f"{self.where} is a Python keyword")
-        self.doc = str(field["doc"])
-
-    def declaration(self) -> str:
-        """Returns the field as it stands in the dataclass."""
-        return f"{self.name}: {self._type(self.schema)}{self._default()}"
-
-    def written(self) -> str:
-        """Returns an expression from the event's attribute to what fastavro writes."""
-        return self._write(f"self.{self.name}", self.schema)
-
-    def read(self) -> str:
-        """Returns an expression from what fastavro read to the attribute."""
-        return self._read(f'record["{self.name}"]', self.schema)
-
-    def _resolve(self, schema: Schema) -> Schema:
-        """Returns the definition behind a name."""
-        if isinstance(schema, str) and schema not in PLAIN:
-            name = schema if "." in schema else f"{self.namespace}.{schema}"
-            if name not in self.known:
-                raise SchemaInvalid(f"{self.where}: {name} is defined nowhere")
-            return self.known[name]
-        return schema
-
-    def _type(self, schema: Schema) -> str:
-        schema = self._resolve(schema)
-        if isinstance(schema, list):
-            return f"{self._type(_branch(schema, self.where))} | None"
-        if isinstance(schema, str):
-            return PLAIN[schema].__name__
-        match schema["type"]:
-            case "record" | "enum":
-                return _class(str(schema["name"]))
-            case "array":
-                return f"tuple[{self._type(schema['items'])}, ...]"  # type: ignore[arg-type]
-            case "map":
-                return f"Mapping[str, {self._type(schema['values'])}]"  # type: ignore[arg-type]
-            case plain if "logicalType" in schema:
-                found = LOGICAL.get((str(plain), str(schema["logicalType"])))
-            case plain:
-                found = PLAIN.get(str(plain))
-        if found:
-            return found.__name__
-        raise SchemaInvalid(f"{self.where}: {json.dumps(schema)} is not supported")
-
-    def _default(self) -> str:
-        if "default" not in self.field:
-            return ""
-        default = self.field["default"]
-        schema = self._resolve(self.schema)
-        if isinstance(schema, dict):
-            match schema["type"]:
-                case "enum":
-                    return f" = {_class(str(schema['name']))}.{default}"
-                case "array" if default == []:
-                    return " = ()"
-                case "map" if default == {}:
-                    return " = field(default_factory=dict)"
-        if isinstance(schema, list) and default is None:
-            return " = None"
-        if isinstance(schema, str) and type(default) is PLAIN[schema]:
-            return f" = {default!r}"
-        raise SchemaInvalid(f"{self.where}: default {json.dumps(default)} is not supported")
-
-    def _write(self, value: str, schema: Schema) -> str:
-        schema = self._resolve(schema)
-        if isinstance(schema, list):
-            inner = self._write(value, _branch(schema, self.where))
-            return value if inner == value else f"None if {value} is None else {inner}"
-        if isinstance(schema, dict):
-            match schema["type"]:
-                case "record":
-                    return f"{value}.to_avro()"
-                case "array":
-                    inner = self._write("item", schema["items"])  # type: ignore[arg-type]
-                    return value if inner == "item" else f"[{inner} for item in {value}]"
-                case "map":
-                    inner = self._write("item", schema["values"])  # type: ignore[arg-type]
-                    pairs = f"{{key: {inner} for key, item in {value}.items()}}"
-                    return value if inner == "item" else pairs
-        return value
-
-    def _read(self, value: str, schema: Schema) -> str:
-        schema = self._resolve(schema)
-        if isinstance(schema, list):
-            inner = self._read(value, _branch(schema, self.where))
-            return value if inner == value else f"None if {value} is None else {inner}"
-        if isinstance(schema, dict):
-            match schema["type"]:
-                case "record":
-                    return f"{_class(str(schema['name']))}.from_avro({value})"
-                case "enum":
-                    return f"{_class(str(schema['name']))}({value})"
-                case "array":
-                    inner = self._read("item", schema["items"])  # type: ignore[arg-type]
-                    items = f"tuple([{inner} for item in {value}])"
-                    return f"tuple({value})" if inner == "item" else items
-                case "map":
-                    inner = self._read("item", schema["values"])  # type: ignore[arg-type]
-                    pairs = f"{{key: {inner} for key, item in {value}.items()}}"
-                    return value if inner == "item" else pairs
-        return value
 
 
 def main() -> int:

@@ -73,6 +73,14 @@ def test_what_is_encoded_is_decoded_as_it_was(name: str, data: st.DataObject) ->
 
 
 @kinds
+@few
+@given(data=st.data())
+def test_an_event_is_the_bytes_that_fastavro_makes_of_it(name: str, data: st.DataObject) -> None:
+    event: Event = data.draw(events(EVENTS[name]))
+    assert CODEC.encode(event) == value_of(whole(name), event.to_avro(), IDS[name])
+
+
+@kinds
 @settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=200))
 @example(body=b"\x01")
@@ -338,7 +346,10 @@ def test_a_failed_lesson_changes_nothing() -> None:
     assert codec.decode(codec.encode(CANCELLED), RequestCancelled) == CANCELLED
 
 
-@pytest.mark.parametrize("wrong", [{"request_id": "half a pair: \ud83d"}, {"tenant": 7}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"request_id": "half a pair: \ud83d"}, {"tenant": 7}, {"cancelled_at": "half past nine"}],
+)
 def test_what_no_schema_can_say_is_not_encoded_and_not_quoted(wrong: dict[str, Any]) -> None:
     with pytest.raises(Unencodable) as problem:
         Codec(IDS).encode(replace(CANCELLED, **wrong))

@@ -150,6 +150,7 @@ def there_and_back(event: Any, folder: Path) -> Any:
     schema = fastavro.parse_schema(whole("tests.Shape", folder))
     body = BytesIO()
     fastavro.schemaless_writer(body, schema, event.to_avro())
+    assert event.to_bytes() == body.getvalue()
     body.seek(0)
     return type(event).from_avro(fastavro.schemaless_reader(body, schema, None))
 
