@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -184,6 +186,35 @@ def test_live_figures_count_each_request_once_until_they_are_interrupted(
         assert child.stderr.read() == ""
     assert found["cost"] == "0.000002"
     assert (found["prompt_tokens"], found["p50_ms"]) == (190, 10)
+
+
+def test_in_a_terminal_live_figures_are_drawn_over_and_it_is_left_in_order(
+    bus: Bus, tmp_path: Path
+) -> None:
+    tenant = unique("tenant")
+    bus.send(INFERENCE_RECORDED, *(row(tenant, number) for number in range(3)))
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "infra.usage", "-f", "--by", "tenant", "--since", "1m"],
+        cwd=ROOT,
+        env={**os.environ, **bus.environment, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as terminal:
+        seen = b""
+        while tenant.encode() not in seen or b"Ctrl-C ends it" not in seen:
+            seen += terminal.read(4096)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == 130
+        # Reading what a terminal shows ends in an error when its last writer is gone.
+        with suppress(OSError):
+            while more := terminal.read(4096):
+                seen += more
+    hidden, shown = b"\x1b[?25l", b"\x1b[?25h"
+    assert seen.rfind(shown) > seen.rfind(hidden) >= 0
+    assert b"Traceback" not in seen
 
 
 @pytest.mark.parametrize("words", [(), ("--by", "user", "--json")])
