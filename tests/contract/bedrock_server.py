@@ -25,8 +25,8 @@ Event = tuple[str, dict[str, Any]]
 
 
 def named(request: web.Request, _: dict[str, Any]) -> str:
-    """Takes the name of the script from the model in the path."""
-    return unquote(request.raw_path.split("/")[2])
+    """Takes the name of the script from the model in the path, behind that of a profile."""
+    return unquote(request.raw_path.split("/")[2]).rpartition("/")[2]
 
 
 def frame(body: dict[str, Any], **headers: str) -> bytes:

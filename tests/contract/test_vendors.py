@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from schemas.events import (
     FinishReason,
@@ -87,6 +88,18 @@ async def test_text_arrives_whole_however_it_is_cut_on_the_way(subject: Subject,
     heard = await hear(replace(subject, model=way), ask(RAINY, sampling=MANY))
     assert heard.text == heard.completions[0].content == RAINY
     assert len(heard.deltas) >= 20
+
+
+async def test_a_piece_that_cannot_be_read_is_skipped_and_counted_or_fails_the_answer(
+    name: str, subject: Subject
+) -> None:
+    damaged, request = replace(subject, model="has a bad line"), ask(RAINY, sampling=MANY)
+    if name in SKIPPING:
+        with capture_logs() as logs:
+            assert (await completion(damaged, request)).content == RAINY
+        assert [log["lines"] for log in logs if log["event"] == "stream lines skipped"] == [1]
+    else:
+        assert (await refused(damaged, request)).reason is Reason.PROVIDER_FAILED
 
 
 @pytest.mark.parametrize("way", ["is cut", "breaks off"])
@@ -299,6 +312,7 @@ async def test_an_unknown_option_is_named(name: str, server: ScriptedServer) -> 
     assert server.seen == []
 
 
+SKIPPING = {"anthropic", "cohere"}
 ENVIRONMENT = (
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
 
+from schemas.events import InferenceRequested, Message, Role, Sampling, ToolCall
 from tests.contract import anthropic_server, bedrock_server, cohere_server, gemini_server
-from tests.contract.asking import Subject
+from tests.contract.asking import WEATHER, Subject, ask
 from tests.contract.connections import connected
 from tests.contract.scripted_server import Script, ScriptedServer, by_model, scripted_server
 
 KEY = "sk-hidden"
+# A call of each of two tools, answered the other way round.
+CALLS = (
+    ToolCall(id="call_1", name="weather", arguments='{"city": "Paris", "unit": "celsius"}'),
+    ToolCall(id="call_2", name="now", arguments=""),
+)
+CONVERSATION = (
+    Message(role=Role.SYSTEM, content="Be brief."),
+    Message(role=Role.USER, content="Hello.", name="ada"),
+    Message(role=Role.USER, content="How is Paris?"),
+    Message(role=Role.ASSISTANT, content="Let me look.", tool_calls=CALLS),
+    Message(role=Role.TOOL, content="noon", tool_call_id="call_2"),
+    Message(role=Role.TOOL, content="21 degrees", tool_call_id="call_1"),
+    Message(role=Role.SYSTEM, content="Be brief still."),
+    Message(role=Role.USER, content="And?"),
+)
+SAMPLING = Sampling(temperature=0.5, top_p=0.9, max_tokens=100, stop=("END",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +97,9 @@ async def reached(
     spec = {**vendor.spec, "options": {**vendor.spec.get("options", {}), **options}}
     async with connected(model, server.idle, vendor.type, server.url, **spec) as subject:
         yield subject
+
+
+def conversation(sampling: Sampling = SAMPLING, tool_choice: str = "weather") -> InferenceRequested:
+    """Returns a request with all that a conversation can have."""
+    asked = ask(sampling=sampling, tools=(WEATHER,), tool_choice=tool_choice)
+    return replace(asked, messages=CONVERSATION)

@@ -320,7 +320,9 @@ def _refusal(error: Exception, request: InferenceRequested, answer: Spoken) -> R
             status, message = ERRORS.get(str(said.get("type"))), str(said.get("message") or "")
             if "credit balance" in message:
                 status = ERRORS["billing_error"]
-            return complained(request, status or error.status_code, message, error.response.headers)
+            # An error of no known type comes with the status of the stream that it stands in.
+            status = status or (error.status_code if error.status_code >= REDIRECTS else 500)
+            return complained(request, status, message, error.response.headers)
         case APIError():
             return failed("the provider reported an error in the middle of its answer")
     return broken(error, begun=answer.begun)

@@ -22,6 +22,7 @@ from schemas.events import (
     Delta,
     FinishReason,
     InferenceRequested,
+    Message,
     Reason,
     Refusal,
     Role,
@@ -187,7 +188,8 @@ def open_cohere(connection: ConnectionSpec) -> Cohere:
 def _body(
     request: InferenceRequested, model: str, offered: Offer, *, native: bool
 ) -> dict[str, object]:
-    form = request_to_openai(replace(request, tools=offered.tools), model)
+    spoken = tuple(map(_turn, request.messages))
+    form = request_to_openai(replace(request, messages=spoken, tools=offered.tools), model)
     sampling = request.sampling
     given: dict[str, object] = {
         "temperature": sampling.temperature,
@@ -204,27 +206,30 @@ def _body(
         schema = parsed(request.json_schema)
         given["response_format"] = {"type": "json_object", "json_schema": schema}
     body = {name: value for name, value in given.items() if value is not None}
-    return {"model": model, "messages": list(_messages(request, form)), "stream": True, **body}
+    return {"model": model, "messages": list(_messages(form)), "stream": True, **body}
 
 
-def _messages(
-    request: InferenceRequested, form: Mapping[str, object]
-) -> Iterator[dict[str, object]]:
-    """Yields the messages without what Cohere has no place for: names, and contents of none.
+def _turn(message: Message) -> Message:
+    """Returns a turn without the name, for which Cohere has no place.
 
     Raises:
-        ProviderRefused: A turn answers no call, or calls with what is no JSON object.
+        ProviderRefused: The turn answers no call, or calls with what is no JSON object.
     """
-    written = listing(form["messages"], "messages")
-    for message, each in zip(request.messages, written, strict=True):
-        if message.role is Role.TOOL:
-            call_answered(message)
-        for call in message.tool_calls:
-            arguments_of(call)
-        empty = not message.content and message.tool_calls
-        left_out = {"name", "content"} if empty else {"name"}
-        said = mapping(each, "messages[]")
-        yield {name: value for name, value in said.items() if name not in left_out}
+    if message.role is Role.TOOL:
+        call_answered(message)
+    calls = tuple(
+        replace(call, arguments=call.arguments if arguments_of(call) else "{}")
+        for call in message.tool_calls
+    )
+    return replace(message, name=None, tool_calls=calls)
+
+
+def _messages(form: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    """Yields the messages; one that only calls says nothing."""
+    for message in listing(form["messages"], "messages"):
+        said = mapping(message, "messages[]")
+        silent = "tool_calls" in said and not said["content"]
+        yield {name: value for name, value in said.items() if name != "content" or not silent}
 
 
 def _tools(form: Mapping[str, object], offered: Offer) -> dict[str, object]:
