@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from schemas.events import (
 )
 from schemas.policies import PolicySpec
 from streams.guards import Guarded, PartGuard, Released, Seal, guard_completion, guard_request
+from streams.guards.found import Hit
 from tests.unit.asking import FIRST, NOON, ask
 
 ADA, BOB = "ada@example.com", "bob@example.com"
@@ -42,6 +43,11 @@ def pii(**entities: str) -> dict[str, Any]:
 
 RESTORE = policies(pii(EMAIL_ADDRESS="restore", PERSON="restore", CREDIT_CARD="restore"))
 MASK = policies(pii(EMAIL_ADDRESS="mask", CREDIT_CARD="mask"))
+
+
+def breaking(text: str, begin: int) -> Iterable[Hit]:
+    """Looks at a text and breaks, with the text in what it says."""
+    raise RuntimeError(text)
 
 
 def said(*contents: str, **changes: Any) -> InferenceRequested:
