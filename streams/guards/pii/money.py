@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from streams.guards.pii.nearby import said, words
-from streams.guards.pii.presidio import holds, iban_forms, is_bech32
+from streams.guards.pii.presidio import holds, is_bech32
+from streams.guards.pii.registers import iban_length, is_iban
 from streams.guards.pii.span import Span, closed_up
 
 SEPARATORS = r"[ \u00a0\u2007\u2009\u202f.-]"
@@ -65,13 +66,11 @@ def ibans(text: str) -> Iterator[Span]:
         if body is None:
             continue
         letters, at = closed_up(body.group())
-        number = letters.upper()
-        form = iban_forms().get(number[:2])
+        number = letters[: iban_length(letters[:2].upper())].upper()
         # What follows an account may look like more of it, so its country says how long it is.
-        shaped = re.match(form, number) if form else None
-        if shaped is None or not holds("IBAN_CODE", shaped.group()):
+        if not number or not is_iban(number):
             continue
-        end = match.start() + at[shaped.end() - 1] + 1
+        end = match.start() + at[len(number) - 1] + 1
         if text[end : end + 1].isalnum():
             continue
         yield Span(match.start(), end, "IBAN_CODE", 1.0)

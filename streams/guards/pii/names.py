@@ -14,35 +14,25 @@ from importlib import import_module, resources
 from pkgutil import iter_modules
 
 from streams.guards.pii.ordinary import ELSEWHERE, HOUSES, TITLES, WORDS
+from streams.guards.pii.spellings import FIRST_NAMES, SURNAMES
 
 # What a word may be, as bits.
 FIRST, LAST, ORDINARY, PLACE, TITLE, HOUSE = 1, 2, 4, 8, 16, 32
 SHORTEST = 3
-# Common where Faker has no Latin spelling of them, or too short to be taken from a list.
-MORE_FIRST = """
-    abdullah ada aditya ahmed aishwarya al alexei ali amina amira amit anand ananya anil anita
-    anjali aoife arjun arun asha ashok bo chidi chinedu chloe deepak deepika dmitri dmitry ed fatima
-    fatimah feng gaurav hana haruto hassan hiro hiroshi hui hussein hyun ibrahim igor ines ivan jia
-    jian jihoon jin jing jiwoo jo jun karim karthik kavita kenji khalid kwame lakshmi layla lei
-    leila li ling manoj mariam maryam mehmet mei mi min ming minjun mohamed mohammad mohammed
-    muhammad mustafa natasha neha ngozi nikhil nikita nisha olga omar pooja prakash priya qing rahul
-    raj rajesh ramesh rania ravi rohan rohit sanjay sasha satoshi seojun sergei shreya shu siobhan
-    sneha soo sunil sunita suresh svetlana takeshi tatiana usha vijay vikram vladimir wei xiao xin
-    yan yasmin ying yong youssef yu yuki yuri yusuf zainab zhen zoya
-"""
-MORE_LAST = """
-    abdullah achebe adeyemi agarwal ahmad ahmed aydin bae banerjee bauer bhatt bianchi bose chan
-    chatterjee chaudhary chen cheng cho choi choudhury chowdhury chu das desai dubois eze fan feng
-    fernandez fischer fujita fukuda ghosh gupta haddad han hashimoto hassan he ho hoang hong hopper
-    hu huang hussain huynh hwang ibrahim inoue iyer jain jang jiang jung kang kaplan kapoor kato
-    khan kim kobayashi kovács kowalczyk kowalska kowalski kulkarni kumar kuznetsov lam lau lee li
-    liang lin liu lovelace lu luo ma mahmoud malhotra mcdonald mckenzie mehta menon mensah mishra
-    mohamed nair nakamura nguyen nkosi novak nowak nwosu o'brien o'connor o'neill o'sullivan oh
-    okafor okonkwo osei park patel pham popov qureshi rahman rao reddy rossi ryu sato schmidt sen
-    shah sharma shin singh sokolov song sousa suzuki takahashi tanaka tang tran truong tsai tseng
-    turing verma vo wang watanabe weber wong wu xie xu yamada yamamoto yang yilmaz yoon yoshida yu
-    zhang zhao zheng zhou zhu
-"""
+
+
+# How names of these languages are written in Latin letters.
+_CYRILLIC = "абвгдежзийклмнопрстуфхцчшщъыьэюяіїєґ"
+_LATIN = {
+    "ru_RU": "a b v g d e zh z i y k l m n o p r s t u f kh ts ch sh shch - y - e yu ya i yi ye g",
+    "uk_UA": "a b v h d e zh z y y k l m n o p r s t u f kh ts ch sh shch - y - e iu ia i i ie g",
+}
+SPELLINGS = {
+    locale: {
+        ord(one): other.strip("-") for one, other in zip(_CYRILLIC, latin.split(), strict=True)
+    }
+    for locale, latin in _LATIN.items()
+}
 
 
 def plain(word: str) -> str:
@@ -71,7 +61,7 @@ def kinds() -> dict[str, int]:
 
 
 def _known() -> Iterator[tuple[int, str]]:
-    for kind, words in ((FIRST, MORE_FIRST.split()), (LAST, MORE_LAST.split())):
+    for kind, words in ((FIRST, FIRST_NAMES.split()), (LAST, SURNAMES.split())):
         yield from ((kind, word) for word in words)
     for kind, more in ((HOUSE, HOUSES), (TITLE, TITLES)):
         yield from ((kind, word) for word in more)
@@ -84,7 +74,11 @@ def _from_faker() -> Iterator[tuple[int, str]]:
         for attribute in dir(provider):
             listed = getattr(provider, attribute)
             if (kind := _kind(attribute)) and isinstance(listed, Collection):
-                yield from ((kind, word) for word in _words(listed))
+                spelling = SPELLINGS.get(locale.name)
+                for word in _words(listed):
+                    yield kind, word
+                    if spelling:
+                        yield kind, word.translate(spelling)
 
 
 def _kind(attribute: str) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from functools import cache
-from importlib import import_module
+from collections.abc import Iterator
 
 from streams.guards.pii.nearby import said, words
+from streams.guards.pii.registers import vat_check
 from streams.guards.pii.span import Span, closed_up
 
 SSN = re.compile(
@@ -27,7 +26,7 @@ PASSPORT_WORDS = words(
 ZONE = re.compile(
     r"(?<![\w<])[A-Z0-9<]{9}[0-9][A-Z<]{3}[0-9]{7}[MFX<][0-9]{7}[A-Z0-9<]{14}[0-9<][0-9]"
 )
-FEWEST_IN_PASSPORT = 5
+FEWEST_IN_PASSPORT = 3
 
 VAT = re.compile(
     r"(?<![\w.-])(?:AT|BE|BG|CY|CZ|DE|DK|EE|EL|ES|FI|FR|GB|HR|HU|IE|IT|LT|LU|LV|MT|NL|NO|PL|PT"
@@ -51,13 +50,6 @@ VAT_FORMS = {
     "PT": r"[0-9]{9}", "RO": r"[0-9]{2,10}", "SE": r"[0-9]{12}", "SI": r"[0-9]{8}",
     "SK": r"[0-9]{10}", "XI": r"(?:[0-9]{12}|[0-9]{9})",
 }  # fmt: skip
-# Where the European Union does not say.
-VAT_CHECKS = {
-    "CHE": "stdnum.ch.uid",
-    "GB": "stdnum.gb.vat",
-    "NO": "stdnum.no.mva",
-    "XI": "stdnum.gb.vat",
-}
 FORMS = {country: re.compile(form) for country, form in VAT_FORMS.items()}
 
 
@@ -97,15 +89,6 @@ def _zone_digit(field: str) -> str:
     return str(sum(value * (7, 3, 1)[at % 3] for at, value in enumerate(values)) % 10)
 
 
-@cache
-def _vat_check(country: str) -> Callable[[str], bool]:
-    checked: Callable[[str], bool] = import_module(
-        VAT_CHECKS.get(country, "stdnum.eu.vat")
-    ).is_valid
-    prefix = "" if country in {"GB", "XI"} else country
-    return lambda number: checked(prefix + number)
-
-
 def vat_numbers(text: str) -> Iterator[Span]:
     """Yields VAT numbers: of the right checksum, or of the right form where they are spoken of."""
     for match in VAT.finditer(text):
@@ -122,7 +105,7 @@ def vat_numbers(text: str) -> Iterator[Span]:
             continue
         if said(VAT_WORDS, text, (match.start(), end), before=50, after=20):
             yield Span(match.start(), end, "VAT_NUMBER", 0.9)
-        elif _vat_check(country)(number.group()):
+        elif vat_check(country)(number.group()):
             yield Span(match.start(), end, "VAT_NUMBER", 0.7)
     if VAT_WORDS.search(text):
         for match in BARE_VAT.finditer(text):

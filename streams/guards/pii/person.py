@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from streams.guards.pii.names import FIRST, HOUSE, LAST, ORDINARY, PLACE, TITLE, kinds, plain
+from streams.guards.pii.ordinary import BEFORE_PLACES, NOBODY
 from streams.guards.pii.span import Span
 
 UPPER = "".join(chr(at) for at in (*range(0x590), *range(0x1E00, 0x1F00)) if chr(at).isupper())
@@ -52,8 +53,8 @@ PROBABLY = (
     "regards,\n", "best, ", "best,\n", "cheers, ", "cheers,\n", "love, ", "love,\n", "yours,\n",
     "sincerely,\n", "thanks,\n", "interviewed ", "hired ", "married ", "invite ", "assigned to ",
     "says ", "said ", "cc ", "nurse ", "uncle ", "aunt ", "student ", "inform ", "notify ",
-    "invited ", "for my friend ", "spoke with ", "spoke to ", "talk to ", "talked to ", "grüße\n",
-    "grüßen\n",
+    "invited ", "according to ", "i told ", "we told ", "for my friend ", "spoke with ",
+    "spoke to ", "talk to ", "talked to ", "grüße\n", "grüßen\n",
 )  # fmt: skip
 # What more often stands before people than before months and places.
 MAYBE = (
@@ -73,6 +74,23 @@ DOES = re.compile(
     r" (?:said|says|told|asked|called|emailed|wrote|writes|works|lives|agreed|replied|thinks|wants"
     r"|needs|paid|went|came|booked|ordered|signed|joined|left|moved|lost|forgot|bought|met|got"
     r"|has (?:been|a|not|asked|left)|is (?:a|an|my|our|the|on) )\b"
+)
+ADDRESSED = re.compile(
+    ",? (?:can|could|would|will|do|did|are|have) (?:you|we|I)\\b"
+    "|, (?:please|thank|what|how|why|when|I)\\b"
+)
+# Behind these it is somebody, though nobody knows the name.
+GREETED = (
+    "hi ", "hello ", "hey ", "thanks, ", "thank you, ", "regards,\n", "best,\n", "cheers,\n",
+    "regards, ", "colleague ", "friend ", "brother ", "sister ", "wife ", "husband ", "daughter ",
+    " told ", " met ", "boss ", "neighbour ", "neighbor ", "son ",
+)  # fmt: skip
+ARTICLES = (" the ", " a ", " an ", "\nthe ", "this ")
+# A name before these is that of what it discovered.
+DISCOVERED = re.compile(
+    "(?:'s)? (?:algorithm|card|constant|diagram|disease|distribution|effect|equation|filter"
+    "|formula|index|inequality|laws?|matrix|method|model|numbers?|optimi[sz]er|process|scale"
+    "|series|syndrome|test|theorem|transforms?)\\b"
 )
 LOOKED_BACK = 20
 
@@ -113,18 +131,16 @@ def _names(text: str, run: re.Match[str]) -> Iterator[tuple[int, int, float]]:
     at = 0
     while at < len(words):
         behind = _behind(words, bits, at)
-        score = (
-            0.0 if bits[at] & TITLE and behind == at + 1 else _score(text, words, bits, at, behind)
-        )
-        if score:
+        score = _score(text, words, bits, at, behind)
+        whole = text[words[at][0] : words[behind - 1][0] + len(words[behind - 1][1])].lower()
+        other = whole in NOBODY or words[at][1].lower().rstrip(".") in BEFORE_PLACES
+        if score and not other:
             last, word = words[behind - 1]
             possessive = POSSESSIVE.search(word)
             end = last + (possessive.start() if possessive else len(word.rstrip(".-")))
             # An initial keeps its dot, a sentence its own.
             yield words[at][0], end, score
-            at = behind
-        else:
-            at += 1
+        at = behind if score or other else at + 1
 
 
 def _bits(word: str) -> int:
@@ -155,7 +171,7 @@ def _behind(words: list[tuple[int, str]], bits: list[int], at: int) -> int:
         if word[0].islower():
             behind += 1
             continue
-        if kind & TITLE and not kind & NAME:
+        if (kind & TITLE and not kind & NAME) or (kind & SHOUTED and not bits[at] & SHOUTED):
             break
         if kind & (ORDINARY | HOUSE) and not kind & LAST:
             break
@@ -172,7 +188,8 @@ def _score(text: str, words: list[tuple[int, str]], bits: list[int], at: int, be
     first = bits[at]
     start, word = words[at]
     end = words[behind - 1][0] + len(words[behind - 1][1])
-    if word[0].islower() or (behind < len(bits) and bits[behind] & HOUSE):
+    stops = behind < len(bits) and bits[behind] & (HOUSE | SHOUTED) and not first & SHOUTED
+    if word[0].islower() or stops or (first & TITLE and behind == at + 1):
         return 0
     said = text[max(0, start - LOOKED_BACK) : start].lower()
     titled = at > 0 and bits[at - 1] & TITLE and not bits[at - 1] & NAME
@@ -180,28 +197,51 @@ def _score(text: str, words: list[tuple[int, str]], bits: list[int], at: int, be
         sure = not first & DOUBTFUL or first & NAME
         return 0.85 if sure and (not first & SHOUTED or first & NAME) else 0
     if behind - at == 1:
+        if at and not (bits[at - 1] & ORDINARY or (at == 1 and _begins(text, words[0][0]))):
+            # Behind a capital that is no ordinary word, it is part of the name of some thing.
+            return 0
         return _alone(text, first, said, (start, end))
-    return _together(first, bits[at + 1], bits[behind - 1], said.endswith(PROBABLY))
+    last = bits[behind - 1]
+    told = said.endswith(PROBABLY) or POSSESSIVE.search(text, start, end) is not None
+    return _together(first, bits[at + 1], last, told or DOES.match(text, end) is not None)
+
+
+def _begins(text: str, start: int) -> bool:
+    """Returns whether a sentence begins at ``start``, so that its capital says nothing."""
+    return text[max(0, start - 2) : start].strip(" \"'(*>#-\t") in {"", ".", "!", "?", ":", "\n"}
 
 
 def _alone(text: str, kind: int, said: str, place: tuple[int, int]) -> float:
     """Returns how sure it is that a word alone is somebody's name."""
     start, end = place
     behind = text[end : end + 2]
-    if not kind & FIRST or kind & SHOUTED or behind[:1] in tuple("@/\\=(_"):
+    in_program = behind[:1] in tuple("@/\\=(_") or (
+        behind[:1] in tuple(".:-") and behind[1:].isalnum()
+    )
+    if kind & (SHOUTED | HOUSE) or in_program or DISCOVERED.match(text, end):
         return 0
-    if behind[:1] in tuple(".:-") and behind[1:].isalnum():
+    if not kind:
+        return 0.5 if said.endswith(GREETED) and text[start + 1 : end].islower() else 0
+    if not kind & FIRST or said.endswith(ARTICLES) or _is_brand(text, start, end):
         return 0
     if not kind & DOUBTFUL:
         return 0.6 if end - start > len("Al") or said.endswith(PROBABLY) else 0
-    if said.endswith(PROBABLY) or DOES.match(text, end):
+    if said.endswith(PROBABLY) or DOES.match(text, end) or ADDRESSED.match(text, end):
         return 0.55
     return 0.5 if not kind & PLACE and said.endswith(MAYBE) else 0
 
 
+def _is_brand(text: str, start: int, end: int) -> bool:
+    """Returns whether a name is half of a house's, as in ``Ben & Jerry``."""
+    around = text[max(0, start - 10) : end + 10]
+    if "&" not in around:
+        return False
+    return any(brand in around.lower() for brand in NOBODY if "&" in brand)
+
+
 def _together(first: int, second: int, last: int, introduced: bool) -> float:
     """Returns how sure it is that words that follow each other are somebody's name."""
-    if first & SHOUTED and not (first & FIRST and last & LAST):
+    if first & SHOUTED and not (first & FIRST and last & LAST and last & SHOUTED):
         return 0
     surname = last & LAST and not last & DOUBTFUL
     if first & FIRST:
@@ -211,8 +251,17 @@ def _together(first: int, second: int, last: int, introduced: bool) -> float:
         # One letter and a dot may number a heading.
         likely = introduced or second & INITIAL
         return 0.7 if surname or (likely and not last & DOUBTFUL) else 0
-    if first & (DOUBTFUL | HOUSE | TITLE):
+    return _unheard(first, second, last, introduced)
+
+
+def _unheard(first: int, second: int, last: int, introduced: bool) -> float:
+    """Returns how sure it is of words of which the first is in no list of first names."""
+    if first & (DOUBTFUL | HOUSE | TITLE) or last & DOUBTFUL:
         return 0
-    if surname and (second & NAME or introduced):
+    given = second & FIRST and not second & DOUBTFUL
+    if not first and given:
+        # A word that starts a sentence, and then the name.
+        return 0
+    if introduced or (last & LAST and second & NAME):
         return 0.55
-    return 0.6 if first & LAST and second & FIRST and not second & DOUBTFUL else 0
+    return 0.6 if first & LAST and given else 0

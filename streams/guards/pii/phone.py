@@ -25,14 +25,18 @@ GROUP = r"\(?[0-9]{1,13}\)?"
 NUMBER = re.compile(
     r"(?<![\w.#/@+-])(?<![0-9][,:])"
     r"(?>(?:\+ ?)?(?:\(\+?[0-9]{1,5}\)|[0-9]{1,15})"
-    rf"(?:{GAP}?\([0-9]{{1,5}}\)|{GAP}{GROUP}){{0,6}}"
-    r"(?:,? ?(?:ext\.?|x|Durchwahl|-) ?[0-9]{1,5}(?![0-9]))?)(?!\w)"
+    rf"(?:{GAP}?\([0-9]{{1,5}}\)[0-9]*|{GAP}{GROUP}){{0,6}}"
+    r"(?:,? ?(?:ext\.?|x|Durchwahl|-) ?[0-9]{1,5}(?![0-9]))?)(?!\w|-[A-Za-z])"
 )
 NORTH_AMERICAN = re.compile(
     r"(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([.-]))[2-9][0-9]{2}[ .-][0-9]{4}"
     r"(?:,? ?(?:ext\.?|x) ?[0-9]{1,5})?"
 )
-NATIONAL = re.compile(r"\(?0[1-9]")
+# Cards and the like.
+LONG_NUMBER = re.compile(r"[0-9]{4}([ .-])[0-9]{4,6}\1[0-9]{4,5}(?:\1[0-9]{1,4})?")
+PARTED = re.compile(r"[^ /\u00a0]+")
+NATIONAL = re.compile(r"\(0[1-9][0-9]{0,4}\)|0[1-9][0-9]{0,3}[^0-9]")
+DIGITS = re.compile("[2-9][0-9]{6,11}|1[2-9][0-9]{9}|0[1-9][0-9]{7,11}")
 GROUPED = re.compile(r"[0-9][^0-9+]+[0-9]")
 # Dates, fractions, and lists of small numbers.
 NO_PHONE = re.compile(
@@ -82,7 +86,7 @@ FEWEST_DIGITS, MOST_DIGITS = 7, 15
 def phones(text: str) -> Iterator[Span]:
     """Yields phone numbers, written for abroad or for home."""
     for match in NUMBER.finditer(text):
-        if len(match.group()) < FEWEST_DIGITS:
+        if len(match.group()) < FEWEST_DIGITS or LONG_NUMBER.fullmatch(match.group()):
             continue
         for start, end in _runs(match):
             if score := _score(text, start, end):
@@ -91,13 +95,13 @@ def phones(text: str) -> Iterator[Span]:
 
 
 def _runs(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Yields the whole, then what is left without its last and its first groups."""
+    """Yields the whole, then what is left of it without what blanks part from its ends."""
     start, end = match.span()
     yield start, end
-    groups = list(re.finditer(r"[+(]*[0-9]+\)?", match.group()))
+    groups = list(PARTED.finditer(match.group()))
     for first, last in ((0, -1), (1, None), (0, -2), (2, None), (1, -1)):
         kept = groups[first:last]
-        if len(kept) > 1:
+        if kept and len(kept) < len(groups):
             yield start + kept[0].start(), start + kept[-1].end()
 
 
@@ -111,13 +115,14 @@ def _score(text: str, start: int, end: int) -> float:
         return _abroad(number, spoken_of)
     if NO_PHONE.match(number) or said(OTHERWISE, text, (start, end), before=18, after=0):
         return 0
-    if number.startswith("00"):
+    if number.startswith("00") and (spoken_of or GROUPED.search(number)):
         return _abroad(f"+{number[2:]}", spoken_of)
     return _at_home(number, digits, spoken_of)
 
 
 def _abroad(number: str, spoken_of: bool) -> float:
-    parsed = _parsed(number, None)
+    # The zero in brackets is for those who call from inside.
+    parsed = _parsed(number.replace("(0)", ""), None)
     if parsed is None:
         return 0
     if _plans().is_valid_number(parsed):
@@ -130,9 +135,9 @@ def _at_home(number: str, digits: int, spoken_of: bool) -> float:
     if NORTH_AMERICAN.fullmatch(number):
         return 0.75
     grouped = GROUPED.search(number) is not None
-    if NATIONAL.match(number) and grouped and len(set(re.findall(r"[.-]", number))) <= 1:
+    if NATIONAL.match(number) and len(set(re.findall(r"[.-]", number))) <= 1:
         return 0.7 if spoken_of or _valid(number, WITH_ZERO) else 0
-    if not spoken_of:
+    if not spoken_of or not (grouped or DIGITS.fullmatch(number)):
         return 0
     if digits == FEWEST_DIGITS:
         return 0.6 if re.fullmatch(r"[2-9][0-9]{2}[ .-][0-9]{4}", number) else 0

@@ -20,7 +20,6 @@ PREDEFINED = "presidio_analyzer.predefined_recognizers"
 RECOGNISERS: dict[str, str] = {
     "CREDIT_CARD": "CreditCardRecognizer",
     "CRYPTO": "CryptoRecognizer",
-    "IBAN_CODE": "IbanRecognizer",
     "IP_ADDRESS": "IpRecognizer",
     "MAC_ADDRESS": "MacAddressRecognizer",
 }
@@ -50,13 +49,6 @@ def is_bech32(candidate: str) -> bool:
     """Returns whether ``candidate`` has the checksum of a Bech32 address, whatever its coin."""
     recogniser: Any = _recogniser("CRYPTO")
     return bool(recogniser.validate_bech32_address(candidate)[0])
-
-
-@cache
-def iban_forms() -> dict[str, str]:
-    """Returns what an IBAN looks like, without blanks, as a pattern for each country."""
-    forms = import_module(f"{PREDEFINED}.generic.iban_patterns").regex_per_country
-    return dict(forms)
 
 
 @cache
