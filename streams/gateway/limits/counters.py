@@ -40,7 +40,7 @@ class Counters:
         dropped: Names of counters that were forgotten since, as nothing counts on them any more.
     """
 
-    def __init__(self, *, shared: bool = False, partition: int = 0, place: int = 0) -> None:
+    def __init__(self, *, shared: bool = False, partition: int = 0, place: int = -1) -> None:
         self.shared = shared
         self.partition = partition
         self.offset = 0
