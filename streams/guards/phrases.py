@@ -10,7 +10,7 @@ from itertools import pairwise
 # Scripts that put no spaces between words: each of their characters stands for itself.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff"
 _WORD = rf"[^\W{_UNSPACED}]+"
-_TOKEN = re.compile(rf"{_WORD}|\S")
+_TOKEN = re.compile(rf"({_WORD}|\S)")
 _IN_WORD = re.compile(_WORD)
 
 # Lengths of phrases that begin with a word that none begins with.
@@ -18,16 +18,7 @@ _ALONE = [1]
 
 # Characters between two words of a phrase, at most.
 WIDEST_GAP = 8
-
-
-class _Token:
-    """One token of a text, as it is compared."""
-
-    __slots__ = ("end", "start", "text")
-
-    def __init__(self, match: re.Match[str], fold: Callable[[str], str]) -> None:
-        self.start, self.end = match.span()
-        self.text = fold(match[0])
+_NEXT = re.compile(rf"\s{{0,{WIDEST_GAP}}}({_WORD}|\S)")
 
 
 class Phrases:
@@ -50,10 +41,10 @@ class Phrases:
         lengths: dict[str, set[int]] = defaultdict(set)
         self._reach = 0
         for text, kind in phrases:
-            tokens = [_Token(match, fold) for match in _TOKEN.finditer(text)]
+            tokens = list(_TOKEN.finditer(text))
             if tokens:
-                spaced = tuple(after.start > one.end for one, after in pairwise(tokens))
-                said = tuple(token.text for token in tokens)
+                spaced = tuple(after.start() > one.end() for one, after in pairwise(tokens))
+                said = tuple(fold(token[0]) for token in tokens)
                 self._kinds[said].setdefault(spaced, kind)
                 lengths[said[0]].add(len(said))
                 self._reach = max(self._reach, len(text) + WIDEST_GAP * sum(spaced) + 1)
@@ -62,16 +53,16 @@ class Phrases:
     def find(self, text: str, begin: int = 0) -> Iterator[tuple[int, int, str]]:
         """Yields start, end and kind of what is found from a place on; no two overlap."""
         begin = _behind_word(text, begin)
-        said = set(map(self._fold, set(_TOKEN.findall(text, begin))))
-        if said.isdisjoint(self._lengths):
+        said = set(_TOKEN.findall(text, begin))
+        leads = {word for word in said if self._fold(word) in self._lengths}
+        if not leads:
             return
-        tokens = [_Token(match, self._fold) for match in _TOKEN.finditer(text, begin)]
-        place = 0
-        while place < len(tokens):
-            kind, length = self._at(tokens, place)
-            if length:
-                yield tokens[place].start, tokens[place + length - 1].end, kind
-            place += length or 1
+        for match in _TOKEN.finditer(text, begin):
+            if match[0] in leads and match.start() >= begin:
+                end, kind = self._at(text, match)
+                if end:
+                    yield match.start(), end, kind
+                    begin = end
 
     def held_from(self, text: str) -> int:
         """Returns where in a growing text a phrase may have begun that is not whole yet."""
@@ -83,21 +74,19 @@ class Phrases:
                 return match.start()
         return len(text)
 
-    def _at(self, tokens: list[_Token], place: int) -> tuple[str, int]:
-        """Returns the kind and the number of tokens of the phrase at a place; 0 without one."""
-        for length in self._lengths.get(tokens[place].text, ()):
-            here = tokens[place : place + length]
-            for spaced, kind in self._kinds.get(tuple(each.text for each in here), {}).items():
-                if all(
-                    _fits(after.start - one.end, space)
-                    for (one, after), space in zip(pairwise(here), spaced, strict=True)
-                ):
-                    return kind, length
-        return "", 0
-
-
-def _fits(gap: int, spaced: bool) -> bool:
-    return 0 < gap <= WIDEST_GAP if spaced else gap == 0
+    def _at(self, text: str, first: re.Match[str]) -> tuple[int, str]:
+        """Returns the end and the kind of the longest phrase at a place; 0 if there is none."""
+        lengths = self._lengths[self._fold(first[0])]
+        here = [first]
+        while len(here) < lengths[0] and (after := _NEXT.match(text, here[-1].end())):
+            here.append(after)
+        said = tuple(self._fold(each[1]) for each in here)
+        gaps = [after.start(1) - one.end(1) for one, after in pairwise(here)]
+        for length in (each for each in lengths if each <= len(here)):
+            for spaced, kind in self._kinds.get(said[:length], {}).items():
+                if all((gap > 0) is space for gap, space in zip(gaps, spaced, strict=False)):
+                    return here[length - 1].end(1), kind
+        return 0, ""
 
 
 def _behind_word(text: str, begin: int) -> int:

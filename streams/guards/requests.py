@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -19,6 +19,8 @@ from streams.guards.views import Place, View, view
 
 # Shorter texts that were found are looked for at no other places: they stand for too much.
 SHORTEST_FOLLOWED = 3
+# So many are counted first: most often all places of them are found already.
+FEW = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,8 @@ def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusa
         for each in looked
         if guard.applies(each.passage.stage) and each.passage.role not in guard.detector.skips
     ]
-    found: dict[tuple[str, str], Hit] = {}
+    found: dict[str, Hit] = {}
+    times: Counter[str] = Counter()
     for each in mine:
         stage, where = each.passage.stage, each.passage.where
         if refusal := findings.grown(guard, stage, len(each.passage.text), where):
@@ -99,8 +102,16 @@ def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusa
         if hits and not guard.rule.shadow:
             each.hits.extend(hits)
             if guard.detector.follows:
-                found.update(((hit.kind, each.view.seen[hit.start : hit.end]), hit) for hit in hits)
-    _follow({said: hit for (_, said), hit in found.items()}, mine)
+                texts = [each.view.seen[hit.start : hit.end] for hit in hits]
+                found.update(zip(texts, hits, strict=True))
+                times.update(texts)
+    if len(found) <= FEW:
+        found = {
+            said: hit
+            for said, hit in found.items()
+            if sum(each.view.seen.count(said) for each in mine) > times[said]
+        }
+    _follow(found, mine)
     return None
 
 
