@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -35,6 +34,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from nacl.exceptions import CryptoError
+from nacl.signing import VerifyKey
 
 from infra.telemetry import Headers
 
@@ -138,11 +139,16 @@ def claim(signature: Signature | None) -> str:
 
 @lru_cache(maxsize=REMEMBERED)
 def is_genuine(signature: Signature, public_key: bytes, topic: str, key: bytes) -> bool:
-    """Returns whether the owner of a public key signed a record of this topic and key."""
+    """Returns whether the owner of a public key signed a record of this topic and key.
+
+    What libsodium takes for genuine, every other implementation does too; it takes half the time of
+    OpenSSL, and the gateway spends more on this than on any decision.
+    """
     signed = message(topic, key, signature.deadline_ms, signature.digest)
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature.signature, signed)
-    except (InvalidSignature, ValueError):
+        VerifyKey(public_key).verify(signed, signature.signature)
+    # A key or a signature of another length is a ValueError.
+    except (CryptoError, ValueError):
         return False
     return True
 

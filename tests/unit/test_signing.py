@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra.signing import (
     DEADLINE,
@@ -27,6 +30,7 @@ from infra.signing import (
     generate,
     is_genuine,
     key_id,
+    message,
 )
 from infra.telemetry import Headers
 
@@ -129,6 +133,36 @@ def test_a_claim_names_the_record_and_its_proof() -> None:
     assert len(others | {claim(signature)}) == 6
     assert claim(None) == ""
     assert claim(signature) == claim(claimed(HEADERS, VALUE))
+
+
+@given(at=st.integers(0, 63), flip=st.integers(1, 255))
+def test_a_signature_with_another_byte_proves_nothing_here_or_elsewhere(at: int, flip: int) -> None:
+    signature = claimed(HEADERS, VALUE)
+    assert signature is not None
+    spoilt = bytearray(signature.signature)
+    spoilt[at] ^= flip
+    other = replace(signature, signature=bytes(spoilt))
+    assert not is_genuine(other, SIGNER.public_key, TOPIC, TENANT)
+    signed = message(TOPIC, TENANT, other.deadline_ms, other.digest)
+    with pytest.raises(InvalidSignature):
+        Ed25519PublicKey.from_public_bytes(SIGNER.public_key).verify(other.signature, signed)
+
+
+@pytest.mark.parametrize("length", [0, 60, 63, 65, 128])
+def test_a_signature_of_another_length_proves_nothing(length: int) -> None:
+    signature = claimed(HEADERS, VALUE)
+    assert signature is not None
+    other = replace(signature, signature=(signature.signature * 2)[:length])
+    assert not is_genuine(other, SIGNER.public_key, TOPIC, TENANT)
+
+
+def test_points_of_small_order_prove_nothing() -> None:
+    # With the neutral element as key and as R, and S = 0, the equation holds for every message.
+    neutral = bytes([1]) + bytes(31)
+    signature = claimed(HEADERS, VALUE)
+    assert signature is not None
+    forged = replace(signature, signature=neutral + bytes(32))
+    assert not is_genuine(forged, neutral, TOPIC, TENANT)
 
 
 def test_another_public_key_or_none_at_all_proves_nothing() -> None:
