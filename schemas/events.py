@@ -2531,8 +2531,8 @@ class UsageSummed(Event):
     read the ledger from its beginning.
 
     Attributes:
-        counter: The counter, or usage.counted.v1/partition/shared, which says up to where all
-            counters of the partition are summed. Also the record key.
+        counter: The counter; or a partition of the ledger, which says up to where all counters
+            of it are summed. Also the record key.
         home: Whose partition keeps it.
         shared: Whether tenants share it.
         unit: What it counts.
