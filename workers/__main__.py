@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import structlog
@@ -39,6 +40,8 @@ from workers.worker import Worker
 
 log = structlog.get_logger()
 
+THREADS = 64
+
 
 class ProviderUnfit(RuntimeError):
     """The provider cannot be opened as the settings say."""
@@ -58,6 +61,8 @@ UNFIT = (
 
 async def inference(settings: InferenceSettings) -> None:
     """Runs an inference worker until it is told to stop."""
+    # Names are looked up and secrets read in threads: a few that hang must not take them all.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     kafka, health = KafkaSettings(), HealthSettings()
     registry = Registry(RegistrySettings())
     codec = Codec(await asyncio.to_thread(registry.ids))

@@ -21,7 +21,7 @@ from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer, scripte
 from tests.harness import soon
 from tests.routed import routed
 from tests.unit.test_inference_work import Tried
-from workers.providers import outside
+from workers.providers import http, outside
 from workers.providers.outside import Outside
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -297,3 +297,13 @@ async def test_no_log_and_no_event_tells_a_key_or_what_was_said(
                 told += [tried.emitted, completed.refusal, completed.completion]
     assert "sk-hidden" not in f"{told}{logs}"
     assert SECRET_WORDS[:16] not in str(logs)
+
+
+async def test_a_body_without_end_is_not_read_to_its_end(
+    subject: Subject, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "MOST_BYTES", 2_000)
+    assert await completion(subject, ask("short"))
+    refusal = await refused(subject, ask("long " * 200))
+    assert refusal.reason is Reason.STREAM_CUT
+    await server.idle()

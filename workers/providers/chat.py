@@ -31,20 +31,7 @@ from schemas.openai import (
     request_to_openai,
     text,
 )
-from workers.providers.answer import MOST_CHARACTERS, Answer, stream_cut
-
-__all__ = [
-    "MOST_CHARACTERS",
-    "Complaint",
-    "Transcript",
-    "logprobs_of",
-    "quotable",
-    "refusal",
-    "stream_cut",
-    "streaming_body",
-    "tokens_of",
-    "usage_of",
-]
+from workers.providers.answer import Answer
 
 # Which field of the request a parameter of the form comes from.
 FIELDS: dict[str, str] = {

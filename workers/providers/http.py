@@ -7,7 +7,7 @@ no other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -30,6 +30,8 @@ MOST_CONNECTIONS = 1_000
 # Kept open while idle, and for how long.
 IDLE_CONNECTIONS, IDLE_S = 100, 30.0
 CONNECT_S = 10.0
+# Of one body, as it travels: far more than the longest answer with all its log probabilities.
+MOST_BYTES = 256 * 1024 * 1024
 # Longest silence of a socket; shorter bounds are the route's (``first_token``, ``idle``).
 SILENCE_S = 600.0
 
@@ -51,6 +53,32 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
             keepalive_expiry=IDLE_S,
             network_backend=_Backend(httpcore2.AnyIOBackend(), unreachable, private=private),
         )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Returns the answer to a request; its body is not read yet."""
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        response.stream = Bounded(response.stream, MOST_BYTES)
+        return response
+
+
+class Bounded(httpx2.AsyncByteStream):
+    """A body that breaks off where it passes a bound, so that one without end fills no memory."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, most: int) -> None:
+        self._stream = stream
+        self._left = most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream:
+            self._left -= len(piece)
+            if self._left < 0:
+                raise httpx2.ReadError("the body is larger than any answer")
+            yield piece
+
+    async def aclose(self) -> None:
+        """Closes the body."""
+        await self._stream.aclose()
 
 
 class _Backend(Guard[httpcore2.AsyncNetworkStream], httpcore2.AsyncNetworkBackend):
