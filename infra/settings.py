@@ -228,12 +228,15 @@ class GatewaySettings(Settings):
     Attributes:
         max_request_bytes: UTF-8 bytes of all texts of a request together, and 8 more for each.
         max_deadline_ms: How far ahead a deadline may lie.
+        seal: Reference to the secret that seals what is masked and restored, at least 32 characters
+            and the same for all gateways; empty for one that each process makes for itself.
     """
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", frozen=True)
 
     max_request_bytes: int = Field(default=1024 * 1024, gt=0, le=MOST_REQUEST_BYTES)
     max_deadline_ms: int = Field(default=900_000, gt=0, le=LONGEST_DEADLINE_MS)
+    seal: str = ""
 
 
 class InferenceSettings(Settings):

@@ -25,6 +25,7 @@ from infra.follow import CatalogLost, follow
 from infra.offsets import OffsetsHeld, TopicReplaced
 from infra.provision import ProvisioningFailed
 from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
+from infra.secrets import SecretUnavailable
 from infra.settings import (
     GatewaySettings,
     HealthSettings,
@@ -58,6 +59,7 @@ UNFIT = (
     ProvisioningFailed,
     RegistryUnreachable,
     SchemaMissing,
+    SecretUnavailable,
     SettingInvalid,
     SettingRefused,
     TopicReplaced,
@@ -85,6 +87,7 @@ async def work(name: str, path: str, *, follows: bool) -> None:
             )
         ),
         publisher=Publisher(kafka, codec, f"{name}-publisher"),
+        seal=gateway.seal,
     )
     processor = Processor(runtime, getattr(import_module(module), function))
     if follows:

@@ -70,7 +70,12 @@ Fail = Callable[[BaseException], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What a process has at hand; ``name`` is its group, its process and its log field."""
+    """What a process has at hand.
+
+    Attributes:
+        name: Its group, its process and its log field.
+        seal: Reference to the secret that seals what is masked; empty for one of its own.
+    """
 
     name: str
     kafka: KafkaSettings
@@ -80,6 +85,7 @@ class Runtime:
     codec: Codec
     view: CatalogView
     publisher: Publisher
+    seal: str = ""
 
 
 class Steps:

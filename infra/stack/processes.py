@@ -10,7 +10,7 @@ from infra import artifacts
 from infra.bootstrap import ROOT, python_of
 from infra.settings import StackSettings
 from infra.stack import postgres
-from infra.stack.secret import key_path, private_key
+from infra.stack.secret import key_path, private_key, secret, secret_path
 from infra.stack.service import LOOPBACK, Service, http_ok, lake_folder, private
 
 # What vLLM needs to be told on a CPU: a small cache, threads that yield, nothing sent anywhere.
@@ -59,8 +59,13 @@ def gateway(settings: StackSettings) -> Service:
         settings.gateway_health_port,
         settings,
     )
-    # One that starts earlier refuses what it does not know yet.
-    return replace(process, depends_on=("catalog",))
+    return replace(
+        process,
+        environment={**process.environment, **sealing(settings)},
+        prepare=lambda: _seal(settings),
+        # One that starts earlier refuses what it does not know yet.
+        depends_on=("catalog",),
+    )
 
 
 def inference(settings: StackSettings) -> Service:
@@ -123,6 +128,11 @@ def bus(settings: StackSettings) -> dict[str, str]:
     }
 
 
+def sealing(settings: StackSettings) -> dict[str, str]:
+    """What every gateway seals with."""
+    return {"GATEWAY_SEAL": f"file:{secret_path('seal', settings)}"}
+
+
 def client(settings: StackSettings) -> dict[str, str]:
     """Who asks: the operator, unless the caller's own variables say who."""
     inherited = settings.inherited
@@ -132,6 +142,10 @@ def client(settings: StackSettings) -> dict[str, str]:
         "CLIENT_PRINCIPAL": OPERATOR,
         "CLIENT_TENANT": TENANT,
     }
+
+
+def _seal(settings: StackSettings) -> None:
+    secret("seal", settings)
 
 
 def _first_key(settings: StackSettings) -> None:

@@ -1,38 +1,68 @@
 """The gateway: who may ask what, where it goes, and what the caller hears.
 
 Two decisions, both pure. ``admit`` stands before the workers, ``release`` behind them; what they
-need of each other travels inside the events.
+need of each other travels inside the events, and what a process remembers lies on its desk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
+from infra.catalog import CatalogView
 from infra.provision import require
+from infra.registry import Reader
+from schemas.events import InferenceCompleted, InferenceRouted
 from schemas.topics import (
     INFERENCE_COMPLETED,
     INFERENCE_PARTS,
     INFERENCE_REFUSED,
     INFERENCE_REQUESTED,
     INFERENCE_WEIGHED,
+    Outgoing,
     Topic,
 )
 from streams.gateway.admission import Admission
 from streams.gateway.admit import admit
+from streams.gateway.cached import Following
+from streams.gateway.desk import Desk, opened
 from streams.gateway.limits.ledger import Ledger
-from streams.gateway.limits.settle import settling
-from streams.gateway.release import release, release_part
+from streams.gateway.parts import Parts
+from streams.gateway.release import release
 from streams.gateway.rows import record_refusal
-from streams.gateway.weighed import Weighing
-from streams.steps import Fail, Runtime, Step, Work, steps
+from streams.gateway.weighed import Weighing, pass_on
+from streams.steps import Fail, Runtime, Step, Steps, Work
 
-STEPS: Mapping[Topic[Any], Step] = {
-    INFERENCE_COMPLETED: release,
-    INFERENCE_PARTS: release_part,
-    INFERENCE_REFUSED: record_refusal,
-    INFERENCE_REQUESTED: admit,
-}
+# What a step yields, given event, view, moment and desk.
+Deciding = Callable[[Any, CatalogView, datetime, Desk], Iterable[Outgoing]]
+
+
+def at_desk(step: Deciding, desk: Desk) -> Step:
+    """Returns a step that decides by what is on the desk, which hears of all that is sent."""
+
+    def decide(given: Any, view: CatalogView, now: datetime) -> Iterable[Outgoing]:
+        if isinstance(given, InferenceCompleted):
+            desk.health.observe(given, view, now)
+        for outgoing in step(given, view, now, desk):
+            if isinstance(outgoing.event, InferenceRouted):
+                desk.health.sent(outgoing.event, now)
+            yield outgoing
+
+    return decide
+
+
+class Releasing(Steps):
+    """Work that releases answers; meanwhile those that are kept are followed."""
+
+    def __init__(self, runtime: Runtime, fail: Fail, desk: Desk) -> None:
+        super().__init__(INFERENCE_COMPLETED, at_desk(release, desk), runtime, fail)
+        reader = Reader(runtime.codec, runtime.registry)
+        self._following = Following(runtime.kafka, reader, runtime.view, desk.answers, runtime.name)
+
+    async def close(self) -> None:
+        """Stops following."""
+        await self._following.close()
 
 
 def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
@@ -40,11 +70,17 @@ def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
 
     Raises:
         ProvisioningFailed: A topic that the catalog names does not exist.
+        SettingInvalid: The secret of the seal is too short.
+        SecretUnavailable: It cannot be had.
     """
     require(runtime.kafka)
-    ledger = Ledger(runtime, fail)
+    desk, ledger = opened(runtime.seal), Ledger(runtime, fail)
     return {
-        **steps({**STEPS, INFERENCE_COMPLETED: settling(release)}, runtime, fail),
-        INFERENCE_REQUESTED: Admission(INFERENCE_REQUESTED, admit, runtime, fail, ledger),
-        INFERENCE_WEIGHED: Weighing(INFERENCE_WEIGHED, runtime, fail, ledger),
+        INFERENCE_COMPLETED: Releasing(runtime, fail, desk),
+        INFERENCE_PARTS: Parts(runtime, fail, desk),
+        INFERENCE_REFUSED: Steps(INFERENCE_REFUSED, record_refusal, runtime, fail),
+        INFERENCE_REQUESTED: Admission(
+            INFERENCE_REQUESTED, at_desk(admit, desk), runtime, fail, ledger
+        ),
+        INFERENCE_WEIGHED: Weighing(at_desk(pass_on, desk), runtime, fail, ledger),
     }

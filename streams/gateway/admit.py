@@ -1,65 +1,143 @@
-"""Admission: a request goes on its first route, or is refused."""
+"""Admission: a request goes on its route, is answered out of the cache, or is refused.
+
+Nothing is reserved for a request that is refused: what may refuse it comes first, and the ledger
+last. What was decided on a record before a crash is decided the same way again, and counts once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from infra.catalog import CatalogView
 from infra.identity import identity
 from schemas.events import (
+    Completion,
+    Entry,
     InferenceRouted,
     InferenceWeighed,
+    Reason,
     Refusal,
+    Route,
 )
-from schemas.topics import (
-    INFERENCE_ROUTED,
-    INFERENCE_WEIGHED,
-    Outgoing,
-)
+from schemas.topics import INFERENCE_WEIGHED, Outgoing
 from streams.gateway.asked import Asked
+from streams.gateway.cache import cache_key, looked_up
 from streams.gateway.checks import first_refusal
-from streams.gateway.limits.weigh import refused, reserved, weigh
+from streams.gateway.desk import Desk, policies_of
+from streams.gateway.limits.weigh import Weighed, entry, refused, reserved, weigh
 from streams.gateway.refuse import refuse
+from streams.gateway.release import answer
 from streams.gateway.reply import signed
+from streams.gateway.routing import choose
+from streams.gateway.sending import sent
+from streams.guards import guard_request, holds_parts
+
+# Refusals that a limit gave, so that whoever reads the record again gives them, too.
+BY_LIMITS = frozenset({Reason.BUDGET_EXCEEDED, Reason.LIMIT_EXCEEDED, Reason.PRICE_UNKNOWN})
 
 
-def admit(asked: Asked, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
-    """Sends a request on its first route, or refuses it with a reply.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """A request that is admitted.
+
+    Attributes:
+        routed: Where it goes.
+        weighed: What it reserves.
+        mirrors: Routes that get a copy.
+        kept: What is kept as its answer, masked; None where it must be asked for.
+    """
+
+    routed: InferenceRouted
+    weighed: Weighed
+    mirrors: tuple[Route, ...] = ()
+    kept: Completion | None = None
+
+
+def admit(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Iterator[Outgoing]:
+    """Sends a request on its route, answers it, or refuses it with a reply.
 
     Onward it carries who was found to act. What was put here twice was decided the first time.
     """
     if asked.moved_again:
         return
-    if refusal := first_refusal(asked, view, now):
-        yield from refuse(asked, refusal, view, now)
+    decided = first_refusal(asked, view, now) or _passed(asked, view, now, desk)
+    if isinstance(decided, Refusal):
+        yield from _undone(asked, decided, now)
+        yield from refuse(asked, decided, view, now)
         return
-    request = replace(asked.request, principal=identity(asked.sender, view))
+    yield from reserved(asked, decided.weighed, now)
+    if decided.weighed.asks:
+        weighed = InferenceWeighed(
+            routed=decided.routed,
+            asks=decided.weighed.asks,
+            mirrors=decided.mirrors,
+            answer=decided.kept,
+            trace_id=asked.trace_id,
+            weighed_at=now,
+        )
+        yield Outgoing(INFERENCE_WEIGHED, weighed)
+    elif decided.kept is not None:
+        yield from answer(decided.routed, decided.kept, view, now, desk)
+    else:
+        yield from sent(decided.routed, decided.mirrors)
+
+
+def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passed | Refusal:
+    """Returns how a request goes on, or the first thing that keeps it."""
+    who = identity(asked.sender, view)
+    request = replace(asked.request, principal=who)
     endpoint = view.endpoints[request.endpoint]
-    first, *fallbacks = endpoint.routes
-    weighed = weigh(asked, request.principal, endpoint, first, view, now)
+    chosen = choose(request, who, endpoint, view, desk.health, now)
+    if isinstance(chosen, Refusal):
+        return chosen
+    weighed = weigh(asked, who, endpoint, chosen.route, view, now)
     if isinstance(weighed, Refusal):
-        yield from refused(asked, weighed, now)
-        yield from refuse(asked, weighed, view, now)
-        return
+        return weighed
+    policies = policies_of(request.tenant, request.endpoint, view)
+    if isinstance(policies, Refusal):
+        return policies
+    guarded = guard_request(request, policies, desk.seal)
+    if isinstance(guarded, Refusal):
+        return guarded
+    key = cache_key(request, endpoint, view)
+    kept = desk.answers.get(request.tenant, key, now) if looked_up(endpoint) else None
+    if kept is not None:
+        # It fitted with all that it might use, so it fits with less.
+        weighed = _fitting(weigh(asked, who, endpoint, chosen.route, view, now, cached=True))
+    held = endpoint.output_policy or holds_parts(policies, guarded.sealed)
     routed = InferenceRouted(
-        request=request,
-        route=first,
-        fallbacks=tuple(fallbacks),
-        # Without an output policy, parts spare themselves the way through release.
-        parts_to=None if endpoint.output_policy else request.reply_to,
+        request=guarded.request,
+        route=chosen.route,
+        fallbacks=chosen.fallbacks,
+        # Without anything to look at, parts spare themselves the way through release.
+        parts_to=None if held else request.reply_to,
         signed=signed(asked.signed),
         routed_at=now,
         charge_id=weighed.charge_id,
         charges=weighed.charges,
-        judgements=weighed.judgements,
+        cache_key=key,
+        sealed=guarded.sealed,
+        judgements=(*weighed.judgements, *guarded.judgements),
     )
-    yield from reserved(asked, weighed, now)
-    if weighed.asks:
-        onward = InferenceWeighed(
-            routed=routed, asks=weighed.asks, trace_id=asked.trace_id, weighed_at=now
-        )
-        yield Outgoing(INFERENCE_WEIGHED, onward)
-    else:
-        yield Outgoing(INFERENCE_ROUTED.member(first.pool), routed)
+    return Passed(routed=routed, weighed=weighed, mirrors=chosen.mirrors, kept=kept)
+
+
+def _undone(asked: Asked, refusal: Refusal, now: datetime) -> Iterator[Outgoing]:
+    """Says to the ledger that a request is refused, where it must know.
+
+    What was reserved before a crash and can go on no more comes back: its deadline has passed, or
+    what it asks for is gone.
+    """
+    earlier = asked.counters.earlier(asked.charge_id)
+    if earlier is None and refusal.reason in BY_LIMITS:
+        yield from refused(asked, refusal, now)
+    elif earlier is not None and earlier.entry is Entry.RESERVED:
+        nothing = tuple(replace(charge, amount=0) for charge in earlier.charges)
+        yield entry(asked, Entry.SETTLED, now, charges=nothing)
+
+
+def _fitting(weighed: Weighed | Refusal) -> Weighed:
+    assert isinstance(weighed, Weighed)
+    return weighed

@@ -19,13 +19,17 @@ from schemas.events import (
     Refusal,
     Sampling,
 )
+from schemas.policies import LimitRule
 from schemas.topics import (
     AUDIT_RECORDED,
     INFERENCE_REFUSED,
     Outgoing,
 )
 from streams.gateway.asked import Asked
+from streams.gateway.desk import policies_of
 from streams.gateway.reply import signed, to_caller
+from streams.gateway.rows import without_texts
+from streams.guards import masked_request
 
 # Characters; no topic of Kafka's has a longer name.
 LONGEST_NAME = 249
@@ -44,6 +48,8 @@ DENIALS = frozenset(
     }
 )
 
+BY_GUARDS = frozenset({Reason.POLICY_DENIED, Reason.POLICY_FAILED})
+
 
 def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
     """Says that a request goes nowhere: to the caller, where there is an address, and to the log.
@@ -58,12 +64,13 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
     request = asked.request
     if refusal.reason is Reason.REQUEST_TOO_LARGE:
         request = _stripped(request)
+    shown = _shown(request, refusal, view)
     proven = unproven(asked.sender, view, now) is None
     who = identity(asked.sender, view) if proven else request.principal
     if refusal.reason is not Reason.SIGNATURE_REPLAYED:
         known_as = request.request_id if proven else asked.refused_id
         refused = InferenceRefused(
-            request=replace(request, request_id=known_as, principal=who),
+            request=replace(shown, request_id=known_as, principal=who),
             refusal=refusal,
             signed=signed(asked.signed),
             refused_at=now,
@@ -78,6 +85,21 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
         replied_at=now,
     )
     yield from to_caller(request.tenant, request.reply_to, replied, view)
+
+
+def _shown(request: InferenceRequested, refusal: Refusal, view: CatalogView) -> InferenceRequested:
+    """Returns a refused request as it may be recorded: masked, or without texts.
+
+    Guards are asked only where one of them refused: who asks too often shall cost little.
+    """
+    policies = policies_of(request.tenant, request.endpoint, view)
+    if isinstance(policies, Refusal):
+        return without_texts(request)
+    if all(isinstance(rule, LimitRule) for _, policy in policies for rule in policy.rules):
+        return request
+    if refusal.reason in BY_GUARDS:
+        return masked_request(request, policies)
+    return without_texts(request)
 
 
 def _denial(asked: Asked, refusal: Refusal, who: str, now: datetime) -> AuditRecorded:

@@ -1,4 +1,8 @@
-"""Release: what becomes of an answer, or of the lack of one."""
+"""Release: what becomes of an answer, or of the lack of one.
+
+Each try of a route leaves a row of its own. A failure may go on to the next try; all else ends the
+request: one reply, one row, and the ledger settled with what was really used.
+"""
 
 from __future__ import annotations
 
@@ -8,71 +12,87 @@ from datetime import datetime
 
 from infra.catalog import CatalogView
 from schemas.events import (
-    Attempt,
+    Completion,
     InferenceCompleted,
     InferencePart,
     InferenceReplied,
     InferenceRouted,
-    Reason,
     Refusal,
 )
 from schemas.topics import (
+    INFERENCE_ATTEMPTED,
     INFERENCE_RECORDED,
     INFERENCE_ROUTED,
     Outgoing,
 )
+from streams.gateway.cache import keep
+from streams.gateway.desk import Desk, policies_of
+from streams.gateway.limits.settle import settled
 from streams.gateway.reply import claimed, epoch_ms, to_caller
-from streams.gateway.rows import row
-
-# Faults of the route, not of the caller: another route may do better.
-FALL_BACK_ON = frozenset(
-    {
-        Reason.PROVIDER_FAILED,
-        Reason.PROVIDER_TIMEOUT,
-        Reason.PROVIDER_UNAVAILABLE,
-        Reason.RATE_LIMITED,
-        Reason.STREAM_CUT,
-    }
+from streams.gateway.routing import next_try
+from streams.gateway.rows import (
+    attempted,
+    cost_of,
+    cost_of_all,
+    in_dollars,
+    row,
+    row_of_cached,
+    used_by,
+    used_by_all,
 )
+from streams.guards import Released, guard_completion
 
 
-def release(completed: InferenceCompleted, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
-    """Sends the answer to the caller and records it, or tries the next route."""
+def release(
+    completed: InferenceCompleted, view: CatalogView, now: datetime, desk: Desk
+) -> Iterator[Outgoing]:
+    """Sends the answer to the caller and records it, or tries once more."""
     routed = completed.routed
-    refusal = completed.refusal
-    if refusal and refusal.reason in FALL_BACK_ON and now < routed.request.deadline:
-        # A pool that the catalog names no more has no topic, or nobody who reads it.
-        left = tuple(route for route in routed.fallbacks if route.pool in view.pools)
-        if left:
-            yield fall_back(replace(routed, fallbacks=left), refusal, now)
-            return
+    released = None
+    if completed.completion and not routed.mirrored:
+        held = _held(completed.completion, routed, view, desk)
+        if isinstance(held, Released):
+            released = held
+        else:
+            # What a policy holds back was used all the same.
+            used = used_by(completed)
+            completed = replace(completed, completion=None, refusal=held, usage=used)
+    cost = cost_of(routed.route, used_by(completed), view, completed.started_at)
+    yield Outgoing(INFERENCE_ATTEMPTED, attempted(completed, in_dollars(cost), now))
+    if routed.mirrored:
+        return
+    if again := next_try(completed, view, desk.health, now):
+        yield Outgoing(INFERENCE_ROUTED.member(again.route.pool), again)
+        return
+    yield from _ended(completed, released, view, now)
+
+
+def answer(
+    routed: InferenceRouted, kept: Completion, view: CatalogView, now: datetime, desk: Desk
+) -> Iterator[Outgoing]:
+    """Answers a request with what was kept of the same one: it uses nothing and costs nothing."""
+    held = _held(kept, routed, view, desk)
+    if isinstance(held, Refusal):
+        refused = InferenceCompleted(routed=routed, refusal=held, started_at=now, completed_at=now)
+        yield from _ended(refused, None, view, now)
+        return
     replied = InferenceReplied(
         request_id=routed.request.request_id,
-        attempt=routed.attempt,
-        epoch=epoch_ms(completed.started_at),
-        seq=completed.parts,
-        completion=completed.completion,
-        refusal=refusal,
-        tried=routed.tried,
+        epoch=epoch_ms(now),
+        completion=held.reply,
         claim=claimed(routed),
         replied_at=now,
     )
     yield from to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
-    yield Outgoing(INFERENCE_RECORDED, row(completed, now))
-
-
-def fall_back(routed: InferenceRouted, refusal: Refusal, now: datetime) -> Outgoing:
-    """Returns the request on its way to the next route; each failure shortens the list."""
-    following, *rest = routed.fallbacks
-    onward = replace(
-        routed,
-        route=following,
-        fallbacks=tuple(rest),
-        attempt=routed.attempt + 1,
-        tried=(*routed.tried, Attempt(route=routed.route, refusal=refusal)),
-        routed_at=now,
+    recorded = row_of_cached(
+        routed.request,
+        completion=held.kept,
+        signed=routed.signed,
+        judgements=(*routed.judgements, *held.judgements),
+        now=now,
     )
-    return Outgoing(INFERENCE_ROUTED.member(following.pool), onward)
+    yield Outgoing(INFERENCE_RECORDED, recorded)
+    yield from settled(routed, None, 0, failed=False, now=now)
 
 
 def release_part(part: InferencePart, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
@@ -90,3 +110,44 @@ def release_part(part: InferencePart, view: CatalogView, now: datetime) -> Itera
             replied_at=now,
         )
         yield from to_caller(part.tenant, part.reply_to, replied, view)
+
+
+def _held(
+    completion: Completion, routed: InferenceRouted, view: CatalogView, desk: Desk
+) -> Released | Refusal:
+    """Holds an answer to its policies."""
+    policies = policies_of(routed.request.tenant, routed.request.endpoint, view)
+    if isinstance(policies, Refusal):
+        return policies
+    return guard_completion(completion, routed, policies, desk.seal)
+
+
+def _ended(
+    completed: InferenceCompleted, released: Released | None, view: CatalogView, now: datetime
+) -> Iterator[Outgoing]:
+    """Says to caller, table and ledger how a request ended."""
+    routed, cost = completed.routed, cost_of_all(completed, view)
+    replied = InferenceReplied(
+        request_id=routed.request.request_id,
+        attempt=routed.attempt,
+        epoch=epoch_ms(completed.started_at),
+        seq=completed.parts,
+        completion=released.reply if released else None,
+        refusal=completed.refusal,
+        tried=routed.tried,
+        claim=claimed(routed),
+        replied_at=now,
+    )
+    yield from to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
+    recorded = row(
+        completed,
+        cost=in_dollars(cost),
+        completion=released.kept if released else None,
+        judgements=released.judgements if released else (),
+        now=now,
+    )
+    yield Outgoing(INFERENCE_RECORDED, recorded)
+    failed = completed.refusal is not None
+    yield from settled(routed, used_by_all(completed), cost, failed=failed, now=now)
+    if released and released.cacheable:
+        yield from keep(routed, released.kept, view, now)

@@ -20,20 +20,21 @@ from schemas.events import (
 )
 from schemas.topics import (
     INFERENCE_REFUSED,
-    INFERENCE_ROUTED,
     INFERENCE_WEIGHED,
     USAGE_COUNTED,
     Outgoing,
-    Topic,
 )
+from streams.gateway.desk import Desk
 from streams.gateway.limits.counters import Counters
 from streams.gateway.limits.journal import Journalled
 from streams.gateway.limits.ledger import Ledger
 from streams.gateway.limits.rules import rule_of
 from streams.gateway.limits.settle import given_back
 from streams.gateway.limits.weigh import denied, first_home, lease_end, unfit
+from streams.gateway.release import answer
 from streams.gateway.reply import claimed, to_caller
-from streams.steps import Fail, Runtime, Taken
+from streams.gateway.sending import sent
+from streams.steps import Fail, Runtime, Step, Taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +49,21 @@ class Weighing(Journalled):
     """Work that decides on limits that tenants share.
 
     Args:
-        topic: Where requests come from.
+        step: Decides on what was ``Heard``.
         runtime: What the process has at hand.
         fail: Ends the process.
         ledger: Keeps the counters.
     """
 
-    def __init__(
-        self, topic: Topic[InferenceWeighed], runtime: Runtime, fail: Fail, ledger: Ledger
-    ) -> None:
-        super().__init__(topic, pass_on, runtime, fail, ledger, shared=True)
+    def __init__(self, step: Step, runtime: Runtime, fail: Fail, ledger: Ledger) -> None:
+        super().__init__(INFERENCE_WEIGHED, step, runtime, fail, ledger, shared=True)
 
     async def _given(self, taken: Taken) -> Heard:
         weighed: InferenceWeighed = taken.event  # type: ignore[assignment]
         return Heard(weighed=weighed, counters=await self._opened(taken))
 
 
-def pass_on(heard: Heard, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
+def pass_on(heard: Heard, view: CatalogView, now: datetime, desk: Desk) -> Iterator[Outgoing]:
     """Reserves what is asked here, and sends the request on: to the next limit, or on its route.
 
     One limit that refuses, and what was reserved elsewhere is given back. A request that was put
@@ -94,9 +93,10 @@ def pass_on(heard: Heard, view: CatalogView, now: datetime) -> Iterator[Outgoing
     if asks:
         onward = replace(weighed, routed=routed, asks=asks, weighed_at=now)
         yield Outgoing(INFERENCE_WEIGHED, onward)
+    elif weighed.answer is not None:
+        yield from answer(routed, weighed.answer, view, now, desk)
     else:
-        routed = replace(routed, routed_at=now)
-        yield Outgoing(INFERENCE_ROUTED.member(routed.route.pool), routed)
+        yield from sent(replace(routed, routed_at=now), weighed.mirrors)
 
 
 def _weighed(

@@ -18,9 +18,9 @@ from schemas.events import (
     Sampling,
 )
 from schemas.topics import INFERENCE_REQUESTED, Outgoing, Topic
-from streams.gateway.admit import admit
 from streams.gateway.asked import Asked
 from tests.seed import view_of
+from tests.unit.deciding import admit
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -22,12 +22,12 @@ from infra.telemetry import now
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_REQUESTED
 from streams.gateway.admission import KEPT_S, Admission, Mark, Marks, Memory, marked, marks
-from streams.gateway.admit import admit
 from streams.gateway.asked import Asked
 from streams.gateway.limits.ledger import Ledger
 from streams.steps import MOVED, Runtime, Taken
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, ask
+from tests.unit.deciding import admit
 
 SIGNER, STRANGER = Signer(generate()), Signer(generate())
 KEY = {"public_key": base64.b64encode(SIGNER.public_key).decode()}

@@ -19,10 +19,9 @@ from schemas.events import (
     Refusal,
     Usage,
 )
-from streams.gateway.admit import admit
-from streams.gateway.release import release
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, NOON, ask, asked, completed, only
+from tests.unit.deciding import admit, release
 from tests.unit.test_identity import key, signature
 
 USERS = [

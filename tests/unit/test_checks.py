@@ -23,7 +23,6 @@ from schemas.events import (
     Tool,
     ToolCall,
 )
-from streams.gateway.admit import admit
 from streams.gateway.checks import first_refusal
 from streams.gateway.rows import record_refusal
 from tests.seed import view_of
@@ -38,6 +37,7 @@ from tests.unit.asking import (
     only,
     route_of,
 )
+from tests.unit.deciding import admit
 
 MS = timedelta(milliseconds=1)
 NAN, INFINITY = float("nan"), float("inf")

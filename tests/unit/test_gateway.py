@@ -27,9 +27,9 @@ from schemas.events import (
     TokenLogprob,
     Usage,
 )
-from streams.gateway.admit import admit
+from schemas.routing import FALL_BACK_ON
 from streams.gateway.refuse import LONGEST_NAME
-from streams.gateway.release import FALL_BACK_ON, release, release_part
+from streams.gateway.release import release_part
 from streams.gateway.rows import record_refusal
 from tests.seed import view_of
 from tests.unit.asking import (
@@ -48,6 +48,7 @@ from tests.unit.asking import (
     route_of,
     routed,
 )
+from tests.unit.deciding import admit, release
 
 MS = timedelta(milliseconds=1)
 NAN, INFINITY = float("nan"), float("inf")
@@ -102,7 +103,11 @@ ANSWER = Completion(
 def test_a_completion_is_replied_and_recorded() -> None:
     event = completed(completion=ANSWER, parts=3, first_token_at=NOON + 10 * MS)
     outgoing = list(release(event, VIEW, NOON + 40 * MS))
-    assert [each.topic.name for each in outgoing] == ["reply.v1.acme", "inference.recorded.v1"]
+    assert [each.topic.name for each in outgoing] == [
+        "inference.attempted.v1",
+        "reply.v1.acme",
+        "inference.recorded.v1",
+    ]
     [replied] = only(outgoing, topics.REPLY)
     assert replied == InferenceReplied(
         request_id="request",
@@ -128,8 +133,8 @@ def test_a_completion_is_replied_and_recorded() -> None:
 
 def test_numbers_that_json_lacks_are_recorded_as_null() -> None:
     logprobs = (TokenLogprob(token="hi", logprob=-INFINITY),)
-    [_, (_, row)] = release(completed(completion=replace(ANSWER, logprobs=logprobs)), VIEW, NOON)
-    assert isinstance(row, InferenceRecorded)
+    outgoing = release(completed(completion=replace(ANSWER, logprobs=logprobs)), VIEW, NOON)
+    [row] = only(outgoing, topics.INFERENCE_RECORDED)
     response = json.loads(row.response or "", parse_constant=pytest.fail)
     assert response["choices"][0]["logprobs"]["content"][0]["logprob"] is None
     [refused] = only(
@@ -143,7 +148,7 @@ def test_numbers_that_json_lacks_are_recorded_as_null() -> None:
 @pytest.mark.parametrize("reason", sorted(FALL_BACK_ON))
 def test_a_fault_of_the_route_moves_the_request_to_the_next(reason: Reason) -> None:
     refusal = Refusal(reason=reason, message="it failed")
-    [(topic, event)] = release(completed(refusal=refusal), VIEW, NOON)
+    [_, (topic, event)] = release(completed(refusal=refusal), VIEW, NOON)
     assert topic.name == "inference.routed.v1.pool-second"
     assert event == routed(
         route=SECOND,
@@ -153,7 +158,7 @@ def test_a_fault_of_the_route_moves_the_request_to_the_next(reason: Reason) -> N
     )
 
 
-@pytest.mark.parametrize("reason", sorted(set(Reason) - FALL_BACK_ON))
+@pytest.mark.parametrize("reason", sorted(set(Reason) - set(FALL_BACK_ON)))
 def test_a_fault_of_the_caller_ends_the_request(reason: Reason) -> None:
     refusal = Refusal(reason=reason, message="no")
     outgoing = list(release(completed(refusal=refusal), VIEW, NOON))
@@ -161,7 +166,7 @@ def test_a_fault_of_the_caller_ends_the_request(reason: Reason) -> None:
     assert replied.refusal == refusal
     [row] = only(outgoing, topics.INFERENCE_RECORDED)
     assert (row.reason, row.message, row.response) == (reason, "no", None)
-    assert len(outgoing) == 2
+    assert len(outgoing) == 3
 
 
 BROKEN = Refusal(reason=Reason.PROVIDER_FAILED, message="it failed")
@@ -186,7 +191,7 @@ def test_nothing_is_tried_again_once_the_deadline_has_passed() -> None:
 def test_a_route_whose_pool_the_catalog_no_longer_names_is_passed_over() -> None:
     gone = replace(SECOND, pool="pool-gone")
     left = routed(fallbacks=(gone, THIRD))
-    [(topic, event)] = release(completed(routed=left, refusal=BROKEN), VIEW, NOON)
+    [_, (topic, event)] = release(completed(routed=left, refusal=BROKEN), VIEW, NOON)
     assert topic.name == "inference.routed.v1.pool-third"
     assert isinstance(event, InferenceRouted)
     assert event.fallbacks == ()
@@ -199,6 +204,7 @@ def test_a_route_whose_pool_the_catalog_no_longer_names_is_passed_over() -> None
 def test_an_answer_goes_nowhere_but_to_an_address_of_the_tenant(address: str) -> None:
     event = completed(routed=routed(request=ask(reply_to=address)), completion=ANSWER)
     assert [each.topic.name for each in release(event, VIEW, NOON)] == [
+        "inference.attempted.v1",
         "reply.v1.acme",
         "inference.recorded.v1",
     ]
@@ -208,7 +214,10 @@ def test_an_answer_goes_nowhere_but_to_an_address_of_the_tenant(address: str) ->
 
 def test_the_answer_to_a_tenant_that_is_gone_is_only_recorded() -> None:
     event = completed(routed=routed(request=ask(tenant="gone")), completion=ANSWER)
-    assert [each.topic for each in release(event, VIEW, NOON)] == [topics.INFERENCE_RECORDED]
+    assert [each.topic for each in release(event, VIEW, NOON)] == [
+        topics.INFERENCE_ATTEMPTED,
+        topics.INFERENCE_RECORDED,
+    ]
     assert list(release_part(replace(PART, tenant="gone"), VIEW, NOON)) == []
 
 

@@ -36,14 +36,13 @@ from schemas.events import (
     Sampling,
 )
 from schemas.topics import Outgoing
-from streams.gateway import STEPS
-from streams.gateway.admit import admit
 from streams.gateway.asked import Asked
 from streams.gateway.refuse import DENIALS
-from streams.gateway.release import release, release_part
+from streams.gateway.release import release_part
 from streams.gateway.rows import record_refusal
 from tests.seed import view_of
 from tests.unit.asking import asked
+from tests.unit.deciding import STEPS, admit, release
 from tests.unit.events import EPOCH, TEXT, events
 
 CODEC = Codec({name: number for number, name in enumerate(EVENTS)})
@@ -137,6 +136,8 @@ def completions(draw: st.DrawFn) -> InferenceCompleted:
         request=draw(requests()),
         route=draw(routes()),
         fallbacks=tuple(draw(st.lists(routes(), max_size=3))),
+        mirrored=False,
+        sealed=None,
     )
     answer = draw(events(Completion) | events(Refusal))
     return replace(
@@ -266,7 +267,7 @@ def test_what_a_worker_says_goes_to_the_next_route_or_ends_the_request_once(
     assert len(onward) + len(rows) == 1
     if onward:
         [after] = onward
-        assert len(outgoing) == 1
+        assert len(outgoing) == 2
         assert completed.refusal is not None
         assert now < request.deadline
         assert len(after.fallbacks) < len(before.fallbacks)

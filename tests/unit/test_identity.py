@@ -31,12 +31,11 @@ from schemas.events import (
     Usage,
 )
 from schemas.topics import INFERENCE_REQUESTED
-from streams.gateway.admit import admit
 from streams.gateway.asked import Asked
-from streams.gateway.release import release
 from streams.gateway.rows import record_refusal
 from tests.seed import view_of
 from tests.unit.asking import CATALOG, LIMITS, MINUTE, NOON, ask, asked, completed, only
+from tests.unit.deciding import admit, release
 
 TOPIC = INFERENCE_REQUESTED.name
 VALUE = b"the request as it lay on the log"

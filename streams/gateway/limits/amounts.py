@@ -76,8 +76,8 @@ def really(charge: Charge, usage: Usage | None, cost: int | None, *, failed: boo
         return 0 if failed and charge.refunds else charge.amount
     if charge.unit == "cost" and cost is not None:
         return cost
-    if charge.unit != "cost" and usage is not None:
-        return USED[charge.unit](usage)
+    if usage is not None and (tokens := USED.get(charge.unit)):
+        return tokens(usage)
     return 0 if failed and usage is None else charge.amount
 
 

@@ -6,20 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from infra.catalog import CatalogView
 from schemas.events import (
     Charge,
     Entry,
-    InferenceCompleted,
     InferenceRouted,
     Usage,
     UsageCounted,
 )
-from schemas.topics import INFERENCE_RECORDED, USAGE_COUNTED, Outgoing
+from schemas.topics import USAGE_COUNTED, Outgoing
 from streams.gateway.limits.amounts import really
 from streams.gateway.limits.weigh import lease_end
-from streams.gateway.rows import cost_of_all, used_by_all
-from streams.steps import Step
 
 
 def settled(
@@ -44,22 +40,6 @@ def settled(
         for charge in routed.charges
     )
     yield from _entries(routed, used, now)
-
-
-def settling(step: Step) -> Step:
-    """Returns a step that settles what it has recorded, given what was completed."""
-
-    def settle(
-        completed: InferenceCompleted, view: CatalogView, now: datetime
-    ) -> Iterator[Outgoing]:
-        outgoing = list(step(completed, view, now))
-        yield from outgoing
-        if any(topic is INFERENCE_RECORDED for topic, _ in outgoing):
-            usage, cost = used_by_all(completed), cost_of_all(completed, view)
-            failed = completed.refusal is not None
-            yield from settled(completed.routed, usage, cost, failed=failed, now=now)
-
-    return settle
 
 
 def given_back(routed: InferenceRouted, now: datetime) -> Iterator[Outgoing]:
