@@ -196,11 +196,10 @@ class Publisher:
 
         if not records:
             self._settle(batch)
+        given = list(headers)
         for topic, key, value in records:
             try:
-                self._producer.produce(
-                    topic, value, key, partition, delivered, headers=list(headers)
-                )
+                self._producer.produce(topic, value, key, partition, delivered, headers=given)
             except (BufferError, KafkaException) as problem:
                 # Its batch never settles.
                 self._hold(-batch.records, -batch.size)
@@ -276,9 +275,10 @@ class Publisher:
     def _hold(self, records: int, size: int) -> None:
         self._records += records
         self._bytes += size
-        if self._records > MAX_UNSETTLED_RECORDS or self._bytes > MAX_UNSETTLED_BYTES:
+        full = self._records > MAX_UNSETTLED_RECORDS or self._bytes > MAX_UNSETTLED_BYTES
+        if full:
             self._room.clear()
-        else:
+        elif not self._room.is_set():
             self._room.set()
 
 

@@ -76,6 +76,7 @@ class Processor:
         for topic, work in self._works.items():
             self._app.topics.add(self._app.topic(topic.name))
             consumer.lanes[topic.name] = Lane(partial(self._take, topic, work))
+        IN_FLIGHT.set_function(self._in_flight)
 
     async def run(self) -> None:
         """Works until SIGTERM or SIGINT.
@@ -143,7 +144,6 @@ class Processor:
         )
         prefix = self._prefix(record, generation)
         prefix.begin(record.offset, record.offset)
-        IN_FLIGHT.inc()
         settle = partial(self._settle, prefix, record, generation, time.monotonic())
         if problem := too_large(record):
             await self._bury(record, DeadLetterCause.UNREADABLE, problem, settle)
@@ -175,10 +175,15 @@ class Processor:
             self._prefixes[key] = (generation, prefix)
         return prefix
 
+    def _in_flight(self) -> int:
+        """Returns how many records are taken up; asked from another thread."""
+        current = self._app.consumer_generation_id
+        held = tuple(self._prefixes.values())
+        return sum(len(prefix) for generation, prefix in held if generation == current)
+
     def _settle(
         self, prefix: Prefix[int], record: Record, generation: int, taken_at: float
     ) -> None:
-        IN_FLIGHT.dec()
         SECONDS.observe(time.monotonic() - taken_at)
         finished = prefix.finish(record.offset)
         if finished and generation == self._app.consumer_generation_id:
