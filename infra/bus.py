@@ -196,7 +196,7 @@ class Publisher:
 
         if not records:
             self._settle(batch)
-        given = list(headers)
+        given: list[tuple[str, str | bytes | None]] = list(headers)
         for topic, key, value in records:
             try:
                 self._producer.produce(topic, value, key, partition, delivered, headers=given)
