@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
-from streams.guards.pii.nearby import said, words
+from streams.guards.pii.nearby import mentions, said, words
 from streams.guards.pii.span import Span
 
 MONTHS = (
@@ -36,12 +36,12 @@ BORN = words(
     "nacimiento", "nascita", "nat[oa]", "geboortedatum", "nascimento", "urodzon[ya]",
     "date_of_birth", "birth_date", "dateofbirth",
 )  # fmt: skip
-CALENDAR = 12
+ROOTS = ("born", "birth", "dob", "d.o.b", "geb", "né", "naissance", "nac", "nasc", "nat", "urodz")
 
 
 def births(text: str) -> Iterator[Span]:
     """Yields the dates that somebody was born on; none where nothing is said of a birth."""
-    if not BORN.search(text):
+    if not mentions(text, ROOTS):
         return
     for match in DATE.finditer(text):
         if said(BORN, text, match.span(), before=45, after=25) and _exists(match):

@@ -14,11 +14,11 @@ from streams.guards.pii.span import Span, closed_up
 SEPARATORS = r"[ \u00a0\u2007\u2009\u202f.-]"
 # No part of a word, of a longer number, or of a fraction.
 CARD = re.compile(
-    r"(?<![^\W_])(?<![0-9][.,])(?:"
-    rf"[1-9][0-9]{{3}}({SEPARATORS})[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}(?:\1[0-9]{{3}})?"
-    rf"|3[0-9]{{3}}({SEPARATORS})[0-9]{{6}}\2[0-9]{{4,5}}"
-    rf"|[1-9][0-9]{{7}}{SEPARATORS}[0-9]{{8}}"
-    r"|[1-9][0-9]{12,18}"
+    r"[2-6](?<![^\W_].)(?<![0-9][.,].)(?:"
+    rf"[0-9]{{3}}({SEPARATORS})[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}(?:\1[0-9]{{3}})?"
+    rf"|(?<=3)[0-9]{{3}}({SEPARATORS})[0-9]{{6}}\2[0-9]{{4,5}}"
+    rf"|[0-9]{{7}}{SEPARATORS}[0-9]{{8}}"
+    r"|[0-9]{12,18}"
     r")(?!\w|[.,][0-9])"
 )
 # Who issues what, by the first digits and how many there are.
@@ -35,7 +35,7 @@ CARD_WORDS = words(
     "discover", "diners", "unionpay", "jcb", "debit", "carte", "tarjeta", "pan",
 )  # fmt: skip
 
-IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?=[ \u00a0-]?[A-Za-z0-9])")
+IBAN = re.compile(r"[A-Za-z](?<![A-Za-z0-9].)[A-Za-z][0-9]{2}(?=[ \u00a0-]?[A-Za-z0-9])")
 IBAN_BODY = re.compile(r"(?:[ \u00a0-]?[A-Za-z0-9]){15,34}")
 
 BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"

@@ -6,14 +6,14 @@ import re
 
 
 def words(*parts: str) -> re.Pattern[str]:
-    """Returns the pattern of any of ``parts``, as whole words whatever their case."""
-    return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)", re.IGNORECASE)
+    """Returns the pattern of any of ``parts``, in small letters, as whole words."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)")
 
 
 def said(
     what: re.Pattern[str], text: str, match: tuple[int, int], *, before: int, after: int
 ) -> bool:
-    """Returns whether ``what`` is said near a match.
+    """Returns whether ``what`` is said near a match, whatever its case.
 
     Args:
         what: The words.
@@ -23,6 +23,17 @@ def said(
         after: How many characters behind it count.
     """
     start, end = match
-    if what.search(text, max(0, start - before), start):
+    # One more on the outer side, to tell whole words from parts.
+    first = max(0, start - before - 1)
+    if what.search(text[first:start].lower(), start - before - first if start > before else 0):
         return True
-    return after > 0 and what.search(text, end, end + after) is not None
+    if not after:
+        return False
+    behind = text[end : end + after + 1].lower()
+    return what.search(behind, 0, after) is not None
+
+
+def mentions(text: str, roots: tuple[str, ...]) -> bool:
+    """Returns whether a text has any of ``roots`` in it, whatever its case; cheap."""
+    lowered = text.lower()
+    return any(root in lowered for root in roots)

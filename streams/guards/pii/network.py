@@ -12,7 +12,7 @@ from streams.guards.pii.span import Span
 
 OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 # Behind one slash alone it is part of a path.
-FOUR = re.compile(rf"(?<![\w.-])(?<![^/]/){OCTET}(?:\.{OCTET}){{3}}(?![\w-]|\.\w)")
+FOUR = re.compile(rf"(?=[0-9])(?<![\w.-])(?<![^/]/){OCTET}(?:\.{OCTET}){{3}}(?![\w-]|\.\w)")
 SIX = re.compile(
     r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}"
     r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{1,4})?(?:%\w{1,15})?(?![\w:]|\.[0-9])"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from streams.guards.pii.nearby import said, words
+from streams.guards.pii.nearby import mentions, said, words
 from streams.guards.pii.registers import vat_check
 from streams.guards.pii.span import Span, closed_up
 
 SSN = re.compile(
-    r"(?<![\w.-])(?<![0-9][ ,/])(?!000|666|9)[0-9]{3}([- .]?)(?!00)[0-9]{2}\1(?!0000)[0-9]{4}"
+    r"[0-8](?<![\w.-].)(?<![0-9][ ,/].)(?!(?<=0)00|(?<=6)66)"
+    r"[0-9]{2}([- .]?)(?!00)[0-9]{2}\1(?!0000)[0-9]{4}"
     r"(?!\w|[-.,/][0-9])"
 )
 SSN_WORDS = words("ssns?", "social", "social.security", "soc\\.? ?sec\\.?", "tax.?payer", "w-?[29]")
@@ -22,22 +23,24 @@ PASSPORT_WORDS = words(
     "pasaporte", "reisepass.?nr", "passeports?", "passaporto", "passaporte",
     "paspoort(?:nummer)?", "paszport", "travel document", "pass.?nr",
 )  # fmt: skip
+PASSPORT_ROOTS = ("pas", "travel doc")
 # The second line of a passport's machine readable zone (ICAO 9303, part 4).
 ZONE = re.compile(
     r"(?<![\w<])[A-Z0-9<]{9}[0-9][A-Z<]{3}[0-9]{7}[MFX<][0-9]{7}[A-Z0-9<]{14}[0-9<][0-9]"
 )
 FEWEST_IN_PASSPORT = 3
 
-VAT = re.compile(
-    r"(?<![\w.-])(?:AT|BE|BG|CY|CZ|DE|DK|EE|EL|ES|FI|FR|GB|HR|HU|IE|IT|LT|LU|LV|MT|NL|NO|PL|PT"
-    r"|RO|SE|SI|SK|XI|CHE)(?=[ -]?[0-9A-Z]{1,4}[0-9. -])"
-)
+VAT = re.compile(r"[A-Z](?<![\w.-].)[A-Z]{1,2}(?=[ -]?[0-9A-Z]{1,4}[0-9. -])")
 VAT_BODY = re.compile(r"[A-Z]{2,3}(?:[ .-]?[0-9A-Z]){2,14}")
 BARE_VAT = re.compile(r"(?<![\w.-])[0-9]{3}[ ]?[0-9]{3,4}[ ]?[0-9]{2,4}(?!\w|[.,-][0-9])")
 VAT_WORDS = words(
     "vat", "vat.?(?:id|no|nr|number|reg)s?", "ust.?id(?:.?nr)?", "umsatzsteuer\\S*", "mwst",
     "tva", "iva", "btw(?:.?nummer)?", "partita iva", "p\\. ?iva", "n\\.?i\\.?f", "c\\.?i\\.?f",
     "moms", "nip", "tax id\\w*", "tax number", "value.added",
+)  # fmt: skip
+VAT_ROOTS = (
+    "vat", "ust-", "ust.", "ustid", "umsatz", "mwst", "tva", "iva", "btw", "nif", "n.i",
+    "cif", "c.i", "nip", "moms", "tax", "value",
 )  # fmt: skip
 VAT_FORMS = {
     "AT": r"U[0-9]{8}", "BE": r"[01][0-9]{9}", "BG": r"[0-9]{9,10}", "CHE": r"[0-9]{9}",
@@ -68,7 +71,7 @@ def passports(text: str) -> Iterator[Span]:
         for match in ZONE.finditer(text):
             if _zone_checks(match.group()):
                 yield Span(match.start(), match.end(), "PASSPORT", 1.0)
-    if not PASSPORT_WORDS.search(text):
+    if not mentions(text, PASSPORT_ROOTS):
         return
     for pattern in (PASSPORT, SPLIT_PASSPORT):
         for match in pattern.finditer(text):
@@ -92,12 +95,15 @@ def _zone_digit(field: str) -> str:
 def vat_numbers(text: str) -> Iterator[Span]:
     """Yields VAT numbers: of the right checksum, or of the right form where they are spoken of."""
     for match in VAT.finditer(text):
+        if match.group()[:2] not in FORMS and match.group() != "CHE":
+            continue
         body = VAT_BODY.match(text, match.start())
         if body is None:
             continue
         letters, at = closed_up(body.group())
         country = "CHE" if letters.startswith("CHE") else letters[:2]
-        number = FORMS[country].match(letters, len(country))
+        form = FORMS.get(country)
+        number = form.match(letters, len(country)) if form else None
         if number is None:
             continue
         end = match.start() + at[number.end() - 1] + 1
@@ -107,7 +113,7 @@ def vat_numbers(text: str) -> Iterator[Span]:
             yield Span(match.start(), end, "VAT_NUMBER", 0.9)
         elif vat_check(country)(number.group()):
             yield Span(match.start(), end, "VAT_NUMBER", 0.7)
-    if VAT_WORDS.search(text):
+    if mentions(text, VAT_ROOTS):
         for match in BARE_VAT.finditer(text):
             if said(VAT_WORDS, text, match.span(), before=24, after=0):
                 yield Span(match.start(), match.end(), "VAT_NUMBER", 0.6)

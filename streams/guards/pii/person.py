@@ -85,6 +85,7 @@ GREETED = (
     "regards, ", "colleague ", "friend ", "brother ", "sister ", "wife ", "husband ", "daughter ",
     " told ", " met ", "boss ", "neighbour ", "neighbor ", "son ",
 )  # fmt: skip
+INTRODUCED = (*SURELY, *PROBABLY, *GREETED)
 ARTICLES = (" the ", " a ", " an ", "\nthe ", "this ")
 # A name before these is that of what it discovered.
 DISCOVERED = re.compile(
@@ -101,9 +102,9 @@ def people(text: str) -> Iterator[Span]:
     before = None
     for run in RUN.finditer(text):
         group = run.group()
-        if " " not in group and "-" not in group and "." not in group and "\u00a0" not in group:
+        if group.isalpha():
             # The most of all: a word at the start of a sentence.
-            bits = known.get(plain(POSSESSIVE.sub("", group)), 0)
+            bits = known.get(plain(group), 0)
             if bits & DOUBTFUL and not bits & NAME:
                 before = run
                 continue
@@ -130,6 +131,9 @@ def _names(text: str, run: re.Match[str]) -> Iterator[tuple[int, int, float]]:
     bits = [_bits(word) for _, word in words]
     at = 0
     while at < len(words):
+        if not _is_worth_a_look(text, words, bits, at):
+            at += 1
+            continue
         behind = _behind(words, bits, at)
         score = _score(text, words, bits, at, behind)
         whole = text[words[at][0] : words[behind - 1][0] + len(words[behind - 1][1])].lower()
@@ -143,9 +147,23 @@ def _names(text: str, run: re.Match[str]) -> Iterator[tuple[int, int, float]]:
         at = behind if score or other else at + 1
 
 
+def _is_worth_a_look(text: str, words: list[tuple[int, str]], bits: list[int], at: int) -> bool:
+    """Returns whether a name may start here; the cheapest of what tells that it does not."""
+    kind = bits[at]
+    if kind & (NAME | INITIAL):
+        return True
+    if kind & ~SHOUTED:
+        return words[at][1].lower() in BEFORE_PLACES
+    if at + 1 < len(bits) and bits[at + 1] & NAME:
+        return True
+    start = words[at][0]
+    said = text[max(0, start - LOOKED_BACK) : start].lower()
+    return said.endswith(INTRODUCED) or bool(at and bits[at - 1] & TITLE)
+
+
 def _bits(word: str) -> int:
     """Returns what a word may be."""
-    bare = POSSESSIVE.sub("", word)
+    bare = word if word.isalpha() else POSSESSIVE.sub("", word)
     if bare.endswith("."):
         if len(bare) == len("J."):
             return INITIAL

@@ -9,8 +9,8 @@ the more must be said of it near by.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GAP = r"(?:[ \u00a0\u2011.-]|(?<! ) ?/ ?| - )"
 GROUP = r"\(?[0-9]{1,13}\)?"
 NUMBER = re.compile(
-    r"(?<![\w.#/@+-])(?<![0-9][,:])"
+    r"(?=[+(0-9])(?<![\w.#/@+-])(?<![0-9][,:])"
     r"(?>(?:\+ ?)?(?:\(\+?[0-9]{1,5}\)|[0-9]{1,15})"
     rf"(?:{GAP}?\([0-9]{{1,5}}\)[0-9]*|{GAP}{GROUP}){{0,6}}"
     r"(?:,? ?(?:ext\.?|x|Durchwahl|-) ?[0-9]{1,5}(?![0-9]))?)(?!\w|-[A-Za-z])"
@@ -32,6 +32,9 @@ NORTH_AMERICAN = re.compile(
     r"(?:1[ .-])?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}([.-]))[2-9][0-9]{2}[ .-][0-9]{4}"
     r"(?:,? ?(?:ext\.?|x) ?[0-9]{1,5})?"
 )
+# Small numbers in a row are no phone.
+PHONE_LIKE = re.compile("(?:[0-9][^0-9]{0,3}){6}[0-9]")
+THREE_DIGITS = re.compile("[0-9]{3}")
 # Cards and the like.
 LONG_NUMBER = re.compile(r"[0-9]{4}([ .-])[0-9]{4,6}\1[0-9]{4,5}(?:\1[0-9]{1,4})?")
 PARTED = re.compile(r"[^ /\u00a0]+")
@@ -86,12 +89,37 @@ FEWEST_DIGITS, MOST_DIGITS = 7, 15
 def phones(text: str) -> Iterator[Span]:
     """Yields phone numbers, written for abroad or for home."""
     for match in NUMBER.finditer(text):
-        if len(match.group()) < FEWEST_DIGITS or LONG_NUMBER.fullmatch(match.group()):
+        written = match.group()
+        if not _is_likely(written) or LONG_NUMBER.fullmatch(written):
             continue
+        about = _About(text, match.span())
         for start, end in _runs(match):
-            if score := _score(text, start, end):
+            if score := _score(text[start:end], about):
                 yield Span(start, end, "PHONE_NUMBER", score)
                 break
+
+
+def _is_likely(written: str) -> bool:
+    """Returns whether it has the digits of a phone number, and not in ones and twos alone."""
+    return PHONE_LIKE.search(written) is not None and (
+        written[0] in "+0(" or THREE_DIGITS.search(written) is not None
+    )
+
+
+class _About:
+    """What is said of a number, looked up when asked for."""
+
+    def __init__(self, text: str, place: tuple[int, int]) -> None:
+        self._text = text
+        self._place = place
+
+    @cached_property
+    def phone(self) -> bool:
+        return said(SPOKEN_OF, self._text, self._place, before=40, after=14)
+
+    @cached_property
+    def other(self) -> bool:
+        return said(OTHERWISE, self._text, self._place, before=18, after=0)
 
 
 def _runs(match: re.Match[str]) -> Iterator[tuple[int, int]]:
@@ -105,56 +133,55 @@ def _runs(match: re.Match[str]) -> Iterator[tuple[int, int]]:
             yield start + kept[0].start(), start + kept[-1].end()
 
 
-def _score(text: str, start: int, end: int) -> float:
-    number = text[start:end]
-    digits = sum(letter.isdigit() for letter in number)
+def _score(number: str, about: _About) -> float:
+    digits = sum(map(str.isdigit, number))
     if not FEWEST_DIGITS <= digits <= MOST_DIGITS + 5:
         return 0
-    spoken_of = said(SPOKEN_OF, text, (start, end), before=40, after=14)
     if number.lstrip("(").startswith("+"):
-        return _abroad(number, spoken_of)
-    if NO_PHONE.match(number) or said(OTHERWISE, text, (start, end), before=18, after=0):
+        return _abroad(number, about)
+    if NO_PHONE.match(number) or about.other:
         return 0
-    if number.startswith("00") and (spoken_of or GROUPED.search(number)):
-        return _abroad(f"+{number[2:]}", spoken_of)
-    return _at_home(number, digits, spoken_of)
+    if number.startswith("00") and (GROUPED.search(number) or about.phone):
+        return _abroad(f"+{number[2:]}", about)
+    return _at_home(number, digits, about)
 
 
-def _abroad(number: str, spoken_of: bool) -> float:
+def _abroad(number: str, about: _About) -> float:
     # The zero in brackets is for those who call from inside.
-    parsed = _parsed(number.replace("(0)", ""), None)
-    if parsed is None:
-        return 0
-    if _plans().is_valid_number(parsed):
+    number = number.replace("(0)", "")
+    if _is_valid(number, None):
         return 0.9
-    written_so = spoken_of or GROUPED.search(number) is not None
-    return 0.7 if written_so and _plans().is_possible_number(parsed) else 0
+    written_so = GROUPED.search(number) is not None or about.phone
+    return 0.7 if written_so and _is_possible(number) else 0
 
 
-def _at_home(number: str, digits: int, spoken_of: bool) -> float:
+def _at_home(number: str, digits: int, about: _About) -> float:
     if NORTH_AMERICAN.fullmatch(number):
         return 0.75
-    grouped = GROUPED.search(number) is not None
     if NATIONAL.match(number) and len(set(re.findall(r"[.-]", number))) <= 1:
-        return 0.7 if spoken_of or _valid(number, WITH_ZERO) else 0
-    if not spoken_of or not (grouped or DIGITS.fullmatch(number)):
+        return 0.7 if about.phone or any(_is_valid(number, region) for region in WITH_ZERO) else 0
+    if not (GROUPED.search(number) or DIGITS.fullmatch(number)) or not about.phone:
         return 0
     if digits == FEWEST_DIGITS:
         return 0.6 if re.fullmatch(r"[2-9][0-9]{2}[ .-][0-9]{4}", number) else 0
-    return 0.6 if _valid(number, REGIONS) else 0
-
-
-def _valid(number: str, regions: Iterable[str]) -> bool:
-    for region in regions:
-        parsed = _parsed(number, region)
-        if parsed is not None and _plans().is_valid_number(parsed):
-            return True
-    return False
+    return 0.6 if any(_is_valid(number, region) for region in REGIONS) else 0
 
 
 @cache
 def _plans() -> Any:
     return import_module("phonenumbers")
+
+
+@lru_cache(maxsize=4096)
+def _is_valid(number: str, region: str | None) -> bool:
+    """Returns whether the numbering plan of a country has such a number."""
+    parsed = _parsed(number, region)
+    return parsed is not None and bool(_plans().is_valid_number(parsed))
+
+
+def _is_possible(number: str) -> bool:
+    parsed = _parsed(number, None)
+    return parsed is not None and bool(_plans().is_possible_number(parsed))
 
 
 def _parsed(number: str, region: str | None) -> PhoneNumber | None:
