@@ -245,6 +245,19 @@ async def test_without_a_key_none_is_sent(
     assert not {key.lower(): value for key, value in headers.items()}.get(header)
 
 
+async def test_a_key_that_no_header_carries_is_not_the_callers_fault_and_is_not_told(
+    name: str, server: ScriptedServer, tmp_path: Path
+) -> None:
+    vendor = VENDORS[name]
+    (tmp_path / "key").write_text("sk-北京 sk-\x01")
+    spec = {**vendor.spec, "secret": f"file:{tmp_path / 'key'}"}
+    async with connected("arrives slowly", at_once, vendor.type, server.url, **spec) as subject:
+        refusal = await refused(subject, ask())
+    assert refusal.reason is Reason.PROVIDER_FAILED
+    assert "sk-" not in refusal.message
+    assert server.seen == []
+
+
 async def test_tools_are_called_side_by_side(subject: Subject) -> None:
     request = ask("What is the weather?", tools=(WEATHER, NOW))
     heard = await hear(replace(subject, model="calls tools"), request)

@@ -40,9 +40,11 @@ from workers.providers.calls import (
     MALFORMED,
     broken,
     complained,
+    headed,
     is_json,
     plain_client,
 )
+from workers.providers.chat import tokens_of
 from workers.providers.checks import require_answerable
 from workers.providers.http import SILENCE_S
 from workers.providers.options import read
@@ -168,7 +170,7 @@ class Anthropic:
         headers = {
             "anthropic-version": self._options.api_version,
             # The library takes what is here for a key: without it, it would look for one.
-            "X-Api-Key": Omit() if secret is None else secret,
+            "X-Api-Key": headed(secret) if secret else Omit(),
             "Authorization": Omit(),
         }
         return await self._client.post(
@@ -293,20 +295,17 @@ def _count(usage: object, answer: Spoken, counts: dict[str, object]) -> None:
     """Takes what is told of the tokens; a later figure counts the earlier one in."""
     told = mapping(usage or {}, "usage")
     counts.update({name: value for name, value in told.items() if value is not None})
-    cached, written = _tokens(counts, "cache_read"), _tokens(counts, "cache_creation")
+    cached = tokens_of(counts, "cache_read_input_tokens")
+    written = tokens_of(counts, "cache_creation_input_tokens")
     details = mapping(counts.get("output_tokens_details") or {}, "output_tokens_details")
     answer.usage = Usage(
         # Anthropic counts these three apart.
-        prompt_tokens=int(number(counts.get("input_tokens"), "input_tokens")) + cached + written,
-        completion_tokens=int(number(counts.get("output_tokens"), "output_tokens")),
+        prompt_tokens=tokens_of(counts, "input_tokens") + cached + written,
+        completion_tokens=tokens_of(counts, "output_tokens"),
         cached_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=int(number(details.get("thinking_tokens"), "thinking_tokens")),
+        reasoning_tokens=tokens_of(details, "thinking_tokens"),
     )
-
-
-def _tokens(counts: Mapping[str, object], kind: str) -> int:
-    return int(number(counts.get(f"{kind}_input_tokens"), kind))
 
 
 def _refusal(error: Exception, request: InferenceRequested, answer: Spoken) -> Refusal:

@@ -47,9 +47,11 @@ from workers.providers.calls import (
     Complained,
     broken,
     complained,
+    headed,
     plain_client,
     read_complaint,
 )
+from workers.providers.chat import tokens_of
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded
 from workers.providers.http import SILENCE_S
@@ -204,7 +206,7 @@ class Bedrock:
         answers = [
             await self._invoked(model, {"inputText": text}, secret) for text in request.inputs
         ]
-        read = sum(number(answer.get("inputTextTokenCount"), "tokens") for answer in answers)
+        read = sum(tokens_of(answer, "inputTextTokenCount") for answer in answers)
         return embedded(request, model, [answer.get("embedding") for answer in answers], read)
 
     async def _invoked(
@@ -227,11 +229,11 @@ class Bedrock:
         url = f"{str(self._client.base_url).rstrip('/')}{path}"
         headers = {"Content-Type": "application/json"}
         if secret and not self._user:
-            headers["Authorization"] = f"Bearer {secret}"
+            headers["Authorization"] = f"Bearer {headed(secret)}"
         elif secret:
             key, *token = secret.split(maxsplit=1)
             signed = AWSRequest("POST", url, headers, content)
-            credentials = Credentials(self._user, key, token[0] if token else None)
+            credentials = Credentials(self._user, key, headed(token[0]) if token else None)
             SigV4Auth(credentials, "bedrock", self._options.region).add_auth(signed)
             headers = dict(signed.headers)
         return self._client.build_request("POST", url, content=content, headers=headers)
@@ -357,14 +359,12 @@ def _inner(form: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 def _usage(told: Mapping[str, object]) -> Usage:
-    def tokens(name: str) -> int:
-        return int(number(told.get(name), name))
-
-    cached, written = tokens("cacheReadInputTokens"), tokens("cacheWriteInputTokens")
+    cached = tokens_of(told, "cacheReadInputTokens")
+    written = tokens_of(told, "cacheWriteInputTokens")
     return Usage(
         # Bedrock counts these three apart.
-        prompt_tokens=tokens("inputTokens") + cached + written,
-        completion_tokens=tokens("outputTokens"),
+        prompt_tokens=tokens_of(told, "inputTokens") + cached + written,
+        completion_tokens=tokens_of(told, "outputTokens"),
         cached_tokens=cached,
         cache_write_tokens=written,
     )

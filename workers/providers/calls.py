@@ -18,6 +18,7 @@ from infra.addresses import AddressForbidden, forbidden
 from schemas.events import InferenceRequested, Reason, Refusal
 from schemas.kinds import ConnectionSpec
 from schemas.openai import FormInvalid, mapping
+from workers.providers import ProviderRefused
 from workers.providers.answer import stream_cut
 from workers.providers.chat import Complaint, refusal
 from workers.providers.http import SILENCE_S, address_forbidden, open_client, retry_after_ms
@@ -110,6 +111,17 @@ def plain_client(
 
     client.event_hooks = {"request": [keep]}
     return client
+
+
+def headed(secret: str) -> str:
+    """Returns a secret that a header can carry.
+
+    Raises:
+        ProviderRefused: It has characters that none can.
+    """
+    if not (secret.isascii() and secret.isprintable()):
+        raise ProviderRefused(failed("the provider's key has characters that no header carries"))
+    return secret
 
 
 async def read_complaint(response: httpx2.Response) -> Mapping[str, object]:

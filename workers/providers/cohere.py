@@ -39,9 +39,11 @@ from workers.providers.calls import (
     broken,
     complained,
     events_of,
+    headed,
     plain_client,
     read_complaint,
 )
+from workers.providers.chat import tokens_of
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded, ranked
 from workers.providers.http import SILENCE_S
@@ -156,7 +158,7 @@ class Cohere:
         told = await self._told("/v2/embed", body, secret)
         vectors = listing(_inner(told, "embeddings").get("float"), "float")
         billed = _inner(_inner(told, "meta"), "billed_units")
-        return embedded(request, model, vectors, number(billed.get("input_tokens"), "tokens"))
+        return embedded(request, model, vectors, tokens_of(billed, "input_tokens"))
 
     async def _told(
         self, path: str, body: Mapping[str, object], secret: str | None
@@ -170,7 +172,7 @@ class Cohere:
         return mapping(response.json(), "answer")
 
     def _call(self, path: str, body: Mapping[str, object], secret: str | None) -> httpx2.Request:
-        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        headers = {"Authorization": f"Bearer {headed(secret)}"} if secret else {}
         return self._client.build_request("POST", path, json=body, headers=headers)
 
 
@@ -303,12 +305,12 @@ def _inner(form: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def _usage(told: Mapping[str, object]) -> Usage:
     billed = _inner(told, "billed_units") or _inner(told, "tokens")
-    read = int(number(billed.get("input_tokens"), "input_tokens"))
+    read = tokens_of(billed, "input_tokens")
     return Usage(
         prompt_tokens=read,
-        completion_tokens=int(number(billed.get("output_tokens"), "output_tokens")),
+        completion_tokens=tokens_of(billed, "output_tokens"),
         # Of all tokens, while not all of them are billed.
-        cached_tokens=min(read, int(number(told.get("cached_tokens"), "cached_tokens"))),
+        cached_tokens=min(read, tokens_of(told, "cached_tokens")),
     )
 
 

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 
 from infra import tokens
 from schemas.events import Completion, FinishReason, InferenceRequested, Usage
-from schemas.openai import listing, mapping, number
+from schemas.openai import FormInvalid, listing, mapping, number
 from workers.providers import ProviderRefused
 from workers.providers.turns import failed
 
+# Vectors travel in floats of 32 bits.
+MOST_FLOAT = 3.4e38
+
 
 def embedded(
-    request: InferenceRequested, model: str, vectors: Sequence[object], read: float | None
+    request: InferenceRequested, model: str, vectors: Sequence[object], read: int | None
 ) -> Completion:
     """Returns the embeddings of a request's inputs.
 
@@ -32,7 +35,7 @@ def embedded(
     made = tuple(tuple(_numbers(vector)) for vector in vectors)
     if len(made) != len(request.inputs) or not all(made):
         raise ProviderRefused(failed("the provider did not give one vector for each input"))
-    usage = Usage(prompt_tokens=int(read)) if read else _counted(request)
+    usage = Usage(prompt_tokens=read) if read else _counted(request)
     return Completion(model=model, finish_reason=FinishReason.STOP, usage=usage, vectors=made)
 
 
@@ -67,7 +70,10 @@ def ranked(
 
 
 def _numbers(vector: object) -> list[float]:
-    return [float(number(value, "embedding[]")) for value in listing(vector, "embedding")]
+    numbers = [float(number(value, "embedding[]")) for value in listing(vector, "embedding")]
+    if any(abs(each) > MOST_FLOAT for each in numbers):
+        raise FormInvalid("embedding[]: a number of 32 bits belongs here")
+    return numbers
 
 
 def _counted(request: InferenceRequested) -> Usage:

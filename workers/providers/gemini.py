@@ -31,7 +31,14 @@ from schemas.events import (
 from schemas.kinds import ConnectionSpec
 from schemas.openai import FormInvalid
 from workers.providers import ProviderRefused
-from workers.providers.calls import BROKEN, MALFORMED, broken, complained, plain_client
+from workers.providers.calls import (
+    BROKEN,
+    MALFORMED,
+    broken,
+    complained,
+    headed,
+    plain_client,
+)
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded
 from workers.providers.gemini_form import config_of, contents_of, take
@@ -175,7 +182,7 @@ async def _closing() -> AsyncIterator[None]:
 
 
 def _with(secret: str | None) -> types.HttpOptions:
-    return types.HttpOptions(headers={"x-goog-api-key": secret or ""})
+    return types.HttpOptions(headers={"x-goog-api-key": headed(secret or "")})
 
 
 def _refusal(error: Exception, request: InferenceRequested, answer: Spoken) -> Refusal:

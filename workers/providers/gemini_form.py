@@ -23,8 +23,9 @@ from schemas.events import (
     ToolCall,
     Usage,
 )
-from schemas.openai import parsed
+from schemas.openai import FormInvalid, parsed
 from workers.providers import ProviderRefused
+from workers.providers.chat import tokens_of
 from workers.providers.turns import Offer, Spoken, failed, system_text, top_k, turns
 
 CHOICES: dict[str, str] = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
@@ -148,6 +149,7 @@ def take(chunk: types.GenerateContentResponse, answer: Spoken) -> Iterator[Delta
     """Adds one chunk of the stream and yields what it brings.
 
     Raises:
+        FormInvalid: A number in it cannot be.
         ProviderRefused: The model has given up.
     """
     answer.begun = True
@@ -197,18 +199,23 @@ def _logprobs(result: types.LogprobsResult) -> Iterator[TokenLogprob]:
 
 
 def _usage(told: types.GenerateContentResponseUsageMetadata) -> Usage:
-    thoughts = told.thoughts_token_count or 0
+    form = told.model_dump()
+    thoughts = tokens_of(form, "thoughts_token_count")
+    prompt = tokens_of(form, "prompt_token_count")
     return Usage(
-        prompt_tokens=(told.prompt_token_count or 0) + (told.tool_use_prompt_token_count or 0),
+        prompt_tokens=prompt + tokens_of(form, "tool_use_prompt_token_count"),
         # Gemini counts these two apart.
-        completion_tokens=(told.candidates_token_count or 0) + thoughts,
-        cached_tokens=told.cached_content_token_count or 0,
+        completion_tokens=tokens_of(form, "candidates_token_count") + thoughts,
+        cached_tokens=tokens_of(form, "cached_content_token_count"),
         reasoning_tokens=thoughts,
     )
 
 
 def _json(arguments: Mapping[str, object]) -> str:
-    return json.dumps(arguments, ensure_ascii=False)
+    try:
+        return json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise FormInvalid("functionCall.args: no JSON") from None
 
 
 def _their(call_id: str) -> str | None:
