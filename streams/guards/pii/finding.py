@@ -70,8 +70,10 @@ def find(text: str, entities: Collection[str]) -> list[Span]:
     """
     seen: dict[re.Pattern[str], bool] = {}
     found: list[Span] = []
-    for entity in entities:
-        kind = KINDS[entity]
+    # In the order of the table, so that it is the same whatever the order of a set.
+    for entity, kind in KINDS.items():
+        if entity not in entities:
+            continue
         for sign in kind.signs:
             if sign not in seen:
                 seen[sign] = sign.search(text) is not None
