@@ -13,22 +13,20 @@ from urllib.parse import quote
 from schemas.events import (
     Completion,
     Delta,
-    FinishReason,
     InferenceRequested,
     Task,
     Usage,
 )
 from schemas.kinds import ConnectionSpec
-from schemas.openai import FormInvalid, listing, mapping, number, text
+from schemas.openai import listing, mapping, number, text
 from workers.providers import ProviderRefused
 from workers.providers.chat import Transcript, streaming_body, usage_of
 from workers.providers.checks import require_answerable, require_kept
+from workers.providers.figures import embedded, ranked
 from workers.providers.http import SILENCE_S
 from workers.providers.openai_calls import Calls, failed, refusing
 from workers.providers.options import read
 
-# Vectors travel in floats of 32 bits.
-MOST_FLOAT = 3.4e38
 # Where each task is asked for.
 PATHS: dict[Task, str] = {
     Task.CHAT: "/chat/completions",
@@ -123,13 +121,11 @@ class OpenAI:
         with refusing(request, lambda: False):
             path = self._place(model, Task.EMBEDDING)
             form = mapping(await self._calls.post(path, body, secret), "body")
-            vectors = [_vector(each) for each in _one_each(form, "data", request)]
-            return Completion(
-                model=text(form.get("model"), "model") or model,
-                finish_reason=FinishReason.STOP,
-                usage=_usage(form),
-                vectors=tuple(vectors),
-            )
+            entries = [mapping(entry, "data[]") for entry in listing(form.get("data"), "data")]
+            entries.sort(key=lambda entry: number(entry.get("index"), "index"))
+            vectors = [entry.get("embedding") for entry in entries]
+            read = _usage(form).prompt_tokens
+            return embedded(request, _model(form, model), vectors, read)
 
     async def _rank(
         self, request: InferenceRequested, model: str, secret: str | None
@@ -138,16 +134,8 @@ class OpenAI:
         with refusing(request, lambda: False):
             path = self._place(model, Task.RERANK)
             form = mapping(await self._calls.post(path, body, secret), "body")
-            scores = [
-                float(number(each.get("relevance_score"), "relevance_score"))
-                for each in _one_each(form, "results", request)
-            ]
-            return Completion(
-                model=text(form.get("model"), "model") or model,
-                finish_reason=FinishReason.STOP,
-                usage=_usage(form),
-                scores=tuple(scores),
-            )
+            results = listing(form.get("results"), "results")
+            return ranked(request, _model(form, model), results, _usage(form))
 
 
 def open_openai(connection: ConnectionSpec) -> OpenAI:
@@ -184,22 +172,8 @@ def _deployment(model: str, task: Task) -> str:
     return f"/openai/deployments/{quote(model, safe='')}{PATHS[task]}"
 
 
-def _one_each(
-    form: Mapping[str, object], name: str, request: InferenceRequested
-) -> list[Mapping[str, object]]:
-    """Returns the entries of a list in the order of the inputs, of which each has one."""
-    entries = [mapping(entry, f"{name}[]") for entry in listing(form.get(name), name)]
-    by_place = {int(number(entry.get("index"), "index")): entry for entry in entries}
-    if len(entries) != len(request.inputs) or by_place.keys() != set(range(len(entries))):
-        raise FormInvalid(f"{name}: one entry for each input belongs here")
-    return [entry for _, entry in sorted(by_place.items())]
-
-
-def _vector(entry: Mapping[str, object]) -> tuple[float, ...]:
-    return tuple(
-        float(number(value, "embedding[]"))
-        for value in listing(entry.get("embedding"), "embedding")
-    )
+def _model(form: Mapping[str, object], asked: str) -> str:
+    return text(form.get("model"), "model") or asked
 
 
 def _usage(form: Mapping[str, object]) -> Usage:
