@@ -141,6 +141,11 @@ async def test_a_complaint_about_a_parameter_is_passed_on(subject: Subject) -> N
     assert "at most 1" in (await refused_by(subject, "bad parameter")).message
 
 
+async def test_a_complaint_with_half_a_character_can_be_told(subject: Subject) -> None:
+    refusal = await refused_by(subject, "halves a character")
+    assert refusal.message.encode().decode().endswith("temperature: \ufffd")
+
+
 async def test_retry_after_is_understood_in_seconds_and_as_a_date(subject: Subject) -> None:
     assert (await refused_by(subject, "limits by seconds")).retry_after_ms == 7_000
     far = (await refused_by(subject, "limits by date")).retry_after_ms

@@ -69,6 +69,7 @@ def complaints(form: Form, overflow: str = "prompt is too long: 9 > 8") -> dict[
         "echoes the prompt": refuses(form, 400, f"temperature: {SECRET_WORDS}"),
         "fails": refuses(form, 500, SECRET_WORDS),
         "forbids": refuses(form, 401, "invalid x-api-key: sk-sec***ret"),
+        "halves a character": refuses(form, 400, "temperature: \ud83d"),
         "is a page": is_a_page,
         "is overloaded": refuses(form, 503),
         "limits by date": refuses(form, 429, **date),

@@ -114,6 +114,31 @@ def _joined(deltas: list[Delta]) -> tuple[ToolCall, ...]:
     return tuple(calls.values())
 
 
+@given(st.text("a北🙂"), st.data())
+def test_halves_of_characters_come_together_again(said: str, data: st.DataObject) -> None:
+    units = said.encode("utf-16-le")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(units) // 2), max_size=5)))
+    halves = [
+        units[2 * one : 2 * other].decode("utf-16-le", "surrogatepass")
+        for one, other in pairwise([0, *cuts, len(units) // 2])
+    ]
+    spoken = Spoken("model")
+    spoken.begun, spoken.finish_reason = True, FinishReason.LENGTH
+    deltas = [delta for half in halves for delta in spoken.say(half)]
+    assert "".join(delta.content for delta in deltas) == said
+    assert spoken.kept(ask()).content == said
+
+
+def test_half_a_character_is_none() -> None:
+    spoken = Spoken("\ud83d")
+    spoken.begun, spoken.finish_reason = True, FinishReason.LENGTH
+    deltas = [*spoken.say("\ude42a"), *spoken.call(1, call_id="\ud83d", name="weather")]
+    told = spoken.kept(ask(tools=(WEATHER,)))
+    assert [delta.content for delta in deltas] == ["\ufffda", ""]
+    assert (told.model, told.tool_calls[0].id) == ("\ufffd", "\ufffd")
+    told.model.encode()
+
+
 @pytest.mark.parametrize(
     ("reason", "calls", "told"),
     [

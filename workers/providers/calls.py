@@ -22,7 +22,7 @@ from workers.providers import ProviderRefused
 from workers.providers.answer import stream_cut
 from workers.providers.chat import Complaint, refusal
 from workers.providers.http import SILENCE_S, address_forbidden, open_client, retry_after_ms
-from workers.providers.turns import failed
+from workers.providers.turns import failed, whole
 
 log = structlog.get_logger()
 
@@ -199,7 +199,7 @@ def complained(
     """
     complaint = Complaint(
         status=status,
-        message=message,
+        message=whole(message),
         param=_parameter(message),
         code="context_length_exceeded" if CONTEXT.search(message) else "",
     )

@@ -37,6 +37,8 @@ Made_co = TypeVar("Made_co", covariant=True)
 # The tool that a model is made to call where it knows no schemas: its arguments are the answer.
 ANSWER = "answer"
 ANSWERS = "Gives the answer. Its arguments are the answer, and all of it."
+# The first half of a character that UTF-16 writes as two lies between these.
+FIRST_HALVES = ("\ud800", "\udbff")
 # What asks for nothing that is not so anyway.
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (0,),
@@ -197,12 +199,14 @@ class Spoken(Answer):
         # Indexes of tool calls by what the provider tells its blocks apart by.
         self._places: dict[int, int] = {}
         self._contents: set[int] = set()
+        # Halves of characters that were cut between two pieces, by what they are of.
+        self._halves: dict[int | None, str] = {}
 
     def say(self, text: str) -> Iterator[Delta]:
         """Adds text and yields what that brings."""
         # Beside a forced tool, text is the model's talk about it.
         if not self._answer_tool:
-            yield from self._grown(text)
+            yield from self._grown(self._joined(None, text))
 
     def call(
         self, place: int, *, call_id: str = "", name: str = "", arguments: str = ""
@@ -217,11 +221,12 @@ class Spoken(Answer):
         """
         if self._answer_tool and name == ANSWER:
             self._contents.add(place)
+        arguments = self._joined(place, arguments)
         if place in self._contents:
             yield from self._grown(arguments)
             return
         index = self._places.setdefault(place, len(self._places))
-        piece = ToolCallDelta(index=index, id=call_id, name=name, arguments=arguments)
+        piece = ToolCallDelta(index=index, id=whole(call_id), name=whole(name), arguments=arguments)
         yield from self._grown("", piece)
 
     def whole_call(self, *, call_id: str, name: str, arguments: str) -> Iterator[Delta]:
@@ -247,14 +252,32 @@ class Spoken(Answer):
         Raises:
             ProviderRefused: The answer does not keep to the schemas of its request.
         """
-        whole = self.completion()
-        completion = replace(whole, finish_reason=_why(whole))
+        told = self.completion()
+        completion = replace(told, model=whole(told.model), finish_reason=_why(told))
         require_kept(completion, request)
         return completion
+
+    def _joined(self, of: int | None, piece: str) -> str:
+        """Returns a piece with the half that came before it, and without one that it ends in."""
+        text = self._halves.pop(of, "") + piece
+        if text and FIRST_HALVES[0] <= text[-1] <= FIRST_HALVES[1]:
+            self._halves[of] = text[-1]
+            text = text[:-1]
+        return whole(text)
 
     def _grown(self, text: str, *calls: ToolCallDelta) -> Iterator[Delta]:
         if delta := self.grow(text, calls):
             yield delta
+
+
+def whole(text: str) -> str:
+    """Returns a text whose halves of characters are put together; one by itself is no character.
+
+    JSON can write them apart (RFC 8259, section 8.2), and no event can carry them so.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def failed(message: str) -> Refusal:
