@@ -209,7 +209,7 @@ class Anthropic:
 
 
 def open_anthropic(connection: ConnectionSpec) -> Anthropic:
-    """Opens a connection; nothing is sent yet.
+    """Opens a connection, whose address ends before ``/v1/messages``; nothing is sent yet.
 
     Raises:
         ValueError: An option is unknown, or not of its kind.

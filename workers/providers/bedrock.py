@@ -240,7 +240,7 @@ class Bedrock:
 
 
 def open_bedrock(connection: ConnectionSpec) -> Bedrock:
-    """Opens a connection; nothing is sent yet.
+    """Opens a connection, whose address ends before ``/model/``; nothing is sent yet.
 
     Raises:
         ValueError: An option is missing, unknown, or not of its kind.

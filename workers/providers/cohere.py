@@ -177,7 +177,7 @@ class Cohere:
 
 
 def open_cohere(connection: ConnectionSpec) -> Cohere:
-    """Opens a connection; nothing is sent yet.
+    """Opens a connection, whose address ends before ``/v2/chat``; nothing is sent yet.
 
     Raises:
         ValueError: An option is unknown, or not of its kind.

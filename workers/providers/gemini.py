@@ -131,7 +131,7 @@ class Gemini:
 
 
 def open_gemini(connection: ConnectionSpec) -> Gemini:
-    """Opens a connection; nothing is sent yet.
+    """Opens a connection, whose address ends before ``/v1beta/models/``; nothing is sent yet.
 
     Raises:
         ValueError: An option is unknown, or not of its kind.
