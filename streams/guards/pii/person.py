@@ -19,6 +19,7 @@ WORD = rf"[{UPPER}](?:\.(?=[ {UPPER}])|[\w'\u2019\u0300-\u036f-]*)"
 PARTICLES = (
     "al|ap|bin|bint|da|das|de|del|della|dem|den|der|di|do|dos|du|e|el|ibn|la|le|ter|van|von|y|zu"
 )
+JOINING = frozenset(PARTICLES.split("|"))
 # Capitals that follow each other; the first is no part of a path, a URL, or a name in a program.
 RUN = re.compile(
     rf"[{UPPER}](?<![\w@/\\#$&=+.-].)"
@@ -186,7 +187,7 @@ def _behind(words: list[tuple[int, str]], bits: list[int], at: int) -> int:
     while behind < len(bits) and behind - at < MOST_WORDS + 2:
         kind = bits[behind]
         word = words[behind][1]
-        if word[0].islower():
+        if word[0].islower() or word.lower() in JOINING:
             behind += 1
             continue
         if (kind & TITLE and not kind & NAME) or (kind & SHOUTED and not bits[at] & SHOUTED):
@@ -221,7 +222,8 @@ def _score(text: str, words: list[tuple[int, str]], bits: list[int], at: int, be
         return _alone(text, first, said, (start, end))
     last = bits[behind - 1]
     told = said.endswith(PROBABLY) or POSSESSIVE.search(text, start, end) is not None
-    return _together(first, bits[at + 1], last, told or DOES.match(text, end) is not None)
+    second = last if words[at + 1][1].lower() in JOINING else bits[at + 1]
+    return _together(first, second, last, told or DOES.match(text, end) is not None)
 
 
 def _begins(text: str, start: int) -> bool:
