@@ -11,6 +11,7 @@ BENCHES: dict[str, str] = {
     "gateway": "tests.bench.gateway",
     "lake": "tests.bench.lake",
     "lineage": "tests.bench.lineage",
+    "pii": "tests.bench.pii",
     "routing": "tests.bench.routing",
     "spine": "tests.bench.spine",
     "store": "tests.bench.store",
