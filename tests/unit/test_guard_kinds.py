@@ -327,3 +327,11 @@ def test_limits_of_a_policy_are_no_guards() -> None:
 
 def test_what_is_withheld_does_not_show() -> None:
     assert ADA not in repr(passed(said(ADA)))
+
+
+def test_a_pattern_that_takes_for_ever_is_no_judgement() -> None:
+    held_to = policies({"type": "regex", "patterns": [r"(?:a|aa)+[cd]$"]})
+    began = time.monotonic()
+    refusal = refused(said("a" * 60 + "cx"), held_to)
+    assert refusal.reason is Reason.POLICY_FAILED
+    assert time.monotonic() - began < 30

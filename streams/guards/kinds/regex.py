@@ -1,9 +1,14 @@
-"""Patterns of regular expressions."""
+"""Patterns of regular expressions.
+
+They are those of Python. ``regex`` reads them the same way as ``re`` and can be stopped: some
+patterns take for ever over some texts, and meanwhile nobody else would be served.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+
+import regex as patterns
 
 from schemas.policies import RegexRule
 from streams.guards.found import Detector, Hit
@@ -12,15 +17,17 @@ from streams.guards.found import Detector, Hit
 # what has come is held besides, so only a match that begins to be one later is found late: when
 # the answer is whole.
 REACH = 256
+# A pattern that is not through a text by then has no judgement of it.
+LONGEST_SECONDS = 1.0
 
 
 def regex(rule: RegexRule) -> Detector:
-    """Returns what finds the patterns."""
-    patterns = [re.compile(pattern) for pattern in rule.patterns]
+    """Returns what finds the patterns; it raises ``TimeoutError`` over one that takes for ever."""
+    compiled = [patterns.compile(pattern) for pattern in rule.patterns]
 
     def find(text: str, begin: int) -> Iterator[Hit]:
-        for pattern in patterns:
-            for match in pattern.finditer(text, begin):
+        for pattern in compiled:
+            for match in pattern.finditer(text, begin, timeout=LONGEST_SECONDS):
                 if match.end() > match.start():
                     yield Hit(match.start(), match.end(), "PATTERN", rule.action)
 
