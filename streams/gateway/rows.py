@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -36,6 +36,8 @@ from schemas.topics import (
     Outgoing,
 )
 
+# A long of Avro's.
+MOST = 2**63 - 1
 MILLISECOND = timedelta(milliseconds=1)
 NOTHING = Decimal(0)
 OK = 200
@@ -227,11 +229,11 @@ def used_by_all(completed: InferenceCompleted) -> Usage | None:
     if not used:
         return None
     return Usage(
-        prompt_tokens=sum(each.prompt_tokens for each in used),
-        completion_tokens=sum(each.completion_tokens for each in used),
-        cached_tokens=sum(each.cached_tokens for each in used),
-        reasoning_tokens=sum(each.reasoning_tokens for each in used),
-        cache_write_tokens=sum(each.cache_write_tokens for each in used),
+        prompt_tokens=_sum(each.prompt_tokens for each in used),
+        completion_tokens=_sum(each.completion_tokens for each in used),
+        cached_tokens=_sum(each.cached_tokens for each in used),
+        reasoning_tokens=_sum(each.reasoning_tokens for each in used),
+        cache_write_tokens=_sum(each.cache_write_tokens for each in used),
         estimated=any(each.estimated for each in used),
     )
 
@@ -278,6 +280,11 @@ def without_texts(request: InferenceRequested) -> InferenceRequested:
         inputs=(),
         query=None,
     )
+
+
+def _sum(tokens: Iterable[int]) -> int:
+    """Returns a sum that a record can hold, whatever providers say."""
+    return min(sum(tokens), MOST)
 
 
 def _begun(

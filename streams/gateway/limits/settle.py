@@ -17,6 +17,9 @@ from schemas.topics import USAGE_COUNTED, Outgoing
 from streams.gateway.limits.amounts import really
 from streams.gateway.limits.weigh import lease_end
 
+# A long of Avro's.
+MOST = 2**63 - 1
+
 
 def settled(
     routed: InferenceRouted,
@@ -36,7 +39,7 @@ def settled(
         now: The moment.
     """
     used = (
-        replace(charge, amount=really(charge, usage, cost, failed=failed))
+        replace(charge, amount=min(really(charge, usage, cost, failed=failed), MOST))
         for charge in routed.charges
     )
     yield from _entries(routed, used, now)
