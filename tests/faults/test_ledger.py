@@ -1,0 +1,155 @@
+"""Gateways that are killed again and again neither forget nor double what they have counted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.stack.local import LocalStack
+from schemas.events import InferenceRecorded, Outcome, Reason, UsageCounted, UsageSummed
+from schemas.topics import INFERENCE_RECORDED, USAGE_COUNTED, USAGE_SUMMED
+from streams.client import Client, RequestRefused
+from streams.gateway.limits.counters import DECISIONS
+from tests.faults.test_kill import Crew
+from tests.harness import Bus, eventually, running
+from tests.seed import seed
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+REQUESTS = 20_000
+FIT = 15_000
+KILLS = 10
+AT_ONCE = 128
+COUNTED = "main.tests.counted"
+
+LIMIT = {"type": "limit", "window": "10d"}
+RULES = [
+    LIMIT | {"name": "requests", "per": "tenant", "unit": "requests", "most": FIT},
+    LIMIT | {"name": "shared", "per": "service", "unit": "requests", "most": 10**9},
+    LIMIT | {"name": "tokens", "per": "tenant", "unit": "total_tokens", "most": 10**9},
+    LIMIT | {"name": "budget", "per": "tenant", "unit": "cost", "most": 10**6},
+]
+CATALOG: list[dict[str, Any]] = [
+    {
+        "kind": "model",
+        "name": COUNTED,
+        "spec": {"prices": [{"input": 1, "output": 3, "request": "0.000000001"}]},
+        "versions": [{"spec": {"uri": "file:/models/counted"}}],
+    },
+    {"kind": "policy", "name": "main.tests.counting", "spec": {"rules": RULES}},
+    {
+        "kind": "endpoint",
+        "name": "main.tests.asked",
+        "spec": {
+            "routes": [{"name": "local", "pool": "echo", "model": "echo", "entity": COUNTED}],
+            "policies": ["main.tests.counting"],
+        },
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def crew(bus: Bus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """Two gateways and a worker, revived when they end, as their supervisor would."""
+    seed(bus, CATALOG)
+    folder: Path = tmp_path_factory.mktemp("ledger")
+    commands = {
+        "gateway": ["-m", "streams", "gateway"],
+        "gateway2": ["-m", "streams", "gateway"],
+        "worker": ["-m", "workers", "inference", "--provider", "echo", "--pool", "echo"],
+    }
+    with ExitStack() as processes:
+        crew = Crew(
+            {
+                name: processes.enter_context(running(bus, command, folder))
+                for name, command in commands.items()
+            }
+        )
+        yield crew
+        crew.close()
+
+
+async def test_ten_kills_amid_twenty_thousand_requests_leave_answers_rows_and_counters_alike(
+    mortal_stack: LocalStack, bus: Bus, crew: Crew
+) -> None:
+    chance = random.Random(10)
+    ledger: dict[str, Reason | None] = {}
+    numbers = iter(range(REQUESTS))
+    kills = [(each + 1) * REQUESTS // (KILLS + 1) for each in range(KILLS)]
+    began = time.monotonic()
+    async with Client(tenant="faults", kafka=bus.kafka, registry=bus.registry_settings) as client:
+
+        async def lane() -> None:
+            for number in numbers:
+                reason: Reason | None = None
+                try:
+                    reply = await client.chat("main.tests.asked", f"count {number}", timeout=240)
+                except RequestRefused as refused:
+                    request_id, reason = refused.request_id, refused.refusal.reason
+                else:
+                    request_id = reply.request_id
+                    assert reply.content == f"count {number}"
+                assert request_id not in ledger
+                ledger[request_id] = reason
+                if kills and len(ledger) >= kills[0]:
+                    kills.pop(0)
+                    victim = crew.processes[chance.choice(["gateway", "gateway2"])]
+                    await asyncio.to_thread(victim.kill)
+
+        await asyncio.gather(*(lane() for _ in range(AT_ONCE)))
+    print(f"{REQUESTS} requests and {KILLS} kills in {time.monotonic() - began:.0f} s")
+    assert not kills
+    assert Counter(ledger.values()) == {None: FIT, Reason.LIMIT_EXCEEDED: REQUESTS - FIT}
+    await asyncio.to_thread(
+        eventually, lambda: rows(bus).keys() >= ledger.keys(), 60, "a row for each request"
+    )
+    found = rows(bus)
+    assert {each: found[each].reason for each in ledger} == ledger
+    await asyncio.to_thread(eventually, lambda: settled(bus), 60, "every settlement")
+    crew.close()
+    for name in ("gateway", "gateway2"):
+        assert crew.processes[name].stop() == 0
+    answered = [each for each in found.values() if each.outcome is Outcome.COMPLETED]
+    cost = sum(int((each.cost or 0) * 10**12) for each in answered)
+    tokens = sum((each.prompt_tokens or 0) + (each.completion_tokens or 0) for each in answered)
+    assert {name: sums(each) for name, each in summed(bus).items()} == {
+        "budget": cost,
+        "requests": FIT,
+        "shared": FIT,
+        "tokens": tokens,
+    }
+    assert not any(each.reserved for each in summed(bus).values())
+
+
+def rows(bus: Bus) -> dict[str, InferenceRecorded]:
+    """Returns the row of each request; one that comes twice says the same."""
+    return {each.request_id: each for each in bus.events(INFERENCE_RECORDED)}
+
+
+def settled(bus: Bus) -> bool:
+    """Returns whether what is reserved is settled, at each of its homes."""
+    entries: list[UsageCounted] = bus.events(USAGE_COUNTED)
+    reserved = {
+        (each.charge_id, each.home) for each in entries if each.entry in DECISIONS and each.charges
+    }
+    return reserved <= {
+        (each.charge_id, each.home) for each in entries if each.entry.name == "SETTLED"
+    }
+
+
+def summed(bus: Bus) -> dict[str, UsageSummed]:
+    """Returns the counters as they were summed up last, by their rules."""
+    found = {each.counter: each for each in bus.events(USAGE_SUMMED)}
+    return {name.split("/")[1]: each for name, each in found.items() if each.unit}
+
+
+def sums(counter: UsageSummed) -> int:
+    return sum(each.amount for each in counter.sums)
