@@ -46,8 +46,13 @@ def addresses(text: str) -> Iterator[Span]:
 def _is_long_enough(address: str) -> bool:
     """Tells an address from a time of day and from names with ``::`` between them."""
     groups = [group for group in address.partition("%")[0].split(":") if group]
-    return any(letter.isdigit() for letter in address) and (
-        len(groups) >= FEWEST_GROUPS or (len(groups[0]) == MOST_IN_GROUP and groups[0][0] in "23fF")
+    return (
+        bool(groups)
+        and any(map(str.isdigit, address))
+        and (
+            len(groups) >= FEWEST_GROUPS
+            or (len(groups[0]) == MOST_IN_GROUP and groups[0][0] in "23fF")
+        )
     )
 
 
