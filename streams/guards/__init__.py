@@ -6,6 +6,13 @@ Pure, like all steps. ``guard_request`` stands before a model; behind it stand
 
 from __future__ import annotations
 
+from streams.guards.asking import (
+    answer_texts,
+    remote_rules,
+    request_texts,
+    with_answer_texts,
+    with_request_texts,
+)
 from streams.guards.completions import Released, guard_completion
 from streams.guards.parts import PartGuard, holds_parts
 from streams.guards.requests import Guarded, guard_request, masked_request
@@ -17,8 +24,13 @@ __all__ = [
     "Released",
     "Seal",
     "SealBroken",
+    "answer_texts",
     "guard_completion",
     "guard_request",
     "holds_parts",
     "masked_request",
+    "remote_rules",
+    "request_texts",
+    "with_answer_texts",
+    "with_request_texts",
 ]

@@ -23,16 +23,23 @@ class Released:
         judgements: What was found, and done.
         cacheable: Whether what is kept says the same again to another caller of the tenant: nothing
             of the model's own was masked in it.
+        approvals: Rules that want a person's approval before it goes anywhere.
     """
 
     reply: Completion
     kept: Completion
     judgements: tuple[Judgement, ...] = ()
     cacheable: bool = True
+    approvals: tuple[str, ...] = ()
 
 
 def guard_completion(
-    completion: Completion, routed: InferenceRouted, policies: Policies, seal: Seal
+    completion: Completion,
+    routed: InferenceRouted,
+    policies: Policies,
+    seal: Seal,
+    *,
+    waits: bool = False,
 ) -> Released | Refusal:
     """Returns an answer as it goes to the caller and as it is kept, or why it goes nowhere.
 
@@ -41,21 +48,56 @@ def guard_completion(
         routed: What it was asked, with what was withheld.
         policies: By name, in order.
         seal: Opens what was withheld.
+        waits: Whether the caller sees to it that the answer waits for those who are still to be
+            asked about it: a person where ``approvals`` says so, and the guards that others answer.
+            Without that, what is not judged here does not pass.
     """
     request = routed.request
     values = opened(seal, request.tenant, request.request_id, routed.sealed)
     if isinstance(values, Refusal):
         return values
-    held = guards(policies)
+    held = [guard for guard in guards(policies) if not (waits and guard.detector.remote)]
     if not values and not held:
         return Released(reply=completion, kept=completion)
+    return _guarded(completion, held, values, waits=waits)
+
+
+def _guarded(
+    completion: Completion, held: list[Guard], values: Mapping[str, str], *, waits: bool
+) -> Released | Refusal:
     findings = Findings()
+    shown = _shown(completion, held, values, findings)
+    if not isinstance(shown, Refusal):
+        return _released(completion, shown, findings)
+    asking = {guard.name: guard for guard in held if waits and findings.asks(guard)}
+    if shown.rule not in asking:
+        return shown
+    # What a rule asks is left to a person; the others see the answer as if there were no such rule.
+    left = [guard for guard in held if guard.name not in asking]
+    rest = _guarded(completion, left, values, waits=waits)
+    if isinstance(rest, Refusal):
+        return rest
+    asked = [each for each in findings.judgements() if each.rule in asking]
+    return replace(
+        rest,
+        judgements=(*asked, *rest.judgements),
+        approvals=(*asking, *rest.approvals),
+    )
+
+
+def _shown(
+    completion: Completion, held: list[Guard], values: Mapping[str, str], findings: Findings
+) -> list[Shown] | Refusal:
     shown: list[Shown] = []
     for channel, text in _channels(completion, held, values, findings):
         said = said_by(channel, text)
         if isinstance(said, Refusal):
             return said
         shown.append(said)
+    return shown
+
+
+def _released(completion: Completion, shown: list[Shown], findings: Findings) -> Released:
     hidden = any(each.masked for each in shown)
     # Log probabilities say the text again, token by token.
     base = replace(completion, logprobs=()) if hidden else completion

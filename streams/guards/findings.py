@@ -58,6 +58,11 @@ class Findings:
         self._note(guard, stage, "DENY", (TOO_LONG,))
         return None if guard.rule.shadow else guard.denied({TOO_LONG}, stage, where, ask=False)
 
+    def asks(self, guard: Guard) -> bool:
+        """Returns whether what a guard found wants a person's approval, and nothing worse."""
+        said = [verdict for (rule, *_), verdict in self._verdicts.items() if rule == guard.name]
+        return "ASK" in said and "DENY" not in said
+
     def judgements(self) -> tuple[Judgement, ...]:
         """Returns one judgement for each rule and stage where anything was found."""
         return tuple(

@@ -33,11 +33,13 @@ class Guarded:
             and the request; None where there are none.
         judgements: What was found, and done.
         withheld: What placeholders stand for that are restored, in the open: for this process only.
+        approvals: Rules that want a person's approval before it goes on.
     """
 
     request: InferenceRequested
     sealed: bytes | None = None
     judgements: tuple[Judgement, ...] = ()
+    approvals: tuple[str, ...] = ()
     withheld: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -50,7 +52,9 @@ class _Looked:
     hits: list[Hit]
 
 
-def guard_request(request: InferenceRequested, policies: Policies, seal: Seal) -> Guarded | Refusal:
+def guard_request(
+    request: InferenceRequested, policies: Policies, seal: Seal, *, waits: bool = False
+) -> Guarded | Refusal:
     """Returns a request as a model may see it, or why it must not see it.
 
     The first rule that refuses wins; each looks at the texts as they were asked. What a rule finds
@@ -60,17 +64,30 @@ def guard_request(request: InferenceRequested, policies: Policies, seal: Seal) -
         request: What is asked.
         policies: By name, in order.
         seal: Seals what is withheld.
+        waits: Whether the caller sees to it that the request waits for those who are still to be
+            asked about it: a person where ``approvals`` says so, and the guards that others answer.
+            Without that, what is not judged here does not pass.
     """
-    held = [guard for guard in guards(policies) if guard.rule.on != ("output",)]
+    held = [
+        guard
+        for guard in guards(policies)
+        if guard.rule.on != ("output",) and not (waits and guard.detector.remote)
+    ]
     if not held:
         return Guarded(request=request)
     looked = _looked(request)
     findings = Findings()
+    approvals: list[str] = []
     for guard in held:
-        if refusal := _look(guard, looked, findings):
+        refusal = _look(guard, looked, findings)
+        if refusal and waits and findings.asks(guard):
+            approvals.append(guard.name)
+        elif refusal:
             return refusal
     if not any(each.hits for each in looked):
-        return Guarded(request=request, judgements=findings.judgements())
+        return Guarded(
+            request=request, judgements=findings.judgements(), approvals=tuple(approvals)
+        )
     after, names = _masked(request, looked)
     withheld = names.restorable()
     return Guarded(
@@ -78,6 +95,7 @@ def guard_request(request: InferenceRequested, policies: Policies, seal: Seal) -
         sealed=seal.seal(request.tenant, request.request_id, withheld) if withheld else None,
         judgements=findings.judgements(),
         withheld=withheld,
+        approvals=tuple(approvals),
     )
 
 
