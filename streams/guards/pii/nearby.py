@@ -25,12 +25,15 @@ def said(
     start, end = match
     # One more on the outer side, to tell whole words from parts.
     first = max(0, start - before - 1)
-    if what.search(text[first:start].lower(), start - before - first if start > before else 0):
+    if what.search(text[first:start].lower(), 1 if start > before else 0):
         return True
-    if not after:
-        return False
-    behind = text[end : end + after + 1].lower()
-    return what.search(behind, 0, after) is not None
+    return after > 0 and what.search(text[end : end + after + 1].lower(), 0, after) is not None
+
+
+def said_before(what: re.Pattern[str], text: str, start: int, *, within: int) -> bool:
+    """Returns whether ``what`` is said at most so far before ``start``, in the same paragraph."""
+    first = max(text.rfind("\n\n", max(0, start - within), start) + 1, start - within, 0)
+    return said(what, text, (start, start), before=start - first, after=0)
 
 
 def mentions(text: str, roots: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from streams.guards.pii.nearby import said, words
+from streams.guards.pii.nearby import said, said_before, words
 from streams.guards.pii.presidio import holds
 from streams.guards.pii.span import Span
 
@@ -33,7 +33,7 @@ FEWEST_GROUPS, MOST_IN_GROUP = 3, 4
 def addresses(text: str) -> Iterator[Span]:
     """Yields IPv4 and IPv6 addresses, less those that every machine has."""
     for match in FOUR.finditer(text):
-        if not said(VERSIONS, text, match.span(), before=16, after=0) and _is_somewhere(
+        if not said_before(VERSIONS, text, match.start(), within=16) and _is_somewhere(
             match.group()
         ):
             yield Span(match.start(), match.end(), "IP_ADDRESS", 0.85)

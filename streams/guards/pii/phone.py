@@ -14,7 +14,7 @@ from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from streams.guards.pii.nearby import said, words
+from streams.guards.pii.nearby import said, said_before, words
 from streams.guards.pii.span import Span
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class _About:
 
     @cached_property
     def other(self) -> bool:
-        return said(OTHERWISE, self._text, self._place, before=18, after=0)
+        return said_before(OTHERWISE, self._text, self._place[0], within=18)
 
 
 def _runs(match: re.Match[str]) -> Iterator[tuple[int, int]]:
