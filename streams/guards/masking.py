@@ -6,7 +6,7 @@ one turn more gets the same placeholders again, and nobody has to remember it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from streams.guards.found import Deal, Hit
 from streams.guards.placeholders import bare, placeholder, plain, written
@@ -48,7 +48,7 @@ class Names:
         restored: Kinds that are restored for the caller.
     """
 
-    def __init__(self, texts: Sequence[str], restored: Iterable[str]) -> None:
+    def __init__(self, texts: Iterable[str], restored: Iterable[str]) -> None:
         kinds = frozenset(restored)
         self._taken: set[str] = set()
         if kinds:

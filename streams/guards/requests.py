@@ -152,17 +152,18 @@ def _masked(
         for hit in chain.from_iterable(each.hits for each in looked)
         if hit.deal == "restore"
     }
-    names = Names([each.view.seen for each in looked], restored)
+    texts = chain.from_iterable((each.view.seen, each.passage.text) for each in looked)
+    names = Names(texts, restored)
 
     def stands_for(place: Place) -> str:
         return names.name(place.kind, place.said, restore=place.deal == "restore")
 
-    texts = deque(masked(each.view, joined(each.hits), stands_for) for each in looked)
+    after = deque(masked(each.view, joined(each.hits), stands_for) for each in looked)
 
     def put(passage: Passage) -> str:
         if not passage.text:
             return passage.text
-        text = texts.popleft()
+        text = after.popleft()
         if passage.form == "name" and text != passage.text:
             # Providers take no angle brackets in a name.
             return text.replace("<", "").replace(">", "")

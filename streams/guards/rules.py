@@ -46,14 +46,16 @@ class Guard:
 
         Without a judgement that is a refusal, or None where the rule lets such texts pass.
         """
+        # Here an answer of theirs is to be looked up, once they are asked: a step asks nobody.
         if self.detector.remote:
-            return self._failed("NotAnswered", stage)
+            return self._unjudged(stage)
         try:
             return list(self.detector.find(text, begin))
         # Whatever goes wrong in a rule is no judgement, and none must not pass as a good one. The
         # error may quote the text, so only its kind is told.
         except Exception as error:  # noqa: BLE001
-            return self._failed(type(error).__name__, stage)
+            log.error("guard failed", rule=self.name, stage=stage, error=type(error).__name__)
+            return self._unjudged(stage)
 
     def denied(self, kinds: set[str], stage: str, where: str, *, ask: bool) -> Refusal:
         """Returns the refusal of a text; it quotes nothing of it."""
@@ -71,8 +73,7 @@ class Guard:
             rule=self.name,
         )
 
-    def _failed(self, error: str, stage: str) -> Refusal | None:
-        log.error("guard failed", rule=self.name, stage=stage, error=error)
+    def _unjudged(self, stage: str) -> Refusal | None:
         if self.rule.fail_open or self.rule.shadow:
             return None
         return Refusal(

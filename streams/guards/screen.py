@@ -23,6 +23,8 @@ from streams.guards.views import Place, View, view
 # Characters of what was let go that guards still see: words there tell what a number is.
 BEHIND = 256
 LONGEST_HIT = 8192
+# What is held back is looked at again once it has grown by a part of itself.
+STEPS = 8
 
 
 class Shown(NamedTuple):
@@ -66,14 +68,20 @@ class Screen:
         self._findings = findings
         self._text = ""
         self._begin = 0
+        self._enough = 0
 
     def feed(self, piece: str) -> Shown | Refusal:
         """Returns what may be shown now, or why nothing more may be."""
         if not self._guards:
             return Shown(piece, piece)
         self._text += piece
+        if len(self._text) < self._enough:
+            return Shown()
         held = min(guard.detector.held_from(self._text) for guard in self._guards)
-        return self._let_go(max(self._begin, held), last=False)
+        shown = self._let_go(max(self._begin, held), last=False)
+        # What is held is looked at again with each piece, so the pieces must grow with it.
+        self._enough = len(self._text) + (len(self._text) - self._begin) // STEPS
+        return shown
 
     def finish(self) -> Shown | Refusal:
         """Returns the rest: there comes no more."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.events import Completion, Delta, Reason, Refusal, ToolCallDelta
+from schemas.policies import Entity
 from streams.guards import PartGuard, Released, holds_parts
+from tests.pii.sentences import judged
 from tests.unit.guarding import (
     ADA,
     BOB,
@@ -291,3 +295,33 @@ def test_what_is_kept_never_holds_the_callers_own_text() -> None:
     assert released.kept == completion
     assert released.reply == replied(completion, sealed(VALUES), NONE)
     assert ADA in released.reply.content
+
+
+@pytest.mark.parametrize("size", [1, 4, 9])
+def test_personal_data_of_all_kinds_is_masked_in_parts_as_in_the_whole(size: int) -> None:
+    held_to = policies(pii(**dict.fromkeys(get_args(Entity), "mask")))
+    sentences = [each.text for each in judged(360)]
+    for at in range(0, len(sentences), 6):
+        text = "\n".join(("Well:", *sentences[at : at + 6]))
+        seen, refusal = streamed(deltas(answer(text), size), sealed({}), held_to)
+        assert refusal is None
+        shown = "".join(part.content for part in seen)
+        assert shown == replied(answer(text), sealed({}), held_to).content
+
+
+@pytest.mark.parametrize(
+    "text", ["a1B2" * 20_000, "forbidde " * 9_000, f"-----BEGIN {CARD} " * 3_000]
+)
+def test_a_long_answer_in_small_parts_takes_time_that_grows_with_it(text: str) -> None:
+    held_to = [*STRICT, *RESTORE]
+
+    def seconds(length: int) -> float:
+        parts, taken = deltas(answer(text[:length]), 4), []
+        for _ in range(3):
+            began = time.process_time()
+            streamed(parts, sealed(VALUES), held_to)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    # Four times as long; what is quadratic would take sixteen times as long.
+    assert seconds(80_000) < 8 * seconds(20_000)

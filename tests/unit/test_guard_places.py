@@ -202,3 +202,9 @@ def test_a_refused_request_is_recorded_without_texts_where_nobody_could_judge_th
     monkeypatch.setitem(GUARDS, "pii", lambda rule: Detector(find=breaking))
     request = PLACES["user"](ADA)
     assert ADA not in all_of(masked_request(request, policies(pii(EMAIL_ADDRESS="mask"))))
+
+
+def test_what_looks_like_a_placeholder_anywhere_in_a_schema_stands_for_nothing() -> None:
+    schema = json.dumps({"properties": {"<EMAIL_ADDRESS_1>": {"pattern": "<email_address_2>"}}})
+    guarded = passed(tooled(parameters=schema, description=ADA))
+    assert guarded.withheld["<EMAIL_ADDRESS_3>"] == ADA
