@@ -58,7 +58,7 @@ def _is_long_enough(address: str) -> bool:
 
 def _is_somewhere(address: str) -> bool:
     where = ip_address(address)
-    return not (where.is_loopback or where.is_unspecified or address.startswith("255."))
+    return not (where.is_loopback or where.is_unspecified or address.startswith(("0.", "255.")))
 
 
 def macs(text: str) -> Iterator[Span]:

@@ -60,6 +60,7 @@ PROBABLY = (
 # What more often stands before people than before months and places.
 MAYBE = (
     "with ",
+    "between ",
     "from ",
     "by ",
     "for ",
@@ -72,7 +73,8 @@ MAYBE = (
     "that ",
 )
 DOES = re.compile(
-    r" (?:said|says|told|asked|called|emailed|wrote|writes|works|lives|agreed|replied|thinks|wants"
+    r" (?:missed|resigned|started|stopped|finished|sent|gave|took|tried|found|made|sold|broke"
+    r"|arrived|returned|answered|explained|complained|helped|showed|said|says|told|asked|called|emailed|wrote|writes|works|lives|agreed|replied|thinks|wants"
     r"|needs|paid|went|came|booked|ordered|signed|joined|left|moved|lost|forgot|bought|met|got"
     r"|has (?:been|a|not|asked|left)|is (?:a|an|my|our|the|on) )\b"
 )
@@ -192,9 +194,7 @@ def _behind(words: list[tuple[int, str]], bits: list[int], at: int) -> int:
             continue
         if (kind & TITLE and not kind & NAME) or (kind & SHOUTED and not bits[at] & SHOUTED):
             break
-        if kind & (ORDINARY | HOUSE) and not kind & LAST:
-            break
-        if kind & PLACE and not kind & LAST:
+        if kind & (DOUBTFUL | HOUSE) and not kind & NAME:
             break
         behind += 1
         last = behind if not kind & INITIAL or kind & NAME else last
