@@ -284,7 +284,7 @@ def without_texts(request: InferenceRequested) -> InferenceRequested:
 
 def _sum(tokens: Iterable[int]) -> int:
     """Returns a sum that a record can hold, whatever providers say."""
-    return min(sum(tokens), MOST)
+    return max(0, min(sum(tokens), MOST))
 
 
 def _begun(

@@ -39,7 +39,7 @@ def settled(
         now: The moment.
     """
     used = (
-        replace(charge, amount=min(really(charge, usage, cost, failed=failed), MOST))
+        replace(charge, amount=max(0, min(really(charge, usage, cost, failed=failed), MOST)))
         for charge in routed.charges
     )
     yield from _entries(routed, used, now)
