@@ -25,6 +25,7 @@ from infra.stack.state import GOOD, State
 # What is asked of another package: run as its own process.
 DELEGATES: dict[str, tuple[str, ...]] = {
     "apply": ("-P", "-m", "catalog", "apply"),
+    "approvals": ("-P", "-m", "streams", "approvals"),
     "ask": ("-P", "-m", "streams", "ask"),
     "audit": ("-P", "-m", "infra.audit"),
     "catalog": ("-P", "-m", "catalog", "catalog"),
@@ -316,6 +317,17 @@ def ask(ctx: typer.Context) -> None:
     """
     stack = None if HELP.intersection(ctx.args) else _running()
     raise typer.Exit(_delegate("ask", ctx.args, stack))
+
+
+@app.command(context_settings={**PASS_ON, "help_option_names": []})
+def approvals(ctx: typer.Context) -> None:
+    """Show what waits for a person's approval, and decide; `tessera approvals --help` tells.
+
+    Example: tessera approvals approve 5f2c --reason "a drill"
+    """
+    words = ctx.args or ["--help"]
+    stack = None if HELP.intersection(words) else _running()
+    raise typer.Exit(_delegate("approvals", words, stack))
 
 
 @app.command(context_settings={**PASS_ON, "help_option_names": []})

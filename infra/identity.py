@@ -174,6 +174,44 @@ PROOFS: tuple[Check, ...] = (
 )
 
 
+def unsigned(sender: Sender, view: CatalogView, now: datetime) -> Refusal | None:
+    """What a person decides must be signed, whatever the tenant's requests need."""
+    if sender.signed:
+        return None
+    return Refusal(
+        reason=Reason.SIGNATURE_MISSING,
+        message="who decides must sign: set CLIENT_KEY to file:PATH of a private key",
+    )
+
+
+def signer_named(sender: Sender, view: CatalogView, now: datetime) -> Refusal | None:
+    """Whoever acts must be who signed, for whichever tenant that one acts."""
+    who = identity(sender, view)
+    if who not in view.principals:
+        said = f"the catalog knows no principal {quoted(who)}"
+    elif sender.principal not in ("", who):
+        said = f"the key is {who}'s and not {quoted(sender.principal)}'s; leave principal empty"
+    else:
+        return None
+    return Refusal(reason=Reason.PRINCIPAL_FOREIGN, message=said, field="principal")
+
+
+# What proves who decides about what is another tenant's: as above, save for whom that one acts.
+PROOFS_OF_SIGNER: tuple[Check, ...] = (
+    unsigned,
+    key_known,
+    key_in_force,
+    signature_genuine,
+    signer_named,
+)
+
+
+def unproven_signer(sender: Sender, view: CatalogView, now: datetime) -> Refusal | None:
+    """Returns why a record proves not who signed it, whoever pays, or None when it does."""
+    checks = (check(sender, view, now) for check in PROOFS_OF_SIGNER)
+    return next((refusal for refusal in checks if refusal), None)
+
+
 def quoted(name: str) -> str:
     """Returns the beginning of a name that a caller gave, as a refusal quotes it."""
     return repr(name[:QUOTED])

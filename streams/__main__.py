@@ -4,6 +4,7 @@
     python -m streams recorder            writes the inference table
     python -m streams package.module:open_it --name NAME       one of your own
     python -m streams ask "..."           see --help
+    python -m streams approvals list      see --help
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*.
 """
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import structlog
@@ -37,7 +39,7 @@ from infra.settings import (
 )
 from infra.telemetry import close, configure
 from schemas.codec import Codec
-from streams import ask
+from streams import approvals_command, ask
 from streams.processor import Processor, SettingRefused
 from streams.steps import Runtime
 
@@ -45,6 +47,12 @@ log = structlog.get_logger()
 
 # These decide nothing, so they need not wait for the catalog.
 WITHOUT_CATALOG = frozenset({"recorder"})
+
+# What is no processor: commands of people.
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "approvals": approvals_command.main,
+    "ask": ask.main,
+}
 
 # Dotted paths, so that a process loads only the processor it runs.
 PROCESSORS: dict[str, str] = {
@@ -102,8 +110,8 @@ async def work(name: str, path: str, *, follows: bool) -> None:
 
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
-    if sys.argv[1:2] == ["ask"]:
-        return ask.main(sys.argv[2:])
+    if command := COMMANDS.get("".join(sys.argv[1:2])):
+        return command(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m streams",
         description=__doc__,

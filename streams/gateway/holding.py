@@ -29,7 +29,7 @@ from streams.guards import Released, answer_texts, remote_rules, request_texts
 THINGS = {"input": "this request", "output": "the answer to it"}
 
 
-def held_request(  # noqa: PLR0913 - all that goes on when it is judged
+def held_request(
     routed: InferenceRouted,
     policies: Policies,
     now: datetime,

@@ -1,4 +1,4 @@
-"""What becomes of a request, or an answer, that was judged: by those who were asked, or a person."""
+"""What becomes of a request, or an answer, that others have judged."""
 
 from __future__ import annotations
 
