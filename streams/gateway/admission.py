@@ -240,6 +240,8 @@ def recall(kafka: KafkaSettings, record: Record, since_ms: int, known: int) -> M
             # What lies behind the record is read ahead in vain.
             "queued.max.messages.kbytes": 16 * 1024,
             "fetch.queue.backoff.ms": 5,
+            # What is asked next must not wait behind a fetch that finds nothing.
+            "fetch.wait.max.ms": 10,
             "log_level": 0,
         }
     )

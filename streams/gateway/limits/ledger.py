@@ -33,6 +33,8 @@ from streams.steps import Fail, Runtime
 log = structlog.get_logger()
 
 SUM_S = 5.0
+# Sums replace each other only when the broker gets to it: where little happens, they are few.
+FEW, FEW_S = 1000, 30.0
 # Once more all counters are summed up: what a predecessor, long asleep, said last is overwritten.
 ALL_AGAIN_S = 60.0
 # Who slept for longer may have lost its partitions meanwhile, and must hear of it first.
@@ -58,6 +60,7 @@ class Page:
         waiting: What follows of decisions that did not come back yet, by charge.
         room: Set while few are waiting.
         taken_at: When it was taken over, on the clock of this process.
+        summed: Up to which offset counters were summed up, and when.
         summed_all: Whether all counters were summed up once more.
     """
 
@@ -69,7 +72,15 @@ class Page:
     waiting: dict[str, Callable[[], None]] = field(default_factory=dict)
     room: asyncio.Event = field(default_factory=asyncio.Event)
     taken_at: float = field(default_factory=time.monotonic)
+    summed: tuple[int, float] = (0, 0.0)
     summed_all: bool = False
+
+    @property
+    def is_due(self) -> bool:
+        """Returns whether counters are worth summing up."""
+        offset, at = self.summed
+        long_ago = time.monotonic() > at + FEW_S
+        return not self.lost and (long_ago or self.counters.offset > offset + FEW)
 
 
 class Ledger:
@@ -150,7 +161,8 @@ class Ledger:
             count = await runtime.publisher.partitions(topic)
             if record.partition >= count:
                 raise LedgerLost(f"{topic} has {count} partitions, too few for its ledger")
-        self._pages.pop((record.partition, shared), None)
+        if before := self._pages.pop((record.partition, shared), None):
+            before.lost = True
         takeover = Takeover(
             partition=record.partition,
             shared=shared,
@@ -239,7 +251,7 @@ class Ledger:
             await asyncio.sleep(SUM_S)
             if time.monotonic() > due + ASLEEP_S:
                 continue
-            for page in list(self._pages.values()):
+            for page in [page for page in self._pages.values() if page.is_due]:
                 try:
                     await self._sum_up(page)
                 except PublishFailed as problem:
@@ -253,9 +265,12 @@ class Ledger:
             counters.all_changed()
         if page.lost or not (counters.changed or counters.dropped):
             return
+        page.summed = (counters.offset, time.monotonic())
         dropped, counters.dropped = counters.dropped, set()
         gone = [Encoded(USAGE_SUMMED.name, name.encode(), None) for name in sorted(dropped)]
         for lot in _lots(counters):
+            if page.lost:
+                return
             await publisher.publish(gone + publisher.encode(lot))
             gone = []
 

@@ -74,6 +74,8 @@ def recover(kafka: KafkaSettings, codec: Codec, registry: Registry, takeover: Ta
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_uncommitted",
+            # What is asked next must not wait behind a fetch that finds nothing.
+            "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 5,
             "log_level": 0,
         }
