@@ -263,14 +263,14 @@ class Ledger:
         if not page.summed_all and time.monotonic() > page.taken_at + ALL_AGAIN_S:
             page.summed_all = True
             counters.all_changed()
-        if page.lost or not (counters.changed or counters.dropped):
+        if not (counters.changed or counters.dropped):
             return
         page.summed = (counters.offset, time.monotonic())
         dropped, counters.dropped = counters.dropped, set()
         gone = [Encoded(USAGE_SUMMED.name, name.encode(), None) for name in sorted(dropped)]
         for lot in _lots(counters):
             if page.lost:
-                return
+                return  # whoever has it now sums it up
             await publisher.publish(gone + publisher.encode(lot))
             gone = []
 
