@@ -148,7 +148,9 @@ class Bus:
     def __init__(self, stack: LocalStack) -> None:
         self.environment = {
             **stack.environment(),
+            "GATEWAY_SEAL": "env:SEAL_SECRET",
             "KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS),
+            "SEAL_SECRET": unique("a secret that all gateways of the tests have"),
         }
         self.kafka = KafkaSettings(
             bootstrap_servers=self.environment["KAFKA_BOOTSTRAP_SERVERS"],

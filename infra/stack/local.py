@@ -18,7 +18,7 @@ from infra import artifacts
 from infra.bootstrap import ROOT, ensure_environment
 from infra.settings import StackSettings
 from infra.stack import control, postgres, state
-from infra.stack.processes import bus, client, sealing
+from infra.stack.processes import bus, client
 from infra.stack.secret import secret_path
 from infra.stack.service import LOOPBACK, is_free, lake_folder, run_folder
 from infra.stack.services import build, closure
@@ -195,7 +195,6 @@ class LocalStack:
             **bus(s),
             **client(s),
             **postgres.reached(s),
-            **sealing(s),
             "CONNECT_URL": f"http://{LOOPBACK}:{s.connect_port}",
             "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",
             "WEAVIATE_API_KEY": f"file:{secret_path('weaviate', s)}",

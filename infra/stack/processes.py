@@ -61,7 +61,10 @@ def gateway(settings: StackSettings) -> Service:
     )
     return replace(
         process,
-        environment={**process.environment, **sealing(settings)},
+        environment={
+            **process.environment,
+            "GATEWAY_SEAL": f"file:{secret_path('seal', settings)}",
+        },
         prepare=lambda: _seal(settings),
         # One that starts earlier refuses what it does not know yet.
         depends_on=("catalog",),
@@ -126,11 +129,6 @@ def bus(settings: StackSettings) -> dict[str, str]:
         "LAKE_ROOT": str(lake_folder(settings)),
         "REGISTRY_URL": f"http://{LOOPBACK}:{settings.registry_port}/apis/ccompat/v7",
     }
-
-
-def sealing(settings: StackSettings) -> dict[str, str]:
-    """What every gateway seals with."""
-    return {"GATEWAY_SEAL": f"file:{secret_path('seal', settings)}"}
 
 
 def client(settings: StackSettings) -> dict[str, str]:
