@@ -15,7 +15,6 @@ import fastavro
 
 from schemas.avro import full_name, is_bounded, whole
 from schemas.events import EVENTS, Event
-from schemas.reading import Reading
 
 E = TypeVar("E", bound=Event)
 
@@ -105,21 +104,16 @@ class Codec:
         name, writer = self._writers[schema_id]
         if name != expected.SCHEMA:
             raise Unreadable(f"the value is a {name}, the topic carries {expected.SCHEMA}")
+        reader = None if self._ids.get(name) == schema_id else self._own[name]
+        body = BytesIO(value)
+        body.seek(FRAME.size)
         try:
-            if self._ids.get(name) == schema_id:
-                reading = Reading(value, FRAME.size)
-                event: E = expected.from_bytes(reading)
-                left = reading.left
-            else:
-                body = BytesIO(value)
-                body.seek(FRAME.size)
-                record = fastavro.schemaless_reader(body, writer, self._own[name])
-                event = expected.from_avro(record)  # type: ignore[arg-type]
-                left = len(value) - body.tell()
+            record = fastavro.schemaless_reader(body, writer, reader)
+            event: E = expected.from_avro(record)  # type: ignore[arg-type]
         except _BROKEN as problem:
             raise Unreadable(f"the value is no {name}: {type(problem).__name__}") from None
-        if left:
-            raise Unreadable(f"{left} bytes follow the {name}")
+        if body.tell() != len(value):
+            raise Unreadable(f"{len(value) - body.tell()} bytes follow the {name}")
         return event
 
     def learn(self, schema_id: int, schema: Mapping[str, object]) -> None:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from schemas import binary
-from schemas.reading import Reading
 
 
 class Entry(StrEnum):
@@ -25,7 +24,6 @@ class Entry(StrEnum):
 
 
 _ENTRY = binary.symbols(Entry)
-_ENTRY_SYMBOLS = tuple(Entry)
 
 class FinishReason(StrEnum):
     """OpenAI finish reasons."""
@@ -38,7 +36,6 @@ class FinishReason(StrEnum):
 
 
 _FINISHREASON = binary.symbols(FinishReason)
-_FINISHREASON_SYMBOLS = tuple(FinishReason)
 
 class Outcome(StrEnum):
     """How a request ended."""
@@ -51,7 +48,6 @@ class Outcome(StrEnum):
 
 
 _OUTCOME = binary.symbols(Outcome)
-_OUTCOME_SYMBOLS = tuple(Outcome)
 
 class Reason(StrEnum):
     """Kinds of refusal. UNKNOWN stands for kinds that a newer writer added."""
@@ -92,7 +88,6 @@ class Reason(StrEnum):
 
 
 _REASON = binary.symbols(Reason)
-_REASON_SYMBOLS = tuple(Reason)
 
 class Role(StrEnum):
     """Who speaks."""
@@ -105,7 +100,6 @@ class Role(StrEnum):
 
 
 _ROLE = binary.symbols(Role)
-_ROLE_SYMBOLS = tuple(Role)
 
 class Task(StrEnum):
     """What a model is asked for."""
@@ -117,7 +111,6 @@ class Task(StrEnum):
 
 
 _TASK = binary.symbols(Task)
-_TASK_SYMBOLS = tuple(Task)
 
 class AuditOutcome(StrEnum):
     """How an audited action ended."""
@@ -129,7 +122,6 @@ class AuditOutcome(StrEnum):
 
 
 _AUDITOUTCOME = binary.symbols(AuditOutcome)
-_AUDITOUTCOME_SYMBOLS = tuple(AuditOutcome)
 
 class DeadLetterCause(StrEnum):
     """Why a record was given up."""
@@ -142,7 +134,6 @@ class DeadLetterCause(StrEnum):
 
 
 _DEADLETTERCAUSE = binary.symbols(DeadLetterCause)
-_DEADLETTERCAUSE_SYMBOLS = tuple(DeadLetterCause)
 
 class Event:
     """A record of the bus: immutable, and able to go to and from Avro."""
@@ -156,11 +147,6 @@ class Event:
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Any:
-        """Returns the event that stands next in some bytes."""
         raise NotImplementedError
 
     @classmethod
@@ -215,18 +201,6 @@ class CatalogChanged(Event):
             "changed_at": self.changed_at,
             "changed_by": self.changed_by,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> CatalogChanged:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            position=reading.long(),
-            kind=reading.text(),
-            name=reading.text(),
-            body=None if reading.absent() else reading.text(),
-            changed_at=reading.millis(),
-            changed_by=reading.text(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> CatalogChanged:
@@ -296,20 +270,6 @@ class CatalogWanted(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> CatalogWanted:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request_id=reading.text(),
-            tenant=reading.text(),
-            principal=reading.text(),
-            action=reading.text(),
-            body=reading.text(),
-            reply_to=reading.text(),
-            requested_at=reading.millis(),
-            deadline=reading.millis(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> CatalogWanted:
         """Returns the event that fastavro read."""
         return cls(
@@ -373,18 +333,6 @@ class LineageEdge(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> LineageEdge:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            downstream_kind=reading.text(),
-            downstream=reading.text(),
-            relation=reading.text(),
-            upstream_kind=reading.text(),
-            upstream=reading.text(),
-            attributes={reading.text(): reading.text() for _ in reading.each()},
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> LineageEdge:
         """Returns the event that fastavro read."""
         return cls(
@@ -431,15 +379,6 @@ class LineageRecorded(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> LineageRecorded:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            cause_id=reading.text(),
-            at=reading.millis(),
-            edges=tuple([LineageEdge.from_bytes(reading) for _ in reading.each()]),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> LineageRecorded:
         """Returns the event that fastavro read."""
         return cls(
@@ -476,14 +415,6 @@ class Alternative(Event):
             "token": self.token,
             "logprob": self.logprob,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Alternative:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            token=reading.text(),
-            logprob=reading.double(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Alternative:
@@ -546,20 +477,6 @@ class Route(Event):
             "first_token_ms": self.first_token_ms,
             "idle_ms": self.idle_ms,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Route:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            name=reading.text(),
-            pool=reading.text(),
-            model=reading.text(),
-            entity=reading.text(),
-            adapter=reading.text(),
-            connection=reading.text(),
-            first_token_ms=None if reading.absent() else reading.long(),
-            idle_ms=None if reading.absent() else reading.long(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Route:
@@ -625,19 +542,6 @@ class Refusal(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Refusal:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            reason=_REASON_SYMBOLS[reading.index()],
-            message=reading.text(),
-            field=None if reading.absent() else reading.text(),
-            retry_after_ms=None if reading.absent() else reading.long(),
-            rule=None if reading.absent() else reading.text(),
-            limit=None if reading.absent() else reading.text(),
-            used=None if reading.absent() else reading.text(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Refusal:
         """Returns the event that fastavro read."""
         return cls(
@@ -696,18 +600,6 @@ class Usage(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Usage:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            prompt_tokens=reading.long(),
-            completion_tokens=reading.long(),
-            cached_tokens=reading.long(),
-            reasoning_tokens=reading.long(),
-            cache_write_tokens=reading.long(),
-            estimated=reading.boolean(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Usage:
         """Returns the event that fastavro read."""
         return cls(
@@ -751,15 +643,6 @@ class Attempt(Event):
             "refusal": self.refusal.to_avro(),
             "usage": None if self.usage is None else self.usage.to_avro(),
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Attempt:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            route=Route.from_bytes(reading),
-            refusal=Refusal.from_bytes(reading),
-            usage=None if reading.absent() else Usage.from_bytes(reading),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Attempt:
@@ -818,18 +701,6 @@ class Charge(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Charge:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            counter=reading.text(),
-            home=reading.text(),
-            unit=reading.text(),
-            window_ms=reading.long(),
-            amount=reading.long(),
-            refunds=reading.boolean(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Charge:
         """Returns the event that fastavro read."""
         return cls(
@@ -875,15 +746,6 @@ class ToolCall(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> ToolCall:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            id=reading.text(),
-            name=reading.text(),
-            arguments=reading.text(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> ToolCall:
         """Returns the event that fastavro read."""
         return cls(
@@ -924,15 +786,6 @@ class TokenLogprob(Event):
             "logprob": self.logprob,
             "top": [item.to_avro() for item in self.top],
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> TokenLogprob:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            token=reading.text(),
-            logprob=reading.double(),
-            top=tuple([Alternative.from_bytes(reading) for _ in reading.each()]),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> TokenLogprob:
@@ -997,20 +850,6 @@ class Completion(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Completion:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            model=reading.text(),
-            content=reading.text(),
-            tool_calls=tuple([ToolCall.from_bytes(reading) for _ in reading.each()]),
-            finish_reason=_FINISHREASON_SYMBOLS[reading.index()],
-            usage=Usage.from_bytes(reading),
-            logprobs=tuple([TokenLogprob.from_bytes(reading) for _ in reading.each()]),
-            vectors=tuple([tuple([reading.single() for _ in reading.each()]) for _ in reading.each()]),
-            scores=tuple([reading.double() for _ in reading.each()]),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Completion:
         """Returns the event that fastavro read."""
         return cls(
@@ -1070,18 +909,6 @@ class CompletionCached(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> CompletionCached:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            cache_key=reading.text(),
-            tenant=reading.text(),
-            endpoint=reading.text(),
-            completion=Completion.from_bytes(reading),
-            cached_at=reading.millis(),
-            until=reading.millis(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> CompletionCached:
         """Returns the event that fastavro read."""
         return cls(
@@ -1131,16 +958,6 @@ class ToolCallDelta(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> ToolCallDelta:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            index=reading.long(),
-            id=reading.text(),
-            name=reading.text(),
-            arguments=reading.text(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> ToolCallDelta:
         """Returns the event that fastavro read."""
         return cls(
@@ -1178,14 +995,6 @@ class Delta(Event):
             "content": self.content,
             "tool_calls": [item.to_avro() for item in self.tool_calls],
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Delta:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            content=reading.text(),
-            tool_calls=tuple([ToolCallDelta.from_bytes(reading) for _ in reading.each()]),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Delta:
@@ -1310,35 +1119,6 @@ class InferenceAttempted(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceAttempted:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            attempt_id=reading.text(),
-            request_id=reading.text(),
-            attempt=reading.long(),
-            mirrored=reading.boolean(),
-            tenant=reading.text(),
-            principal=reading.text(),
-            endpoint=reading.text(),
-            route=reading.text(),
-            connection=None if reading.absent() else reading.text(),
-            model=reading.text(),
-            outcome=_OUTCOME_SYMBOLS[reading.index()],
-            reason=None if reading.absent() else reading.text(),
-            prompt_tokens=reading.long(),
-            completion_tokens=reading.long(),
-            cached_tokens=reading.long(),
-            cache_write_tokens=reading.long(),
-            reasoning_tokens=reading.long(),
-            usage_estimated=reading.boolean(),
-            cost=None if reading.absent() else reading.decimal(38, 12),
-            started_at=reading.millis(),
-            first_token_ms=None if reading.absent() else reading.long(),
-            elapsed_ms=reading.long(),
-            tags={reading.text(): reading.text() for _ in reading.each()},
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceAttempted:
         """Returns the event that fastavro read."""
         return cls(
@@ -1409,17 +1189,6 @@ class Message(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Message:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            role=_ROLE_SYMBOLS[reading.index()],
-            content=reading.text(),
-            name=None if reading.absent() else reading.text(),
-            tool_calls=tuple([ToolCall.from_bytes(reading) for _ in reading.each()]),
-            tool_call_id=None if reading.absent() else reading.text(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Message:
         """Returns the event that fastavro read."""
         return cls(
@@ -1488,21 +1257,6 @@ class Sampling(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Sampling:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            temperature=None if reading.absent() else reading.double(),
-            top_p=None if reading.absent() else reading.double(),
-            top_k=None if reading.absent() else reading.long(),
-            max_tokens=None if reading.absent() else reading.long(),
-            stop=tuple([reading.text() for _ in reading.each()]),
-            seed=None if reading.absent() else reading.long(),
-            frequency_penalty=None if reading.absent() else reading.double(),
-            presence_penalty=None if reading.absent() else reading.double(),
-            top_logprobs=None if reading.absent() else reading.long(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Sampling:
         """Returns the event that fastavro read."""
         return cls(
@@ -1549,15 +1303,6 @@ class Tool(Event):
             "description": self.description,
             "parameters": self.parameters,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Tool:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            name=reading.text(),
-            description=reading.text(),
-            parameters=reading.text(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Tool:
@@ -1661,29 +1406,6 @@ class InferenceRequested(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceRequested:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request_id=reading.text(),
-            tenant=reading.text(),
-            principal=reading.text(),
-            endpoint=reading.text(),
-            messages=tuple([Message.from_bytes(reading) for _ in reading.each()]),
-            sampling=Sampling.from_bytes(reading),
-            json_schema=None if reading.absent() else reading.text(),
-            tools=tuple([Tool.from_bytes(reading) for _ in reading.each()]),
-            tool_choice=reading.text(),
-            stream=reading.boolean(),
-            reply_to=reading.text(),
-            requested_at=reading.millis(),
-            deadline=reading.millis(),
-            tags={reading.text(): reading.text() for _ in reading.each()},
-            task=_TASK_SYMBOLS[reading.index()],
-            inputs=tuple([reading.text() for _ in reading.each()]),
-            query=None if reading.absent() else reading.text(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceRequested:
         """Returns the event that fastavro read."""
         return cls(
@@ -1740,15 +1462,6 @@ class Signed(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Signed:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            key_id=reading.text(),
-            signature=reading.raw(),
-            digest=reading.raw(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Signed:
         """Returns the event that fastavro read."""
         return cls(
@@ -1797,17 +1510,6 @@ class Judgement(Event):
             "found": self.found,
             "shadow": self.shadow,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Judgement:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            rule=reading.text(),
-            stage=reading.text(),
-            verdict=reading.text(),
-            found={reading.text(): reading.long() for _ in reading.each()},
-            shadow=reading.boolean(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Judgement:
@@ -1904,27 +1606,6 @@ class InferenceRouted(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceRouted:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request=InferenceRequested.from_bytes(reading),
-            route=Route.from_bytes(reading),
-            fallbacks=tuple([Route.from_bytes(reading) for _ in reading.each()]),
-            attempt=reading.long(),
-            parts_to=None if reading.absent() else reading.text(),
-            tried=tuple([Attempt.from_bytes(reading) for _ in reading.each()]),
-            signed=None if reading.absent() else Signed.from_bytes(reading),
-            routed_at=reading.millis(),
-            not_before=None if reading.absent() else reading.millis(),
-            mirrored=reading.boolean(),
-            charge_id=reading.text(),
-            charges=tuple([Charge.from_bytes(reading) for _ in reading.each()]),
-            cache_key=reading.text(),
-            sealed=None if reading.absent() else reading.raw(),
-            judgements=tuple([Judgement.from_bytes(reading) for _ in reading.each()]),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceRouted:
         """Returns the event that fastavro read."""
         return cls(
@@ -2001,21 +1682,6 @@ class InferenceCompleted(Event):
             "usage": None if self.usage is None else self.usage.to_avro(),
             "judgements": None if self.judgements is None else [item.to_avro() for item in self.judgements],
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceCompleted:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            routed=InferenceRouted.from_bytes(reading),
-            completion=None if reading.absent() else Completion.from_bytes(reading),
-            refusal=None if reading.absent() else Refusal.from_bytes(reading),
-            parts=reading.long(),
-            started_at=reading.millis(),
-            first_token_at=None if reading.absent() else reading.millis(),
-            completed_at=reading.millis(),
-            usage=None if reading.absent() else Usage.from_bytes(reading),
-            judgements=None if reading.absent() else tuple([Judgement.from_bytes(reading) for _ in reading.each()]),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceCompleted:
@@ -2118,28 +1784,6 @@ class InferenceHeld(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceHeld:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            held_id=reading.text(),
-            tenant=reading.text(),
-            request_id=reading.text(),
-            stage=reading.text(),
-            routed=None if reading.absent() else InferenceRouted.from_bytes(reading),
-            completed=None if reading.absent() else InferenceCompleted.from_bytes(reading),
-            texts=tuple([reading.text() for _ in reading.each()]),
-            rules=tuple([reading.text() for _ in reading.each()]),
-            approvals=tuple([reading.text() for _ in reading.each()]),
-            judgements=tuple([Judgement.from_bytes(reading) for _ in reading.each()]),
-            asks=tuple([Charge.from_bytes(reading) for _ in reading.each()]),
-            mirrors=tuple([Route.from_bytes(reading) for _ in reading.each()]),
-            answer=None if reading.absent() else Completion.from_bytes(reading),
-            trace_id=None if reading.absent() else reading.text(),
-            held_at=reading.millis(),
-            until=reading.millis(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceHeld:
         """Returns the event that fastavro read."""
         return cls(
@@ -2210,19 +1854,6 @@ class InferenceJudged(Event):
             "refusal": None if self.refusal is None else self.refusal.to_avro(),
             "judged_at": self.judged_at,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceJudged:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            tenant=reading.text(),
-            held=InferenceHeld.from_bytes(reading),
-            judgements=tuple([Judgement.from_bytes(reading) for _ in reading.each()]),
-            texts=tuple([reading.text() for _ in reading.each()]),
-            approvals=tuple([reading.text() for _ in reading.each()]),
-            refusal=None if reading.absent() else Refusal.from_bytes(reading),
-            judged_at=reading.millis(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceJudged:
@@ -2300,22 +1931,6 @@ class InferencePart(Event):
             "endpoint": self.endpoint,
             "sealed": self.sealed,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> InferencePart:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request_id=reading.text(),
-            tenant=reading.text(),
-            reply_to=reading.text(),
-            attempt=reading.long(),
-            epoch=reading.long(),
-            seq=reading.long(),
-            delta=Delta.from_bytes(reading),
-            deadline=reading.millis(),
-            endpoint=reading.text(),
-            sealed=None if reading.absent() else reading.raw(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferencePart:
@@ -2500,48 +2115,6 @@ class InferenceRecorded(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceRecorded:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request_id=reading.text(),
-            tenant=reading.text(),
-            principal=reading.text(),
-            endpoint=reading.text(),
-            route=None if reading.absent() else reading.text(),
-            model=None if reading.absent() else reading.text(),
-            entity=None if reading.absent() else reading.text(),
-            adapter=None if reading.absent() else reading.text(),
-            outcome=_OUTCOME_SYMBOLS[reading.index()],
-            reason=None if reading.absent() else reading.text(),
-            message=None if reading.absent() else reading.text(),
-            request=reading.text(),
-            response=None if reading.absent() else reading.text(),
-            finish_reason=None if reading.absent() else reading.text(),
-            prompt_tokens=reading.long(),
-            completion_tokens=reading.long(),
-            cached_tokens=reading.long(),
-            reasoning_tokens=reading.long(),
-            attempts=reading.long(),
-            requested_at=reading.millis(),
-            first_token_ms=None if reading.absent() else reading.long(),
-            elapsed_ms=reading.long(),
-            tags={reading.text(): reading.text() for _ in reading.each()},
-            key_id=None if reading.absent() else reading.text(),
-            signature=None if reading.absent() else reading.text(),
-            signed_digest=None if reading.absent() else reading.text(),
-            deadline=None if reading.absent() else reading.millis(),
-            cost=None if reading.absent() else reading.decimal(38, 12),
-            cache_write_tokens=reading.long(),
-            usage_estimated=reading.boolean(),
-            saved_tokens=reading.long(),
-            streamed=reading.boolean(),
-            status=reading.long(),
-            judgements=reading.text(),
-            rule=None if reading.absent() else reading.text(),
-            connection=None if reading.absent() else reading.text(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceRecorded:
         """Returns the event that fastavro read."""
         return cls(
@@ -2619,16 +2192,6 @@ class InferenceRefused(Event):
             "signed": None if self.signed is None else self.signed.to_avro(),
             "refused_at": self.refused_at,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceRefused:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request=InferenceRequested.from_bytes(reading),
-            refusal=Refusal.from_bytes(reading),
-            signed=None if reading.absent() else Signed.from_bytes(reading),
-            refused_at=reading.millis(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceRefused:
@@ -2712,23 +2275,6 @@ class InferenceReplied(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceReplied:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request_id=reading.text(),
-            attempt=reading.long(),
-            epoch=reading.long(),
-            seq=reading.long(),
-            delta=None if reading.absent() else Delta.from_bytes(reading),
-            completion=None if reading.absent() else Completion.from_bytes(reading),
-            refusal=None if reading.absent() else Refusal.from_bytes(reading),
-            result=None if reading.absent() else reading.text(),
-            tried=tuple([Attempt.from_bytes(reading) for _ in reading.each()]),
-            claim=None if reading.absent() else reading.text(),
-            replied_at=reading.millis(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceReplied:
         """Returns the event that fastavro read."""
         return cls(
@@ -2793,18 +2339,6 @@ class InferenceWeighed(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> InferenceWeighed:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            routed=InferenceRouted.from_bytes(reading),
-            asks=tuple([Charge.from_bytes(reading) for _ in reading.each()]),
-            trace_id=None if reading.absent() else reading.text(),
-            weighed_at=reading.millis(),
-            mirrors=tuple([Route.from_bytes(reading) for _ in reading.each()]),
-            answer=None if reading.absent() else Completion.from_bytes(reading),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> InferenceWeighed:
         """Returns the event that fastavro read."""
         return cls(
@@ -2854,16 +2388,6 @@ class Reserved(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> Reserved:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            charge_id=reading.text(),
-            amount=reading.long(),
-            until=reading.millis(),
-            grain=reading.long(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Reserved:
         """Returns the event that fastavro read."""
         return cls(
@@ -2901,14 +2425,6 @@ class Sum(Event):
             "grain": self.grain,
             "amount": self.amount,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Sum:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            grain=reading.long(),
-            amount=reading.long(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Sum:
@@ -2989,24 +2505,6 @@ class UsageCounted(Event):
             "fence": self.fence,
             "place": self.place,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> UsageCounted:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            charge_id=reading.text(),
-            home=reading.text(),
-            shared=reading.boolean(),
-            tenant=reading.text(),
-            request_id=reading.text(),
-            entry=_ENTRY_SYMBOLS[reading.index()],
-            charges=tuple([Charge.from_bytes(reading) for _ in reading.each()]),
-            refusal=None if reading.absent() else Refusal.from_bytes(reading),
-            at=reading.millis(),
-            until=reading.millis(),
-            fence=reading.long(),
-            place=reading.long(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> UsageCounted:
@@ -3092,23 +2590,6 @@ class UsageSummed(Event):
             "fence": self.fence,
             "summed_at": self.summed_at,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> UsageSummed:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            counter=reading.text(),
-            home=reading.text(),
-            shared=reading.boolean(),
-            unit=reading.text(),
-            window_ms=reading.long(),
-            sums=tuple([Sum.from_bytes(reading) for _ in reading.each()]),
-            reserved=tuple([Reserved.from_bytes(reading) for _ in reading.each()]),
-            ledger_partition=reading.long(),
-            ledger_offset=reading.long(),
-            fence=reading.long(),
-            summed_at=reading.millis(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> UsageSummed:
@@ -3198,24 +2679,6 @@ class ApprovalWanted(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> ApprovalWanted:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            approval_id=reading.text(),
-            tenant=reading.text(),
-            request_id=reading.text(),
-            principal=reading.text(),
-            endpoint=reading.text(),
-            stage=reading.text(),
-            rules=tuple([reading.text() for _ in reading.each()]),
-            question=reading.text(),
-            deciders=tuple([reading.text() for _ in reading.each()]),
-            held=None if reading.absent() else InferenceHeld.from_bytes(reading),
-            wanted_at=reading.millis(),
-            until=reading.millis(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> ApprovalWanted:
         """Returns the event that fastavro read."""
         return cls(
@@ -3292,21 +2755,6 @@ class ApprovalGiven(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> ApprovalGiven:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            given_id=reading.text(),
-            approval_id=reading.text(),
-            tenant=reading.text(),
-            granted=reading.boolean(),
-            principal=reading.text(),
-            reason=reading.text(),
-            reply_to=reading.text(),
-            given_at=reading.millis(),
-            deadline=reading.millis(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> ApprovalGiven:
         """Returns the event that fastavro read."""
         return cls(
@@ -3374,20 +2822,6 @@ class ApprovalDecided(Event):
             "signed": None if self.signed is None else self.signed.to_avro(),
             "decided_at": self.decided_at,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> ApprovalDecided:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            approval_id=reading.text(),
-            tenant=reading.text(),
-            wanted=ApprovalWanted.from_bytes(reading),
-            granted=reading.boolean(),
-            principal=reading.text(),
-            given=None if reading.absent() else ApprovalGiven.from_bytes(reading),
-            signed=None if reading.absent() else Signed.from_bytes(reading),
-            decided_at=reading.millis(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> ApprovalDecided:
@@ -3487,27 +2921,6 @@ class AuditRecorded(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> AuditRecorded:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            audit_id=reading.text(),
-            at=reading.millis(),
-            source=reading.text(),
-            principal=reading.text(),
-            tenant=reading.text(),
-            key_id=None if reading.absent() else reading.text(),
-            action=reading.text(),
-            kind=reading.text(),
-            name=reading.text(),
-            outcome=_AUDITOUTCOME_SYMBOLS[reading.index()],
-            reason=None if reading.absent() else reading.text(),
-            before=None if reading.absent() else reading.text(),
-            after=None if reading.absent() else reading.text(),
-            request_id=None if reading.absent() else reading.text(),
-            trace_id=None if reading.absent() else reading.text(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> AuditRecorded:
         """Returns the event that fastavro read."""
         return cls(
@@ -3556,14 +2969,6 @@ class Header(Event):
             "key": self.key,
             "value": self.value,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Header:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            key=reading.text(),
-            value=None if reading.absent() else reading.raw(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> Header:
@@ -3635,22 +3040,6 @@ class RecordDeadLettered(Event):
         }
 
     @classmethod
-    def from_bytes(cls, reading: Reading) -> RecordDeadLettered:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            topic=reading.text(),
-            partition=reading.long(),
-            offset=reading.long(),
-            key=None if reading.absent() else reading.raw(),
-            value=None if reading.absent() else reading.raw(),
-            headers=tuple([Header.from_bytes(reading) for _ in reading.each()]),
-            processor=reading.text(),
-            cause=_DEADLETTERCAUSE_SYMBOLS[reading.index()],
-            message=reading.text(),
-            dead_lettered_at=reading.millis(),
-        )
-
-    @classmethod
     def from_avro(cls, record: dict[str, Any]) -> RecordDeadLettered:
         """Returns the event that fastavro read."""
         return cls(
@@ -3703,16 +3092,6 @@ class RequestCancelled(Event):
             "cancelled_at": self.cancelled_at,
             "deadline": self.deadline,
         }
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> RequestCancelled:
-        """Returns the event that stands next in some bytes."""
-        return cls(
-            request_id=reading.text(),
-            tenant=reading.text(),
-            cancelled_at=reading.millis(),
-            deadline=reading.millis(),
-        )
 
     @classmethod
     def from_avro(cls, record: dict[str, Any]) -> RequestCancelled:

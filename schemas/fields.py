@@ -38,21 +38,6 @@ ENCODED: dict[str, str] = {
     "uuid": "text(str({}))",
 }
 
-# The methods of ``Reading`` that read them.
-DECODED: dict[str, str] = {
-    "boolean": "boolean",
-    "bytes": "raw",
-    "date": "days",
-    "double": "double",
-    "float": "single",
-    "int": "long",
-    "long": "long",
-    "string": "text",
-    "timestamp-micros": "micros",
-    "timestamp-millis": "millis",
-    "uuid": "uuid",
-}
-
 # fastavro converts these by itself, both ways.
 LOGICAL: dict[tuple[str, str], type] = {
     ("bytes", "decimal"): Decimal,
@@ -96,10 +81,6 @@ class Field:
     def encoded(self) -> str:
         """Returns an expression from the event's attribute to its binary encoding."""
         return self._encode(f"self.{self.name}", self.schema)
-
-    def decoded(self) -> str:
-        """Returns an expression that reads the attribute from its binary encoding."""
-        return self._decode(self.schema)
 
     def read(self) -> str:
         """Returns an expression from what fastavro read to the attribute."""
@@ -199,29 +180,6 @@ class Field:
             case _:
                 encoded = ENCODED[kind].format(value)
         return f"binary.{encoded}"
-
-    def _decode(self, schema: Schema) -> str:
-        schema = self._resolve(schema)
-        if isinstance(schema, list):
-            return f"None if reading.absent() else {self._decode(branch(schema, self.where))}"
-        if isinstance(schema, str):
-            return f"reading.{DECODED[schema]}()"
-        match kind := str(schema.get("logicalType", schema["type"])):
-            case "array":
-                inner = self._decode(schema["items"])  # type: ignore[arg-type]
-                decoded = f"tuple([{inner} for _ in reading.each()])"
-            case "decimal":
-                decoded = f"reading.decimal({schema['precision']}, {schema['scale']})"
-            case "enum":
-                decoded = f"{table_of(str(schema['name']))}_SYMBOLS[reading.index()]"
-            case "map":
-                inner = self._decode(schema["values"])  # type: ignore[arg-type]
-                decoded = f"{{reading.text(): {inner} for _ in reading.each()}}"
-            case "record":
-                decoded = f"{class_name(str(schema['name']))}.from_bytes(reading)"
-            case _:
-                decoded = f"reading.{DECODED[kind]}()"
-        return decoded
 
     def _read(self, value: str, schema: Schema) -> str:
         schema = self._resolve(schema)

@@ -35,7 +35,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from schemas import binary
-from schemas.reading import Reading
 
 '''
 
@@ -52,11 +51,6 @@ class Event:
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_bytes(cls, reading: Reading) -> Any:
-        """Returns the event that stands next in some bytes."""
         raise NotImplementedError
 
     @classmethod
@@ -144,7 +138,6 @@ def _enum(schema: dict[str, object]) -> str:
     members = "".join(f'    {symbol} = "{symbol}"\n' for symbol in symbols)
     name = schema["name"]
     table = f"{table_of(str(name))} = binary.symbols({name})\n"
-    table += f"{table_of(str(name))}_SYMBOLS = tuple({name})\n"
     return f'\nclass {name}(StrEnum):\n    """{_doc(schema)}"""\n\n{members}\n\n{table}'
 
 
@@ -168,12 +161,6 @@ def _record(schema: dict[str, object], known: dict[str, dict[str, object]]) -> s
             "        return {\n",
             *(f'            "{field.name}": {field.written()},\n' for field in typed),
             "        }\n\n",
-            "    @classmethod\n",
-            f"    def from_bytes(cls, reading: Reading) -> {name}:\n",
-            '        """Returns the event that stands next in some bytes."""\n',
-            "        return cls(\n",
-            *(f"            {field.name}={field.decoded()},\n" for field in typed),
-            "        )\n\n",
             "    @classmethod\n",
             f"    def from_avro(cls, record: dict[str, Any]) -> {name}:\n",
             '        """Returns the event that fastavro read."""\n',

@@ -52,6 +52,8 @@ REQUESTED = InferenceRequested(
     deadline=NOON + timedelta(minutes=1),
 )
 
+# Said of the wide ones, whenever an example of them is shown.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 kinds = pytest.mark.parametrize("name", sorted(EVENTS))
 # Events are wide: what hypothesis calls large is their ordinary size.
 few = settings(
