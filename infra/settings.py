@@ -239,6 +239,20 @@ class GatewaySettings(Settings):
     seal: str = ""
 
 
+class GuardSettings(Settings):
+    """How much one guard worker judges.
+
+    Attributes:
+        max_in_flight: What is judged at once.
+        drain_ms: How long judging may go on after SIGTERM.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="GUARD_", frozen=True)
+
+    max_in_flight: int = 256
+    drain_ms: int = 20_000
+
+
 class InferenceSettings(Settings):
     """What one inference worker process serves.
 

@@ -4,8 +4,10 @@
     python -m workers inference --pool NAME --model PATH --model-name NAME      another model
     python -m workers inference --engine dtype=bfloat16 --engine tensor_parallel_size=2
     python -m workers inference --provider outside --pool outside    the catalog's connections
+    python -m workers guard                                  asks those who judge requests, answers
 
-Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*.
+Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*; for
+guards GUARD_*, and CLIENT_* says as whom judges are asked.
 """
 
 from __future__ import annotations
@@ -19,10 +21,14 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from infra.asker import Asker
 from infra.bus import BusUnreachable, Publisher
 from infra.follow import CatalogLost, follow
 from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
+from infra.secrets import SecretUnavailable, resolve
 from infra.settings import (
+    ClientSettings,
+    GuardSettings,
     HealthSettings,
     InferenceSettings,
     KafkaSettings,
@@ -30,10 +36,12 @@ from infra.settings import (
     SettingInvalid,
     TelemetrySettings,
 )
+from infra.signing import KeyUnusable, Signer
 from infra.tail import TailBroken
 from infra.telemetry import close, configure
 from schemas.codec import Codec
-from schemas.topics import INFERENCE_ROUTED, LONGEST_DEADLINE_MS
+from schemas.topics import INFERENCE_HELD, INFERENCE_ROUTED, LONGEST_DEADLINE_MS, REPLY
+from workers.guard import Guarding
 from workers.inference import Inference
 from workers.providers import CatalogReader, opener
 from workers.worker import Worker
@@ -50,10 +58,12 @@ class ProviderUnfit(RuntimeError):
 UNFIT = (
     BusUnreachable,
     CatalogLost,
+    KeyUnusable,
     LookupError,
     ProviderUnfit,
     RegistryUnreachable,
     SchemaMissing,
+    SecretUnavailable,
     SettingInvalid,
     TailBroken,
 )
@@ -97,6 +107,35 @@ async def inference(settings: InferenceSettings) -> None:
     await publisher.close()
 
 
+async def guard(settings: GuardSettings) -> None:
+    """Runs a guard worker until it is told to stop."""
+    kafka, health, client = KafkaSettings(), HealthSettings(), ClientSettings()
+    registry = Registry(RegistrySettings())
+    codec = Codec(await asyncio.to_thread(registry.ids))
+    reader = Reader(codec, registry)
+    publisher = Publisher(kafka, codec, "guard-publisher")
+    signer = Signer(resolve(client.key)) if client.key else None
+    stall_ms = LONGEST_DEADLINE_MS + health.stall_ms
+    asker = Asker(kafka, registry, client.tenant, REPLY.member(client.tenant).name, signer)
+    async with AsyncExitStack() as held:
+        work = Guarding(await held.enter_async_context(asker), client)
+        worker = Worker(
+            name="guard",
+            topic=INFERENCE_HELD,
+            work=work,
+            most=settings.max_in_flight,
+            drain_s=settings.drain_ms / 1000,
+            kafka=kafka,
+            health=health.model_copy(update={"stall_ms": stall_ms}),
+            publisher=publisher,
+            reader=reader,
+        )
+        following = await follow(kafka, reader, work.view, "guard", worker.fail, work.changed)
+        held.push_async_callback(following.close)
+        await worker.run()
+    await publisher.close()
+
+
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -104,7 +143,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("worker", choices=["inference"])
+    parser.add_argument("worker", choices=["guard", "inference"])
     parser.add_argument("--provider", help="echo, outside, vllm, or package.module:function")
     parser.add_argument("--pool", help="worker pool: last segment of the routed topic")
     parser.add_argument("--model", help="model folder")
@@ -118,11 +157,15 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
+        if arguments.worker == "guard":
+            configure("guard", TelemetrySettings())
+            asyncio.run(guard(GuardSettings()))
+            return 0
         settings = _settings(arguments)
         configure(f"inference-{settings.pool}", TelemetrySettings())
         asyncio.run(inference(settings))
     except UNFIT as problem:
-        print(f"inference: {problem}", file=sys.stderr)
+        print(f"{arguments.worker}: {problem}", file=sys.stderr)
         return 1
     return 0
 
