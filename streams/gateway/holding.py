@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
+from infra.catalog import CatalogView
 from schemas.events import (
     ApprovalWanted,
     Charge,
@@ -18,10 +19,11 @@ from schemas.events import (
     InferenceHeld,
     InferenceRouted,
     Judgement,
+    Refusal,
     Route,
 )
 from schemas.topics import APPROVAL_WANTED, INFERENCE_HELD, Outgoing
-from streams.gateway.desk import Policies
+from streams.gateway.desk import Policies, policies_of
 from streams.gateway.reply import claimed
 from streams.guards import Released, answer_texts, remote_rules, request_texts
 
@@ -78,7 +80,7 @@ def held_request(
 
 
 def held_answer(
-    completed: InferenceCompleted, released: Released, policies: Policies, now: datetime
+    completed: InferenceCompleted, released: Released, view: CatalogView, now: datetime
 ) -> Outgoing | None:
     """Returns an answer on its way to those who are to judge it; None where there is nobody.
 
@@ -87,14 +89,17 @@ def held_answer(
     Args:
         completed: The answer as its worker gave it.
         released: What the guards here make of it.
-        policies: What it is held to.
+        view: The catalog.
         now: The moment.
     """
-    rules = remote_rules(policies, "output")
-    if completed.judgements is not None or not (rules or released.approvals):
+    if completed.judgements is not None:
         return None
     routed = completed.routed
     request = routed.request
+    policies = policies_of(request.tenant, request.endpoint, view)
+    rules = () if isinstance(policies, Refusal) else remote_rules(policies, "output")
+    if not rules and not released.approvals:
+        return None
     # A signed record has a claim of its own; who uses an id twice, unsigned, is asked about once.
     place = (request.tenant, request.request_id, claimed(routed), routed.charge_id)
     held = InferenceHeld(
