@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra.catalog import CatalogView
-from schemas.events import Attempt, InferenceRouted, Reason, Refusal, Route, Tool
+from schemas.events import Attempt, InferenceRouted, Reason, Refusal, Route, Tool, Usage
 from schemas.routing import FALL_BACK_ON
 from streams.gateway.routing import Health, next_try
 from tests.unit.asking import MINUTE, NOON, VIEW
@@ -65,6 +65,14 @@ def test_a_fault_of_the_route_moves_a_request_on_and_nothing_else_does(reason: R
         tried=(Attempt(route=route(ABC, "a"), refusal=failed),),
         routed_at=NOON + SECOND,
     )
+
+
+def test_what_a_try_that_failed_used_is_remembered() -> None:
+    used = Usage(prompt_tokens=7, completion_tokens=3, estimated=True)
+    cut = ended(routed(ABC, "a", "b"), refusal(Reason.STREAM_CUT), NOON, usage=used)
+    onward = next_try(cut, ABC, Health(), NOON)
+    assert onward
+    assert [each.usage for each in onward.tried] == [used]
 
 
 @pytest.mark.parametrize("reason", sorted(Reason))

@@ -17,6 +17,7 @@ from schemas.routing import FALL_BACK_ON, RouteSpec
 from streams.gateway.routing.draw import drawn
 from streams.gateway.routing.fit import fits
 from streams.gateway.routing.health import Health
+from streams.gateway.rows import used_by
 
 # Faults of the route: it may do better the next time.
 RETRIED_ON = frozenset(FALL_BACK_ON)
@@ -55,11 +56,11 @@ def next_try(
     if endpoint and (start := _retry_at(routed, refusal, endpoint, now)):
         cools = health.cools(endpoint.name, routed.route, now)
         if routed.route.pool in view.pools and not (cools and any(map(is_up, left))):
-            return _onward(routed, refusal, routed.route, tuple(left), now, start)
+            return _onward(completed, refusal, routed.route, tuple(left), now, start)
     if not left:
         return None
     following, *rest = sorted(left, key=lambda route: not is_up(route))
-    return _onward(routed, refusal, following, tuple(rest), now)
+    return _onward(completed, refusal, following, tuple(rest), now)
 
 
 def _retry_at(
@@ -122,19 +123,21 @@ def _may_be_larger(way: RouteSpec, failed: RouteSpec | None) -> bool:
 
 
 def _onward(  # noqa: PLR0917 - what failed, and where it goes when
-    routed: InferenceRouted,
+    completed: InferenceCompleted,
     refusal: Refusal,
     route: Route,
     fallbacks: tuple[Route, ...],
     now: datetime,
     not_before: datetime | None = None,
 ) -> InferenceRouted:
+    routed = completed.routed
+    tried = Attempt(route=routed.route, refusal=refusal, usage=used_by(completed))
     return replace(
         routed,
         route=route,
         fallbacks=fallbacks,
         attempt=routed.attempt + 1,
-        tried=(*routed.tried, Attempt(route=routed.route, refusal=refusal)),
+        tried=(*routed.tried, tried),
         routed_at=now,
         not_before=not_before,
     )
