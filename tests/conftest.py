@@ -1,4 +1,8 @@
-"""The stacks that tests run on: real services, their own home and ports, gone at the end."""
+"""The stacks that tests run on: real services, their own home and ports, gone at the end.
+
+And what several folders of tests share that asks on the bus: the bus of the session, provisioned,
+and the processes on it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,11 @@ from hypothesis import settings
 
 from infra.stack.local import LocalStack, free_ports
 from infra.stack.services import FOUNDATION
+from tests.harness import Bus, Process
+from tests.harness import running as running_process
+from tests.seed import documents, seed
+
+CATALOG = documents(Path(__file__).with_name("catalog.yaml"))
 
 # How long an example takes says nothing on a machine that others use, too.
 settings.register_profile("tessera", deadline=None)
@@ -46,3 +55,39 @@ def full_stack() -> Iterator[LocalStack]:
     """Everything that is not ours: also Connect, PostgreSQL, Redis and Weaviate."""
     with running(FOUNDATION) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def bus(stack: LocalStack) -> Bus:
+    """The broker and the registry with every topic and schema of the tests' catalog."""
+    bus = Bus(stack)
+    seed(bus, CATALOG)
+    return bus
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's processes keep logs and tables."""
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="session")
+def gateway(bus: Bus, folder: Path) -> Iterator[Process]:
+    """The gateway of the session."""
+    with running_process(bus, ["-m", "streams", "gateway"], folder) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def echo(bus: Bus, folder: Path) -> Iterator[Process]:
+    """An inference worker of the pool ``echo`` that repeats what it is told."""
+    command = ["-m", "workers", "inference", "--provider", "echo", "--pool", "echo"]
+    with running_process(bus, command, folder) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def recorder(bus: Bus, folder: Path) -> Iterator[Process]:
+    """The recorder of the session; its lake lies in the session's folder."""
+    with running_process(bus, ["-m", "streams", "recorder"], folder) as process:
+        yield process

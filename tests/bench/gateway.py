@@ -57,7 +57,7 @@ from schemas.topics import (
     REPLY,
 )
 from streams.gateway.reply import signed as proof
-from tests.broker.conftest import CATALOG
+from tests.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.harness import Bus, Process, eventually, running, unique
 from tests.seed import SEEDED, changed, changes, publish, seed

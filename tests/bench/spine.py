@@ -47,7 +47,7 @@ from schemas.topics import (
     Topic,
 )
 from streams.client import Client
-from tests.broker.conftest import CATALOG
+from tests.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.contract.conftest import driven_vllm
 from tests.harness import Bus, Process, eventually, running, unique

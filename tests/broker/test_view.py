@@ -37,7 +37,7 @@ from schemas.topics import (
     Topic,
 )
 from streams.client import Client, RequestRefused
-from tests.broker.conftest import CATALOG
+from tests.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.harness import Bus, Process, eventually, running, soon, unique
 from tests.seed import LIMITS, changed, changes, publish, seed

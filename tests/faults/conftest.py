@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.stack.local import LocalStack
-from tests.broker.conftest import CATALOG
+from tests.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.harness import Bus
 from tests.seed import seed

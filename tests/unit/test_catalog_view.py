@@ -365,7 +365,7 @@ def test_an_older_record_is_refused_by_its_own_entry_alone(history: list[Catalog
 
 
 def test_the_topics_of_an_entry_are_those_of_the_view() -> None:
-    made = changes(documents(ROOT / "tests" / "broker" / "catalog.yaml"))
+    made = changes(documents(ROOT / "tests" / "catalog.yaml"))
     named = {topic.name for change in made for topic in members(change)}
     assert named == {topic.name for topic in members_of(applied(made))}
     assert {"inference.routed.v1.echo", "reply.v1.acme", "reply.v1.faults2"} <= named
