@@ -106,8 +106,7 @@ def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusa
         for each in looked
         if guard.applies(each.passage.stage) and each.passage.role not in guard.detector.skips
     ]
-    found: dict[str, Hit] = {}
-    times: Counter[str] = Counter()
+    marks: list[tuple[_Looked, list[Hit]]] = []
     for each in mine:
         stage, where = each.passage.stage, each.passage.where
         if refusal := findings.grown(guard, stage, len(each.passage.text), where):
@@ -118,19 +117,30 @@ def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusa
         if refusal := findings.looked(guard, stage, hits, where):
             return refusal
         if hits and not guard.rule.shadow:
-            each.hits.extend(hits)
-            if guard.detector.follows:
-                texts = [each.view.seen[hit.start : hit.end] for hit in hits]
-                found.update(zip(texts, hits, strict=True))
-                times.update(texts)
+            marks.append((each, hits))
+    _mark(guard, marks, mine)
+    return None
+
+
+def _mark(
+    guard: Guard, marks: Sequence[tuple[_Looked, list[Hit]]], looked: Sequence[_Looked]
+) -> None:
+    """Adds what is to be masked, and where it must be followed to, all its other places."""
+    found: dict[str, Hit] = {}
+    times: Counter[str] = Counter()
+    for each, hits in marks:
+        each.hits.extend(hits)
+        if guard.detector.follows:
+            texts = [each.view.seen[hit.start : hit.end] for hit in hits]
+            found.update(zip(texts, hits, strict=True))
+            times.update(texts)
     if len(found) <= FEW:
         found = {
             said: hit
             for said, hit in found.items()
-            if sum(each.view.seen.count(said) for each in mine) > times[said]
+            if sum(each.view.seen.count(said) for each in looked) > times[said]
         }
-    _follow(found, mine)
-    return None
+    _follow(found, looked)
 
 
 def _follow(found: Mapping[str, Hit], looked: Sequence[_Looked]) -> None:
@@ -182,14 +192,15 @@ def masked_request(request: InferenceRequested, policies: Policies) -> Inference
     for guard in guards(policies):
         if guard.rule.shadow or guard.detector.remote:
             continue
-        for each in looked:
-            if not guard.applies(each.passage.stage):
-                continue
+        mine = [each for each in looked if guard.applies(each.passage.stage)]
+        marks: list[tuple[_Looked, list[Hit]]] = []
+        for each in mine:
             hits = guard.look(each.view.seen, 0, each.passage.stage)
             if hits is None or isinstance(hits, Refusal):
                 return changed(request, lambda passage: "")
             shown = guard.detector.follows
-            each.hits.extend(hit for hit in hits if shown or hit.deal in ("mask", "restore"))
+            marks.append((each, [hit for hit in hits if shown or hit.deal in ("mask", "restore")]))
+        _mark(guard, marks, mine)
     return _masked(request, looked)[0]
 
 

@@ -46,7 +46,7 @@ class Guard:
 
         Without a judgement that is a refusal, or None where the rule lets such texts pass.
         """
-        # Here an answer of theirs is to be looked up, once they are asked: a step asks nobody.
+        # A step asks nobody: whoever waits for the answers of others looks with the rest alone.
         if self.detector.remote:
             return self._unjudged(stage)
         try:
@@ -63,7 +63,7 @@ class Guard:
         what = f"rule {self.name} stops {_TEXTS[stage]}: it holds {held}"
         todo = self.detector.todo
         if ask:
-            todo = "an approval is needed, which cannot be given here yet; leave that out"
+            todo = "an approval is needed, and nothing waits for one here; leave that out"
         elif stage == "output" or (stage == "tools" and not where):
             todo = "ask for something else"
         return Refusal(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -49,6 +50,12 @@ STRICT_BUT_REGEX = [
     (name, spec.model_copy(update={"rules": spec.rules[:1] + spec.rules[2:]}))
     for name, spec in STRICT
 ]
+HIDING = policies(
+    {"type": "keywords", "words": ["forbidden", "credit card"]},
+    {"type": "regex", "patterns": [r"PROJ-\d+"], "action": "mask"},
+    {"type": "secrets"},
+    pii(CREDIT_CARD="mask"),
+)
 LENGTH = policies({"type": "length", "most_characters": 40, "on": ["output", "tools"]})
 SCHEMA = policies({"type": "json_schema", "json_schema": {"type": "object"}})
 ALL_POLICIES = [NONE, RESTORE, WORDS, STRICT, LENGTH, SCHEMA]
@@ -133,6 +140,15 @@ def test_arguments_of_several_calls_come_to_the_same_however_they_are_cut(
         for index, call in enumerate(completion.tool_calls)
     ]
     same(completion, [*first, *mixed], ALL_POLICIES[which])
+
+
+@many
+@given(text=TEXTS, cuts=st.lists(st.integers(0, 400), max_size=30))
+def test_what_is_refused_or_masked_is_never_seen_on_the_way(text: str, cuts: list[int]) -> None:
+    seen, _ = streamed([Delta(content=each) for each in pieces(text, cuts)], sealed(VALUES), HIDING)
+    shown = "".join(part.content for part in seen)
+    alone = rf"(?<!\S)(?:forbidden|credit\s{{1,8}}card|{CARD}|{TOKEN}|PROJ-12)(?!\S)"
+    assert not re.search(alone, shown)
 
 
 @pytest.mark.parametrize("held_to", ALL_POLICIES[:5], ids=str)

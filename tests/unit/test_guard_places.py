@@ -137,7 +137,8 @@ def test_a_rule_looks_only_where_it_is_on() -> None:
     assert ADA not in all_of(passed(request, held_to).request)
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+# A number of more digits may be a card.
+SCALARS = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(-1, 1, width=16)
 WRITTEN = st.sampled_from(
     [ADA, CARD, f'"{BOB}"', "a\\b", "\n", "é🙂", "<EMAIL_ADDRESS_1>", "", "x"]
 )
@@ -194,6 +195,16 @@ def test_a_refused_request_is_recorded_masked(place: str) -> None:
     held_to = policies(pii(EMAIL_ADDRESS="block"))
     request = PLACES[place](ADA)
     assert ADA not in all_of(masked_request(request, held_to))
+
+
+def test_what_a_refused_request_tells_once_is_masked_wherever_it_stands() -> None:
+    request = ask(
+        messages=(
+            Message(role=Role.USER, content="My name is Mike."),
+            Message(role=Role.USER, content="Mike! Yes, Mike."),
+        )
+    )
+    assert "Mike" not in all_of(masked_request(request, policies(pii(PERSON="block"))))
 
 
 def test_a_refused_request_is_recorded_without_texts_where_nobody_could_judge_them(
