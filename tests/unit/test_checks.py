@@ -20,10 +20,12 @@ from schemas.events import (
     Refusal,
     Role,
     Sampling,
+    Task,
     Tool,
     ToolCall,
 )
 from streams.gateway.checks import first_refusal
+from streams.gateway.checks.form import MAX_INPUTS
 from streams.gateway.rows import record_refusal
 from tests.seed import view_of
 from tests.unit.asking import (
@@ -56,6 +58,14 @@ def offering(*tools: Tool, choice: str = "auto") -> InferenceRequested:
 
 def saying(*messages: Message) -> InferenceRequested:
     return ask(messages=messages)
+
+
+def embedding(*inputs: str, **more: Any) -> InferenceRequested:
+    return ask(**{"task": Task.EMBEDDING, "messages": (), "inputs": inputs, **more})
+
+
+def ranking(query: str | None, *inputs: str) -> InferenceRequested:
+    return embedding(*inputs, task=Task.RERANK, query=query)
 
 
 # What is refused: the request, the reason, and the field at fault.
@@ -137,7 +147,23 @@ REFUSED: dict[str, tuple[InferenceRequested, Reason, str]] = {
         Reason.ENDPOINT_UNKNOWN,
         "endpoint",
     ),
+    "documents and nothing to rank them by": (
+        ranking(None, "a"),
+        Reason.REQUEST_INVALID,
+        "query",
+    ),
+    "documents and an empty query": (ranking("", "a"), Reason.REQUEST_INVALID, "query"),
     "no messages": (saying(), Reason.REQUEST_INVALID, "messages"),
+    "nothing to embed": (embedding(), Reason.REQUEST_INVALID, "inputs"),
+    "nothing to rank": (ranking("sea"), Reason.REQUEST_INVALID, "inputs"),
+    "a chat with documents": (ask(inputs=("a",)), Reason.REQUEST_INVALID, "inputs"),
+    "a chat with a query": (ask(query=""), Reason.REQUEST_INVALID, "query"),
+    "messages to embed": (
+        embedding("a", messages=ask().messages),
+        Reason.REQUEST_INVALID,
+        "messages",
+    ),
+    "a task that is not known": (ask(task=Task.UNKNOWN), Reason.REQUEST_INVALID, "task"),
     "no tool choice": (ask(tool_choice=""), Reason.REQUEST_INVALID, "tool_choice"),
     "seventeen stops": (
         sampling(stop=tuple(map(str, range(17)))),
@@ -154,8 +180,10 @@ ADMITTED: dict[str, InferenceRequested] = {
     "a tool answer": saying(Message(role=Role.TOOL, content="12", tool_call_id="call")),
     "a tool by its name": offering(TOOL, choice="weather"),
     "another address of the tenant": ask(reply_to="reply.v1.acme2"),
+    "documents to rank": ranking("sea", "hill", "sea"),
     "no tools, and none wanted": ask(tool_choice="none"),
     "sixteen stops": sampling(stop=tuple(map(str, range(16)))),
+    "texts to embed": embedding("a", "b"),
     "the furthest deadline": ask(deadline=NOON + 10 * MINUTE),
 }
 
@@ -263,6 +291,24 @@ def test_what_is_too_large_is_refused_and_not_kept(what: str) -> None:
     assert kept.request_id in {request.request_id, asked(request).refused_id}
     assert kept.tenant == request.tenant
     assert LARGE not in str(refused)
+
+
+@pytest.mark.parametrize(
+    "request_", [ranking(LARGE, "a"), ranking("sea", "hill", LARGE), embedding("a", LARGE)]
+)
+def test_what_is_to_be_embedded_or_ranked_counts_as_text(request_: InferenceRequested) -> None:
+    refusal = first_refusal(asked(request_), VIEW, NOON)
+    assert refusal is not None
+    assert refusal.reason is Reason.REQUEST_TOO_LARGE
+
+
+def test_as_many_texts_are_taken_at_once_as_providers_take() -> None:
+    roomy = view_of(CATALOG, replace(LIMITS, max_request_bytes=1_000_000))
+    assert first_refusal(asked(embedding(*["a"] * MAX_INPUTS)), roomy, NOON) is None
+    refusal = first_refusal(asked(embedding(*["a"] * (MAX_INPUTS + 1))), roomy, NOON)
+    assert refusal is not None
+    assert (refusal.reason, refusal.field) == (Reason.REQUEST_INVALID, "inputs")
+    assert str(MAX_INPUTS) in refusal.message
 
 
 def test_text_of_just_the_limit_is_admitted() -> None:

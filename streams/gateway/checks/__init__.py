@@ -14,7 +14,12 @@ from schemas.events import Refusal
 from streams.gateway.asked import Asked
 from streams.gateway.checks.deadline import deadline_ahead
 from streams.gateway.checks.endpoint import endpoint_known, query_granted
-from streams.gateway.checks.form import messages_sensible, sampling_sensible, schemas_sensible
+from streams.gateway.checks.form import (
+    messages_sensible,
+    sampling_sensible,
+    schemas_sensible,
+    task_sensible,
+)
 from streams.gateway.checks.sender import reply_address_owned, sender_proven
 from streams.gateway.checks.size import size_allowed
 
@@ -27,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     deadline_ahead,
     endpoint_known,
     query_granted,
+    task_sensible,
     messages_sensible,
     sampling_sensible,
     schemas_sensible,

@@ -7,13 +7,17 @@ from datetime import datetime
 from infra.catalog import CatalogView
 from infra.identity import quoted
 from schemas.events import (
+    InferenceRequested,
     Reason,
     Refusal,
     Role,
+    Task,
 )
 from schemas.openai import TOOL_CHOICES, parsed
 from streams.gateway.asked import Asked
 
+# As many as OpenAI takes at once.
+MAX_INPUTS = 2048
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
 # Checking a schema takes time that grows with it, and a worker serves others meanwhile.
@@ -30,12 +34,33 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "top_p": (1e-6, 1),
 }
 
+# What there is to work on, and what each task works on. The rest would be read by nobody.
+MATERIAL = ("messages", "query", "inputs")
+NEEDED: dict[Task, tuple[str, ...]] = {
+    Task.CHAT: ("messages",),
+    Task.EMBEDDING: ("inputs",),
+    Task.RERANK: ("query", "inputs"),
+}
+
+
+def task_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """What is asked for must be known, and there must be something to do it with."""
+    request = asked.request
+    needed = NEEDED.get(request.task)
+    if needed is None:
+        known = ", ".join(NEEDED)
+        return _invalid("task", f"what is asked for is not known here; there are: {known}")
+    for field in MATERIAL:
+        if refusal := _material(request, field, needed=field in needed):
+            return refusal
+    if len(request.inputs) > MAX_INPUTS:
+        return _invalid("inputs", f"inputs takes {MAX_INPUTS} texts at once; ask several times")
+    return None
+
 
 def messages_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
-    """There must be something to answer, and each turn must be somebody's."""
+    """Each turn of a conversation must be somebody's."""
     request = asked.request
-    if not request.messages:
-        return _invalid("messages", "messages is empty; give at least one")
     for index, message in enumerate(request.messages):
         if message.role is Role.UNKNOWN:
             return _invalid("messages", f"messages[{index}].role is not known here")
@@ -81,6 +106,16 @@ def schemas_sensible(  # noqa: PLR0911 - one return for each thing that can be w
         return _invalid("tool_choice", "tool_choice must be auto, none, required, or a tool's name")
     if request.tool_choice == "required" and not names:
         return _invalid("tool_choice", "a tool is required and none is offered")
+    return None
+
+
+def _material(request: InferenceRequested, field: str, *, needed: bool) -> Refusal | None:
+    given = getattr(request, field)
+    if needed and not given:
+        return _invalid(field, f"{field} is empty, and {request.task} needs it")
+    # An empty query was said all the same.
+    if not needed and given not in {None, ()}:
+        return _invalid(field, f"{request.task} takes no {field}")
     return None
 
 

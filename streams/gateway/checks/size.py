@@ -45,6 +45,8 @@ def _texts(request: InferenceRequested) -> Iterator[str]:
     yield from (request.request_id, request.tenant, request.principal, request.endpoint)
     yield from (request.reply_to, request.tool_choice, request.json_schema or "")
     yield from request.sampling.stop
+    yield from request.inputs
+    yield request.query or ""
     for message in request.messages:
         yield from (message.content, message.name or "", message.tool_call_id or "")
         for call in message.tool_calls:
