@@ -6,6 +6,7 @@ need of each other travels inside the events, and what a process remembers lies 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,7 @@ from streams.gateway.limits.ledger import Ledger
 from streams.gateway.parts import Parts
 from streams.gateway.release import release
 from streams.gateway.rows import record_refusal
+from streams.gateway.warming import warm
 from streams.gateway.weighed import Weighing, pass_on
 from streams.steps import Fail, Runtime, Step, Steps, Work
 
@@ -53,15 +55,17 @@ def at_desk(step: Deciding, desk: Desk) -> Step:
 
 
 class Releasing(Steps):
-    """Work that releases answers; meanwhile those that are kept are followed."""
+    """Work that releases answers; beside it, what the desk needs is brought there."""
 
     def __init__(self, runtime: Runtime, fail: Fail, desk: Desk) -> None:
         super().__init__(INFERENCE_COMPLETED, at_desk(release, desk), runtime, fail)
         reader = Reader(runtime.codec, runtime.registry)
         self._following = Following(runtime.kafka, reader, runtime.view, desk.answers, runtime.name)
+        self._warming = asyncio.create_task(warm(runtime.view))
 
     async def close(self) -> None:
-        """Stops following."""
+        """Stops what goes on beside it."""
+        self._warming.cancel()
         await self._following.close()
 
 
