@@ -23,9 +23,10 @@ from schemas.events import (
     Route,
 )
 from schemas.topics import APPROVAL_WANTED, INFERENCE_HELD, Outgoing
-from streams.gateway.desk import Policies, policies_of
+from streams.gateway.desk import policies_of
 from streams.gateway.reply import claimed
 from streams.guards import Released, answer_texts, remote_rules, request_texts
+from streams.guards.rules import Policies
 
 # What is stopped, in the words of a question.
 THINGS = {"input": "this request", "output": "the answer to it"}

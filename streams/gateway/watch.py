@@ -191,7 +191,7 @@ class Giving(Steps):
         )
 
 
-class Deciding(Steps):
+class Approving(Steps):
     """Work that acts on decisions.
 
     Args:
