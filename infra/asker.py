@@ -16,7 +16,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -40,13 +41,40 @@ GRACE_S = 5.0
 
 
 class RequestRefused(RuntimeError):
-    """The platform said no; ``refusal`` has the reason, what was wrong and what to do."""
+    """The platform said no.
+
+    Attributes:
+        request_id: The request.
+        refusal: The reason, what was wrong and what to do.
+        tried: Routes that failed before.
+    """
 
     def __init__(self, request_id: str, refusal: Refusal, tried: Sequence[Attempt]) -> None:
         super().__init__(f"{refusal.reason}: {refusal.message}")
         self.request_id = request_id
         self.refusal = refusal
         self.tried = tried
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that refused, as policy/rule; None where it was none."""
+        return self.refusal.rule
+
+    @property
+    def limit(self) -> Decimal | None:
+        """The bound that the rule sets; dollars where it counts them."""
+        return None if self.refusal.limit is None else Decimal(self.refusal.limit)
+
+    @property
+    def used(self) -> Decimal | None:
+        """How much of it was used already."""
+        return None if self.refusal.used is None else Decimal(self.refusal.used)
+
+    @property
+    def retry_after(self) -> timedelta | None:
+        """When trying again makes sense; None where that is not known, or never."""
+        wait = self.refusal.retry_after_ms
+        return None if wait is None else timedelta(milliseconds=wait)
 
 
 class NoReply(TimeoutError):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from math import ceil
 from pathlib import Path
 
 from infra.bus import BusUnreachable, PublishFailed
@@ -13,7 +15,7 @@ from infra.registry import RegistryUnreachable
 from infra.secrets import SecretUnavailable
 from infra.settings import SettingInvalid
 from infra.signing import KeyUnusable
-from schemas.events import Message, Role, Sampling
+from schemas.events import Message, Reason, Role, Sampling
 from streams.client import Client, NoReply, Part, RepliesLost, RequestRefused
 
 LOST = (
@@ -25,11 +27,29 @@ LOST = (
     RepliesLost,
 )
 
+# The tag that names a conversation, wherever one is told from another.
+SESSION = "session"
+
+# What a person can do about a refusal beyond what it says itself; the rule's policy is put in.
+ADVICE: dict[Reason, str] = {
+    Reason.APPROVAL_DENIED: "somebody decided so, or nobody did in time: tessera approvals list",
+    Reason.BUDGET_EXCEEDED: "see what is left: tessera limits",
+    Reason.LIMIT_EXCEEDED: "see what is left: tessera limits",
+    Reason.POLICY_DENIED: "see what it forbids: tessera catalog get policy {policy}",
+    Reason.POLICY_FAILED: "see what it asks for: tessera catalog get policy {policy}",
+    Reason.PRICE_UNKNOWN: "see how prices are set: tessera catalog kinds connection",
+    Reason.PRIVILEGE_MISSING: "see what is granted, and why: tessera effective PRINCIPAL ENDPOINT",
+}
+
 EXAMPLES = """examples:
   tessera ask "Why is the sky blue?"
   tessera ask --stream --max-tokens 64 "Tell me a story."
   tessera ask --system "Answer in one word." "What is the capital of France?"
   tessera ask --json-schema person.json "Invent a person."
+  tessera ask --session trip-7 --tag team=blue "And how do I get there?"
+
+A tag is counted and limited by: tessera usage --by tag:team. A session keeps its route where
+the endpoint says so (sticky: session).
 """
 
 
@@ -40,6 +60,8 @@ def main(words: Sequence[str]) -> int:
         asyncio.run(ask(arguments))
     except RequestRefused as refused:
         print(f"refused: {refused} (request {refused.request_id})", file=sys.stderr)
+        for line in told(refused):
+            print(f"  {line}", file=sys.stderr)
         return 1
     except (KeyUnusable, SecretUnavailable, SettingInvalid) as problem:
         print(f"ask: {problem}", file=sys.stderr)
@@ -53,11 +75,37 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
+def told(refused: RequestRefused) -> Iterator[str]:
+    """Yields in words what a refusal tells beyond its message, and what can be done about it."""
+    if refused.rule:
+        yield f"rule: {refused.rule}"
+    if refused.limit is not None and refused.used is not None:
+        yield f"used: {refused.used:f} of {refused.limit:f}"
+    if refused.retry_after is not None:
+        yield f"try again: in {_span(refused.retry_after)}"
+    for failed in refused.tried:
+        yield f"tried before: {failed.route.name} ({failed.refusal.reason})"
+    if advice := ADVICE.get(refused.refusal.reason):
+        yield advice.format(policy=(refused.rule or "").partition("/")[0])
+
+
+def _span(length: timedelta) -> str:
+    """Returns a length of time in the largest unit that it fills, never as too short."""
+    seconds = max(1, ceil(length.total_seconds()))
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{-(-seconds // size)} {unit}"
+    return f"{seconds} s"
+
+
 async def ask(arguments: argparse.Namespace) -> None:
     """Asks and prints the answer on standard output, what it took on standard error."""
     messages = [Message(role=Role.USER, content=arguments.question)]
     if arguments.system:
         messages.insert(0, Message(role=Role.SYSTEM, content=arguments.system))
+    tags = dict(arguments.tag)
+    if arguments.session is not None:
+        tags[SESSION] = arguments.session
     who = {"tenant": arguments.tenant, "principal": arguments.principal, "key": arguments.key}
     async with Client(**who) as client:
         # Also without --stream the answer comes in parts: they are only held back.
@@ -72,6 +120,7 @@ async def ask(arguments: argparse.Namespace) -> None:
                 stop=tuple(arguments.stop),
             ),
             json_schema=arguments.json_schema,
+            tags=tags,
             timeout=arguments.timeout,
         ):
             whole = part
@@ -110,8 +159,29 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="makes drawing repeatable")
     parser.add_argument("--stop", action="append", default=[], help="text that ends the answer")
     parser.add_argument("--json-schema", type=_text, help="file with a JSON Schema for the answer")
+    parser.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        type=tag,
+        metavar="NAME=VALUE",
+        help="your own label, for cost, limits and search; may be repeated",
+    )
+    parser.add_argument("--session", metavar="NAME", help="the conversation that it belongs to")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds until the deadline")
     return parser.parse_args(words)
+
+
+def tag(text: str) -> tuple[str, str]:
+    """Returns the name and the value of a tag that is written NAME=VALUE.
+
+    Raises:
+        ArgumentTypeError: It is not written so.
+    """
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise argparse.ArgumentTypeError(f"{text}: write it as NAME=VALUE, such as team=blue")
+    return name, value
 
 
 def _text(path: str) -> str:

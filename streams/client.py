@@ -4,6 +4,8 @@
         reply = await client.chat("main.default.smollm2", "Why is the sky blue?")
         async for part in client.stream("main.default.smollm2", "Count to ten."):
             print(part.content, end="")
+        vectors = await client.embed("main.default.embeddings", ["sea", "hill"])
+        scores = await client.rerank("main.default.ranking", "waves", ["sea", "hill"])
 
 Many requests may be under way at once; one reader serves them all.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
@@ -33,6 +35,7 @@ from schemas.events import (
     RequestCancelled,
     Role,
     Sampling,
+    Task,
     Tool,
     ToolCallDelta,
 )
@@ -127,24 +130,32 @@ class Stitch:
         return Part(content=whole, restarted=True, reply=reply)
 
 
-class Options(TypedDict, total=False):
-    """What may be said of a request besides the endpoint and the conversation.
+class Terms(TypedDict, total=False):
+    """What may be said of any request.
+
+    Attributes:
+        tags: Your own labels, for cost, limits and search; ``session`` names the conversation.
+        timeout: Seconds until the request's deadline; 60 when left out.
+    """
+
+    tags: Mapping[str, str]
+    timeout: float
+
+
+class Options(Terms, total=False):
+    """What may be said of a request for an answer, besides the endpoint and the conversation.
 
     Attributes:
         sampling: How tokens are drawn.
         json_schema: JSON Schema text that the answer must satisfy.
         tools: Functions that the model may ask for.
         tool_choice: auto, none, required, or a tool's name.
-        tags: Your own labels, for cost and search.
-        timeout: Seconds until the request's deadline; 60 when left out.
     """
 
     sampling: Sampling
     json_schema: str | None
     tools: Sequence[Tool]
     tool_choice: str
-    tags: Mapping[str, str]
-    timeout: float
 
 
 class Client:
@@ -226,12 +237,7 @@ class Client:
             NoReply: Nothing came in time.
             PublishFailed: The broker did not take the request.
         """
-        request = self._request(endpoint, messages, options, stream=False)
-        async with aclosing(self._replies(request)) as replies:
-            async for replied in replies:
-                if replied.completion:
-                    return _reply(replied, replied.completion)
-        raise AssertionError("unreachable")
+        return await self._whole(self._chat(endpoint, messages, options, stream=False))
 
     async def stream(
         self, endpoint: str, messages: Conversation, **options: Unpack[Options]
@@ -240,7 +246,7 @@ class Client:
 
         Closing the iterator early cancels the request. Arguments and errors are those of ``chat``.
         """
-        request = self._request(endpoint, messages, options, stream=True)
+        request = self._chat(endpoint, messages, options, stream=True)
         stitch = Stitch()
         async with aclosing(self._replies(request)) as replies:
             async for replied in replies:
@@ -249,29 +255,81 @@ class Client:
                 elif part := stitch.add(replied):
                     yield part
 
-    def _request(
+    async def embed(
+        self, endpoint: str, texts: Sequence[str], **terms: Unpack[Terms]
+    ) -> tuple[tuple[float, ...], ...]:
+        """Asks and returns the embeddings of texts, one vector for each in their order.
+
+        Cancelling and errors are as with ``chat``.
+
+        Args:
+            endpoint: Three-level name.
+            texts: What is to be embedded.
+            terms: What may be said of any request; see ``Terms``.
+        """
+        request = replace(self._request(endpoint, terms), task=Task.EMBEDDING, inputs=tuple(texts))
+        return (await self._whole(request)).completion.vectors
+
+    async def rerank(
+        self, endpoint: str, query: str, documents: Sequence[str], **terms: Unpack[Terms]
+    ) -> tuple[float, ...]:
+        """Asks and returns how relevant documents are, one score for each in their order.
+
+        The higher the better. Cancelling and errors are as with ``chat``.
+
+        Args:
+            endpoint: Three-level name.
+            query: What they are ranked by.
+            documents: What is to be ranked.
+            terms: What may be said of any request; see ``Terms``.
+        """
+        request = replace(
+            self._request(endpoint, terms),
+            task=Task.RERANK,
+            query=query,
+            inputs=tuple(documents),
+        )
+        return (await self._whole(request)).completion.scores
+
+    def _chat(
         self, endpoint: str, messages: Conversation, options: Options, *, stream: bool
     ) -> InferenceRequested:
-        instant = now()
-        timeout = timedelta(seconds=options.get("timeout", DEFAULT_TIMEOUT_S))
         if isinstance(messages, str):
             messages = [Message(role=Role.USER, content=messages)]
-        return InferenceRequested(
-            request_id=str(uuid4()),
-            tenant=self._tenant,
-            principal=self._principal,
-            endpoint=endpoint,
+        return replace(
+            self._request(endpoint, options),
             messages=tuple(messages),
             sampling=options.get("sampling", Sampling()),
             json_schema=options.get("json_schema"),
             tools=tuple(options.get("tools", ())),
             tool_choice=options.get("tool_choice", "auto"),
             stream=stream,
+        )
+
+    def _request(self, endpoint: str, terms: Terms) -> InferenceRequested:
+        """Returns a request that asks for nothing yet."""
+        instant = now()
+        timeout = timedelta(seconds=terms.get("timeout", DEFAULT_TIMEOUT_S))
+        return InferenceRequested(
+            request_id=str(uuid4()),
+            tenant=self._tenant,
+            principal=self._principal,
+            endpoint=endpoint,
+            messages=(),
+            sampling=Sampling(),
             reply_to=self._reply_topic.name,
             requested_at=instant,
             deadline=instant + timeout // MILLISECOND * MILLISECOND,
-            tags=dict(options.get("tags", {})),
+            tags=dict(terms.get("tags", {})),
         )
+
+    async def _whole(self, request: InferenceRequested) -> Reply:
+        """Asks and returns the whole answer."""
+        async with aclosing(self._replies(request)) as replies:
+            async for replied in replies:
+                if replied.completion:
+                    return _reply(replied, replied.completion)
+        raise AssertionError("unreachable")
 
     async def _replies(self, request: InferenceRequested) -> AsyncGenerator[InferenceReplied, None]:
         """Asks and yields what comes back; cancels a request that is left before its end."""

@@ -64,6 +64,23 @@ async def test_a_question_is_answered(client: Client) -> None:
     assert reply.completion.usage.completion_tokens == 4
 
 
+async def test_texts_are_embedded_in_their_order(client: Client) -> None:
+    vectors = await client.embed(ECHO, ["sea", "mountain", ""])
+    assert vectors == ((3.0,), (8.0,), (0.0,))
+
+
+async def test_documents_are_ranked_in_their_order(client: Client) -> None:
+    scores = await client.rerank(ECHO, "the deep sea", ["the sea", "a hill", "deep sea the"])
+    assert scores == (2.0, 0.0, 3.0)
+
+
+async def test_nothing_to_embed_is_refused(client: Client) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        await client.embed(ECHO, [])
+    assert refused.value.refusal.field == "inputs"
+    assert refused.value.retry_after is None
+
+
 @pytest.mark.parametrize("endpoint", [ECHO, GUARDED])
 async def test_a_stream_grows_to_the_whole_answer(client: Client, endpoint: str) -> None:
     question = " ".join(f"word{number}" for number in range(300))

@@ -1,5 +1,6 @@
 """Answers with the caller's own last message, word by word.
 
+Texts are embedded as their length, and documents ranked by how many words of the query they have.
 For measuring the bus and trying a client without a model.
 """
 
@@ -9,7 +10,15 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from infra.settings import InferenceSettings
-from schemas.events import Completion, Delta, FinishReason, InferenceRequested, Route, Usage
+from schemas.events import (
+    Completion,
+    Delta,
+    FinishReason,
+    InferenceRequested,
+    Route,
+    Task,
+    Usage,
+)
 
 
 class Echo:
@@ -19,6 +28,9 @@ class Echo:
         self, request: InferenceRequested, route: Route
     ) -> AsyncGenerator[Delta | Completion, None]:
         """Yields the last message a word at a time, at most ``max_tokens`` words."""
+        if request.task is not Task.CHAT:
+            yield _figures(request, route)
+            return
         asked = request.messages[-1].content.split(" ")
         words = asked[: request.sampling.max_tokens]
         spaced = [words[0], *(f" {word}" for word in words[1:])]
@@ -35,6 +47,20 @@ class Echo:
 
     async def close(self) -> None:
         """Holds nothing, so gives back nothing."""
+
+
+def _figures(request: InferenceRequested, route: Route) -> Completion:
+    asked = set((request.query or "").split())
+    ranks = request.task is Task.RERANK
+    return Completion(
+        model=route.model,
+        finish_reason=FinishReason.STOP,
+        usage=Usage(prompt_tokens=sum(len(text.split()) for text in request.inputs)),
+        vectors=() if ranks else tuple((float(len(text)),) for text in request.inputs),
+        scores=tuple(float(len(asked & set(text.split()))) for text in request.inputs)
+        if ranks
+        else (),
+    )
 
 
 async def open_echo(settings: InferenceSettings) -> Echo:
