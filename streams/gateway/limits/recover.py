@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -67,6 +67,26 @@ def recover(kafka: KafkaSettings, codec: Codec, registry: Registry, takeover: Ta
     Raises:
         BusUnreachable: No broker answers.
     """
+    with _reading(kafka, codec, registry, takeover.partition, shared=takeover.shared) as reading:
+        return reading.taken_over(takeover)
+
+
+def standing(
+    kafka: KafkaSettings, codec: Codec, registry: Registry, partition: int, *, shared: bool
+) -> Counters:
+    """Returns the counters of a partition as the ledger has them now; blocks.
+
+    Nothing is taken over: whoever decides there goes on. Arguments and errors are those of
+    ``recover``.
+    """
+    with _reading(kafka, codec, registry, partition, shared=shared) as reading:
+        return reading.standing()
+
+
+@contextmanager
+def _reading(
+    kafka: KafkaSettings, codec: Codec, registry: Registry, partition: int, *, shared: bool
+) -> Iterator[_Reading]:
     consumer = Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
@@ -82,30 +102,61 @@ def recover(kafka: KafkaSettings, codec: Codec, registry: Registry, takeover: Ta
     )
     with closing(consumer):
         try:
-            return _Reading(consumer, codec, registry, takeover).counters()
+            yield _Reading(consumer, codec, registry, partition, shared=shared)
         except KafkaException as problem:
             raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
 
 
 class _Reading:
-    """What is read for one takeover."""
+    """What is read of one partition."""
 
     def __init__(
-        self, consumer: Consumer, codec: Codec, registry: Registry, takeover: Takeover
+        self,
+        consumer: Consumer,
+        codec: Codec,
+        registry: Registry,
+        partition: int,
+        *,
+        shared: bool,
     ) -> None:
         self._consumer = consumer
         self._codec = codec
         self._registry = registry
-        self._takeover = takeover
-        self._ledger = TopicPartition(USAGE_COUNTED.name, takeover.partition)
+        self._partition = partition
+        self._shared = shared
+        self._ledger = TopicPartition(USAGE_COUNTED.name, partition)
 
-    def counters(self) -> Counters:
-        """Returns the counters up to the takeover."""
-        wanted = self._takeover
-        counters = Counters(shared=wanted.shared, partition=wanted.partition, place=wanted.place)
+    def taken_over(self, takeover: Takeover) -> Counters:
+        """Returns the counters up to a takeover."""
+        counters = self._counters(takeover.place)
+        low, start, _ = self._restore(counters)
+        for entry in self._asked_again(takeover, low, start):
+            counters.recall(entry)
+        for offset, entry in self._entries(start, None):
+            counters.apply(entry, offset)
+            if entry.charge_id == takeover.taken_id:
+                break
+        return counters
+
+    def standing(self) -> Counters:
+        """Returns the counters up to where the ledger ends now."""
+        counters = self._counters(0)
+        _, start, high = self._restore(counters)
+        for offset, entry in self._entries(start, high):
+            counters.apply(entry, offset)
+        return counters
+
+    def _counters(self, place: int) -> Counters:
+        return Counters(shared=self._shared, partition=self._partition, place=place)
+
+    def _restore(self, counters: Counters) -> tuple[int, int, int]:
+        """Takes the counters as they were summed up last.
+
+        Returns where the ledger begins, up to where it is summed, and where it ends.
+        """
         sums = self._sums()
         low, high = self._consumer.get_watermark_offsets(self._ledger, TRANSFER_S)
-        summary = sums.pop(summary_of(wanted.partition, shared=wanted.shared), None)
+        summary = sums.pop(summary_of(self._partition, shared=self._shared), None)
         start = low
         # A ledger that ends before is another one: it was made anew.
         if summary is not None and summary.ledger_offset <= high:
@@ -113,13 +164,7 @@ class _Reading:
             counters.start(start, summary.fence)
             for summed in sums.values():
                 counters.restore(summed)
-        for entry in self._asked_again(low, start):
-            counters.recall(entry)
-        for offset, entry in self._entries(start, None):
-            counters.apply(entry, offset)
-            if entry.charge_id == wanted.taken_id:
-                break
-        return counters
+        return low, start, high
 
     def _sums(self) -> dict[str, UsageSummed]:
         """Returns the counters of the partition as they were summed up last, by name."""
@@ -133,20 +178,19 @@ class _Reading:
             summed = self._read(value, UsageSummed) if value else None
             if (
                 summed is not None
-                and summed.shared == self._takeover.shared
-                and summed.ledger_partition == self._takeover.partition
+                and summed.shared == self._shared
+                and summed.ledger_partition == self._partition
             ):
                 found[summed.counter] = summed
         return found
 
-    def _asked_again(self, low: int, start: int) -> Iterator[UsageCounted]:
+    def _asked_again(self, takeover: Takeover, low: int, start: int) -> Iterator[UsageCounted]:
         """Yields decisions that are summed up already, on records that may be read again.
 
         A tenant's decisions lie on the ledger in the order of their records: looking back ends with
         the first on a record that will not be read again.
         """
-        wanted = self._takeover
-        moment = milliseconds(wanted.since)
+        moment = milliseconds(takeover.since)
         begin = TopicPartition(self._ledger.topic, self._ledger.partition, moment)
         [since] = self._consumer.offsets_for_times([begin], TRANSFER_S)
         floor = max(low, since.offset if since.offset >= 0 else start)
@@ -154,8 +198,8 @@ class _Reading:
         while start > floor and not passed:
             end, start = start, max(floor, start - LOOK_BACK)
             for _, entry in self._entries(start, end):
-                if entry.shared == wanted.shared and entry.entry in DECISIONS:
-                    passed = passed or (not wanted.shared and entry.place < wanted.place)
+                if entry.shared == self._shared and entry.entry in DECISIONS:
+                    passed = passed or (not self._shared and entry.place < takeover.place)
                     yield entry
 
     def _entries(self, start: int, end: int | None) -> Iterator[tuple[int, UsageCounted]]:
