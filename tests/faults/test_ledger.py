@@ -8,18 +8,22 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra.registry import Registry
 from infra.stack.local import LocalStack
-from schemas.events import InferenceRecorded, Outcome, Reason, UsageCounted, UsageSummed
-from schemas.topics import INFERENCE_RECORDED, USAGE_COUNTED, USAGE_SUMMED
+from infra.telemetry import now
+from schemas.events import Entry, InferenceRecorded, Outcome, Reason, UsageCounted, UsageSummed
+from schemas.topics import INFERENCE_RECORDED, USAGE_COUNTED
 from streams.client import Client, RequestRefused
-from streams.gateway.limits.counters import DECISIONS
+from streams.gateway.limits.counters import DECISIONS, Counters
+from streams.gateway.limits.recover import Takeover, recover
 from tests.faults.test_kill import Crew
-from tests.harness import Bus, eventually, running
+from tests.harness import Bus, eventually, running, unique
 from tests.seed import seed
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -120,13 +124,18 @@ async def test_ten_kills_amid_twenty_thousand_requests_leave_answers_rows_and_co
     answered = [each for each in found.values() if each.outcome is Outcome.COMPLETED]
     cost = sum(int((each.cost or 0) * 10**12) for each in answered)
     tokens = sum((each.prompt_tokens or 0) + (each.completion_tokens or 0) for each in answered)
-    assert {name: sums(each) for name, each in summed(bus).items()} == {
+    counted = taken_over(bus)
+    assert {name: sums(each) for name, each in counted.items()} == {
         "budget": cost,
         "requests": FIT,
         "shared": FIT,
         "tokens": tokens,
     }
-    assert not any(each.reserved for each in summed(bus).values())
+    assert not any(each.reserved for each in counted.values())
+    # Whoever reads the whole ledger counts as much.
+    assert {name: sums(each) for name, each in folded(bus).items()} == {
+        name: sums(each) for name, each in counted.items()
+    }
 
 
 def rows(bus: Bus) -> dict[str, InferenceRecorded]:
@@ -141,14 +150,50 @@ def settled(bus: Bus) -> bool:
         (each.charge_id, each.home) for each in entries if each.entry in DECISIONS and each.charges
     }
     return reserved <= {
-        (each.charge_id, each.home) for each in entries if each.entry.name == "SETTLED"
+        (each.charge_id, each.home) for each in entries if each.entry is Entry.SETTLED
     }
 
 
-def summed(bus: Bus) -> dict[str, UsageSummed]:
-    """Returns the counters as they were summed up last, by their rules."""
-    found = {each.counter: each for each in bus.events(USAGE_SUMMED)}
-    return {name.split("/")[1]: each for name, each in found.items() if each.unit}
+def taken_over(bus: Bus) -> dict[str, UsageSummed]:
+    """Returns the counters by their rules, as whoever takes the ledger over finds them."""
+    registry, found = Registry(bus.registry_settings), {}
+    for partition, shared in product(range(USAGE_COUNTED.partitions), (False, True)):
+        taken_id = unique("taken")
+        taken = UsageCounted(
+            charge_id=taken_id,
+            home="",
+            shared=shared,
+            tenant="",
+            request_id="",
+            entry=Entry.TAKEN,
+            at=now(),
+            until=now(),
+        )
+        bus.put(USAGE_COUNTED.name, None, bus.codec.encode(taken), partition=partition)
+        bus.settle()
+        takeover = Takeover(
+            partition=partition, shared=shared, taken_id=taken_id, place=0, since=now()
+        )
+        found.update(by_rule(recover(bus.kafka, bus.codec, registry, takeover)))
+    return found
+
+
+def folded(bus: Bus) -> dict[str, UsageSummed]:
+    """Returns the counters by their rules, as the sum of all that lies on the ledger."""
+    pages = {
+        page: Counters(shared=page[1], partition=page[0])
+        for page in product(range(USAGE_COUNTED.partitions), (False, True))
+    }
+    for record in bus.records(USAGE_COUNTED.name):
+        entry = bus.codec.decode(record.value, UsageCounted)
+        for shared in (False, True):
+            pages[record.partition, shared].apply(entry, record.offset)
+    return {name: each for page in pages.values() for name, each in by_rule(page).items()}
+
+
+def by_rule(counters: Counters) -> dict[str, UsageSummed]:
+    counters.all_changed()
+    return {each.counter.split("/")[1]: each for each in counters.summed(now()) if each.unit}
 
 
 def sums(counter: UsageSummed) -> int:
