@@ -34,6 +34,7 @@ DELEGATES: dict[str, tuple[str, ...]] = {
     "export": ("-P", "-m", "catalog", "export"),
     "grant": ("-P", "-m", "catalog", "grant"),
     "key": ("-P", "-m", "catalog", "key"),
+    "limits": ("-P", "-m", "streams", "limits"),
     "lineage": ("-P", "-m", "catalog", "lineage"),
     "revoke": ("-P", "-m", "catalog", "revoke"),
     "usage": ("-P", "-m", "infra.usage"),
@@ -339,6 +340,16 @@ def audit(ctx: typer.Context) -> None:
     """
     stack = _running() if "--verify" in ctx.args else _stack()
     raise typer.Exit(_delegate("audit", ctx.args, stack))
+
+
+@app.command(context_settings={**PASS_ON, "help_option_names": []})
+def limits(ctx: typer.Context) -> None:
+    """Show which limits hold for somebody, and what is left; `tessera limits --help` tells.
+
+    Example: tessera limits alice main.default.smollm2
+    """
+    stack = None if HELP.intersection(ctx.args) else _running()
+    raise typer.Exit(_delegate("limits", ctx.args, stack))
 
 
 @app.command(context_settings={**PASS_ON, "help_option_names": []})

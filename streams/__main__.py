@@ -5,6 +5,7 @@
     python -m streams package.module:open_it --name NAME       one of your own
     python -m streams ask "..."           see --help
     python -m streams approvals list      see --help
+    python -m streams limits              see --help
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*.
 """
@@ -39,7 +40,7 @@ from infra.settings import (
 )
 from infra.telemetry import close, configure
 from schemas.codec import Codec
-from streams import approvals_command, ask
+from streams import approvals_command, ask, limits_command
 from streams.processor import Processor, SettingRefused
 from streams.steps import Runtime
 
@@ -52,6 +53,7 @@ WITHOUT_CATALOG = frozenset({"recorder"})
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "approvals": approvals_command.main,
     "ask": ask.main,
+    "limits": limits_command.main,
 }
 
 # Dotted paths, so that a process loads only the processor it runs.

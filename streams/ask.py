@@ -27,6 +27,7 @@ LOST = (
     RepliesLost,
 )
 
+ENDPOINT = "main.default.smollm2"
 # The tag that names a conversation, wherever one is told from another.
 SESSION = "session"
 
@@ -35,8 +36,8 @@ ADVICE: dict[Reason, str] = {
     Reason.APPROVAL_DENIED: "somebody decided so, or nobody did in time: tessera approvals list",
     Reason.BUDGET_EXCEEDED: "see what is left: tessera limits",
     Reason.LIMIT_EXCEEDED: "see what is left: tessera limits",
-    Reason.POLICY_DENIED: "see what it forbids: tessera catalog get policy {policy}",
-    Reason.POLICY_FAILED: "see what it asks for: tessera catalog get policy {policy}",
+    Reason.POLICY_DENIED: "see what it forbids: tessera catalog get {policy}",
+    Reason.POLICY_FAILED: "see what it asks for: tessera catalog get {policy}",
     Reason.PRICE_UNKNOWN: "see how prices are set: tessera catalog kinds connection",
     Reason.PRIVILEGE_MISSING: "see what is granted, and why: tessera effective PRINCIPAL ENDPOINT",
 }
@@ -82,14 +83,14 @@ def told(refused: RequestRefused) -> Iterator[str]:
     if refused.limit is not None and refused.used is not None:
         yield f"used: {refused.used:f} of {refused.limit:f}"
     if refused.retry_after is not None:
-        yield f"try again: in {_span(refused.retry_after)}"
+        yield f"try again: in {span(refused.retry_after)}"
     for failed in refused.tried:
         yield f"tried before: {failed.route.name} ({failed.refusal.reason})"
     if advice := ADVICE.get(refused.refusal.reason):
         yield advice.format(policy=(refused.rule or "").partition("/")[0])
 
 
-def _span(length: timedelta) -> str:
+def span(length: timedelta) -> str:
     """Returns a length of time in the largest unit that it fills, never as too short."""
     seconds = max(1, ceil(length.total_seconds()))
     for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
@@ -147,7 +148,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("question", help="what the user says")
     parser.add_argument("--stream", action="store_true", help="print the answer as it grows")
-    parser.add_argument("--endpoint", default="main.default.smollm2", help="three-level name")
+    parser.add_argument("--endpoint", default=ENDPOINT, help="three-level name")
     parser.add_argument("--tenant", help="who pays; CLIENT_TENANT when left out")
     parser.add_argument("--principal", help="who acts; whose key it is when left out")
     parser.add_argument(

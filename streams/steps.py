@@ -148,7 +148,7 @@ class Steps:
         if len(taken.record.value or b"") > self._topic.max_bytes // 2:
             return False
         key = self._topic.key(taken.event).encode()
-        home = _home(key, await self._runtime.publisher.partitions(self._topic.name))
+        home = home_of(key, await self._runtime.publisher.partitions(self._topic.name))
         return taken.record.key != key or taken.record.partition != home
 
     def _move(self, taken: Taken) -> None:
@@ -198,6 +198,6 @@ def steps(
 
 
 @lru_cache(maxsize=65536)
-def _home(key: bytes, partitions: int) -> int:
+def home_of(key: bytes, partitions: int) -> int:
     """Returns the partition that Kafka's default partitioner gives a key."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
