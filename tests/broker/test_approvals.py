@@ -1,0 +1,333 @@
+"""Requests and answers that wait for judges and people, over real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from infra.bootstrap import ROOT
+from infra.signing import Signer, generate
+from schemas.events import (
+    ApprovalWanted,
+    AuditOutcome,
+    InferenceRecorded,
+    Reason,
+)
+from schemas.topics import (
+    APPROVAL_DECIDED,
+    APPROVAL_GIVEN,
+    APPROVAL_WANTED,
+    AUDIT_RECORDED,
+    INFERENCE_COMPLETED,
+    INFERENCE_RECORDED,
+    REPLY,
+)
+from streams.client import Client, Part, RequestRefused
+from tests.harness import READY_S, Bus, Process, eventually, running, unique
+from tests.seed import changes, publish
+
+pytestmark = pytest.mark.stack
+
+TENANT, OFFICE = "waits", "office"
+ASKED, JUDGED, ANSWERED = (f"main.tests.{name}" for name in ("asked", "judged", "answered"))
+PATIENCE_S = 60.0
+KEYS = {name: generate() for name in ("boss", "judge")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def people(bus: Bus, folder: Path, gateway: Process, echo: Process) -> Iterator[None]:
+    echoes = {"routes": [{"name": "local", "pool": "echo", "model": "echo"}]}
+    judge = {"name": "judge", "type": "judge", "endpoint": "main.tests.judge"}
+    publish(
+        bus,
+        *changes(
+            [
+                {"kind": "tenant", "name": TENANT, "spec": {"accept_unsigned": True}},
+                {"kind": "tenant", "name": OFFICE},
+                *[
+                    {
+                        "kind": "user",
+                        "name": name,
+                        "spec": {"tenant": OFFICE},
+                        "keys": [{"public_key": base64.b64encode(Signer(pem).public_key).decode()}],
+                    }
+                    for name, pem in KEYS.items()
+                ],
+                {
+                    "kind": "policy",
+                    "name": "main.tests.careful",
+                    "spec": {
+                        "rules": [
+                            {
+                                "name": "money",
+                                "type": "keywords",
+                                "words": ["wire transfer"],
+                                "action": "ask",
+                                "on": ["input"],
+                            }
+                        ]
+                    },
+                    "grants": {"boss": ["MANAGE"]},
+                },
+                {
+                    "kind": "policy",
+                    "name": "main.tests.before",
+                    "spec": {"rules": [judge]},
+                    "grants": {"boss": ["MANAGE"]},
+                },
+                {
+                    "kind": "policy",
+                    "name": "main.tests.behind",
+                    "spec": {"rules": [{**judge, "on": ["output"]}]},
+                },
+                {
+                    "kind": "endpoint",
+                    "name": "main.tests.judge",
+                    "spec": {"routes": [{"name": "local", "pool": "judge", "model": "judge"}]},
+                },
+                {
+                    "kind": "endpoint",
+                    "name": ASKED,
+                    "spec": {**echoes, "policies": ["main.tests.careful"]},
+                },
+                {
+                    "kind": "endpoint",
+                    "name": JUDGED,
+                    "spec": {**echoes, "policies": ["main.tests.before"]},
+                },
+                {
+                    "kind": "endpoint",
+                    "name": ANSWERED,
+                    "spec": {**echoes, "policies": ["main.tests.behind"]},
+                },
+            ]
+        ),
+    )
+    for name, pem in KEYS.items():
+        (folder / f"{name}.pem").write_text(pem)
+    provider = ["--provider", "tests.verdicts:open_verdicts", "--pool", "judge"]
+    identity = {
+        "CLIENT_TENANT": OFFICE,
+        "CLIENT_PRINCIPAL": "judge",
+        "CLIENT_KEY": f"file:{folder / 'judge.pem'}",
+    }
+    with (
+        running(bus, ["-m", "workers", "inference", *provider], folder),
+        running(bus, ["-m", "workers", "guard"], folder, start_s=READY_S, **identity),
+    ):
+        yield
+
+
+def client(bus: Bus) -> Client:
+    return Client(
+        tenant=TENANT, principal="", key="", kafka=bus.kafka, registry=bus.registry_settings
+    )
+
+
+def command(
+    bus: Bus, folder: Path, *words: str, who: str = "boss"
+) -> subprocess.CompletedProcess[str]:
+    """Runs `tessera approvals` as somebody."""
+    identity = {
+        "CLIENT_TENANT": OFFICE,
+        "CLIENT_PRINCIPAL": who,
+        "CLIENT_KEY": f"file:{folder / f'{who}.pem'}",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "streams", "approvals", *words],
+        cwd=ROOT,
+        env={**os.environ, **bus.environment, **identity},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+
+
+async def wanted(bus: Bus, tag: str) -> ApprovalWanted:
+    """Waits until a request with a tag waits for a person."""
+
+    def found() -> list[ApprovalWanted]:
+        return [
+            each
+            for each in bus.events(APPROVAL_WANTED, TENANT)
+            if each.held and tag in " ".join(each.held.texts)
+        ]
+
+    await asyncio.to_thread(eventually, found, PATIENCE_S, "the approval that is wanted")
+    [waits] = await asyncio.to_thread(found)
+    return waits
+
+
+def terminal(bus: Bus, request_id: str) -> int:
+    """Returns how many terminal replies there are to a request."""
+    replies = bus.events(REPLY.member(TENANT), request_id)
+    return sum(each.delta is None for each in replies)
+
+
+def commits_all(bus: Bus) -> None:
+    """Returns when the gateway has committed what it decided."""
+    for topic in (APPROVAL_DECIDED, APPROVAL_GIVEN, INFERENCE_COMPLETED):
+        lag = partial(bus.lag, "gateway", topic.name)
+        eventually(lambda: lag() == 0, PATIENCE_S, "the last commit")  # noqa: B023 - waits here
+
+
+async def test_a_request_goes_on_when_somebody_approves_and_a_second_time_does_nothing(
+    bus: Bus, folder: Path
+) -> None:
+    tag = unique("approve")
+    async with client(bus) as asking:
+        asked = asyncio.create_task(
+            asking.chat(ASKED, f"a wire transfer for {tag}", timeout=PATIENCE_S)
+        )
+        waits = await wanted(bus, tag)
+        listed = await asyncio.to_thread(command, bus, folder, "list")
+        assert waits.approval_id in listed.stdout
+        assert "main.tests.careful/money" in listed.stdout
+        assert tag not in listed.stdout
+        shown = await asyncio.to_thread(command, bus, folder, "list", "--show")
+        assert tag in shown.stdout
+        kept_out = await asyncio.to_thread(
+            command, bus, folder, "approve", waits.approval_id, who="judge"
+        )
+        assert kept_out.returncode == 1
+        assert "MANAGE" in kept_out.stderr
+        assert not asked.done()
+        done = await asyncio.to_thread(
+            command, bus, folder, "approve", waits.approval_id, "--reason", "a drill"
+        )
+        assert done.returncode == 0, done.stderr
+        assert tag in (await asked).content
+    again = await asyncio.to_thread(command, bus, folder, "deny", waits.approval_id)
+    assert again.returncode == 1
+    assert "already granted by boss" in again.stderr
+    assert terminal(bus, waits.request_id) == 1
+    audits = [
+        (each.action, each.principal, each.outcome)
+        for each in bus.events(AUDIT_RECORDED)
+        if each.request_id == waits.request_id
+    ]
+    assert ("approval.granted", "boss", AuditOutcome.DONE) in audits
+    assert ("approval.granted", "judge", AuditOutcome.DENIED) in audits
+
+
+async def test_a_request_is_refused_when_somebody_denies(bus: Bus, folder: Path) -> None:
+    tag = unique("deny")
+    async with client(bus) as asking:
+        asked = asyncio.create_task(
+            asking.chat(ASKED, f"a wire transfer for {tag}", timeout=PATIENCE_S)
+        )
+        waits = await wanted(bus, tag)
+        done = await asyncio.to_thread(
+            command, bus, folder, "deny", waits.approval_id[:12], "--reason", "not today"
+        )
+        assert done.returncode == 0, done.stderr
+        with pytest.raises(RequestRefused, match=r"boss denied it.*not today") as refused:
+            await asked
+    assert refused.value.refusal.reason is Reason.APPROVAL_DENIED
+
+
+async def test_a_request_that_nobody_decides_ends_at_its_deadline(bus: Bus, folder: Path) -> None:
+    tag = unique("late")
+    async with client(bus) as asking:
+        with pytest.raises(RequestRefused, match="nobody approved in time") as refused:
+            await asking.chat(ASKED, f"a wire transfer for {tag}", timeout=4)
+    assert refused.value.refusal.reason is Reason.APPROVAL_DENIED
+    waits = await wanted(bus, tag)
+    late = await asyncio.to_thread(command, bus, folder, "approve", waits.approval_id)
+    assert late.returncode == 1
+    assert "nobody decided in time" in late.stderr
+
+
+async def test_what_waits_is_decided_once_though_the_gateway_is_killed_meanwhile(
+    bus: Bus, folder: Path, gateway: Process
+) -> None:
+    tag = unique("killed")
+    async with client(bus) as asking:
+        asked = asyncio.create_task(
+            asking.chat(ASKED, f"a wire transfer for {tag}", timeout=2 * PATIENCE_S)
+        )
+        waits = await wanted(bus, tag)
+        gateway.kill()
+        gateway.start()
+        await asyncio.to_thread(gateway.ready)
+        done = await asyncio.to_thread(command, bus, folder, "approve", waits.approval_id)
+        assert done.returncode == 0, done.stderr
+        assert tag in (await asked).content
+    # What is not committed is read again, and answered again under its id.
+    await asyncio.to_thread(commits_all, bus)
+    gateway.kill()
+    gateway.start()
+    await asyncio.to_thread(gateway.ready)
+    again = await asyncio.to_thread(command, bus, folder, "approve", waits.approval_id)
+    assert "already granted" in again.stderr
+    decided = [
+        each
+        for each in bus.events(APPROVAL_DECIDED, TENANT)
+        if each.approval_id == waits.approval_id
+    ]
+    assert len(decided) == 1
+    assert terminal(bus, waits.request_id) == 1
+
+
+async def test_a_judge_lets_pass_refuses_or_asks_and_its_own_request_is_metered(
+    bus: Bus, folder: Path
+) -> None:
+    tag = unique("judged")
+    async with client(bus) as asking:
+        passed = await asking.chat(JUDGED, f"something harmless, {tag}", timeout=PATIENCE_S)
+        assert tag in passed.content
+        with pytest.raises(RequestRefused) as denied:
+            await asking.chat(JUDGED, "something harmful", timeout=PATIENCE_S)
+        assert denied.value.refusal.reason is Reason.POLICY_DENIED
+        assert denied.value.refusal.rule == "main.tests.before/judge"
+        with pytest.raises(RequestRefused) as failed:
+            await asking.chat(JUDGED, "something confusing", timeout=PATIENCE_S)
+        assert failed.value.refusal.reason is Reason.POLICY_FAILED
+        asked = asyncio.create_task(
+            asking.chat(JUDGED, f"something doubtful, {tag}", timeout=PATIENCE_S)
+        )
+        waits = await wanted(bus, f"doubtful, {tag}")
+        await asyncio.to_thread(command, bus, folder, "approve", waits.approval_id)
+        assert tag in (await asked).content
+
+    def metered() -> list[InferenceRecorded]:
+        return [
+            each
+            for each in bus.events(INFERENCE_RECORDED)
+            if each.tenant == OFFICE and each.tags.get("judged") == passed.request_id
+        ]
+
+    await asyncio.to_thread(eventually, metered, PATIENCE_S, "the row of the judge's request")
+    [row] = await asyncio.to_thread(metered)
+    assert (row.principal, row.endpoint) == ("judge", "main.tests.judge")
+    assert (row.prompt_tokens, row.completion_tokens) == (5, 7)
+
+
+async def hear(asking: Client, said: str, parts: list[Part]) -> None:
+    """Adds the parts of an answer that is judged."""
+    async for part in asking.stream(ANSWERED, said, timeout=PATIENCE_S):
+        parts.append(part)
+
+
+async def test_nothing_of_an_answer_is_shown_before_it_is_judged(bus: Bus) -> None:
+    async with client(bus) as asking:
+        parts: list[Part] = []
+        await hear(asking, "quite harmless", parts)
+        assert [part.content for part in parts if part.content] == ["quite harmless"]
+        assert parts[-1].reply is not None
+        seen: list[Part] = []
+        with pytest.raises(RequestRefused) as denied:
+            await hear(asking, "quite harmful", seen)
+        assert denied.value.refusal.reason is Reason.POLICY_DENIED
+        assert not "".join(part.content for part in seen)
+    rows = await asyncio.to_thread(bus.events, INFERENCE_RECORDED, denied.value.request_id)
+    assert all(row.response is None for row in rows)
