@@ -44,6 +44,9 @@ log = structlog.get_logger()
 TRANSFER_S = 30
 
 STATIC = tuple(topic for topic in TOPICS if not topic.family)
+# Members that are there before the catalog names them. The pool whose workers serve the catalog's
+# connections starts with the stack, and waits for the first route to the outside.
+EARLY = (INFERENCE_ROUTED.member("outside"),)
 
 # Another provisioning may run at the same time and be faster: then both are content.
 DONE_ALREADY = frozenset({KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_ALREADY_EXISTS})
@@ -189,7 +192,7 @@ def main() -> int:
     """Provisions what the settings name; returns the exit code."""
     try:
         configure("provision", TelemetrySettings())
-        provision(KafkaSettings(), RegistrySettings())
+        provision(KafkaSettings(), RegistrySettings(), EARLY)
     except UNFIT as problem:
         print(f"provisioning: {problem}", file=sys.stderr)
         return 1

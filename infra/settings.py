@@ -89,6 +89,7 @@ class StackSettings(Settings):
     inference_health_port: int = 19102
     recorder_health_port: int = 19103
     catalog_health_port: int = 19104
+    outside_health_port: int = 19105
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""

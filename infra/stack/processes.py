@@ -99,6 +99,28 @@ def inference(settings: StackSettings) -> Service:
     )
 
 
+def outside(settings: StackSettings) -> Service:
+    """The worker that serves every connection of the catalog; it takes no model and no torch.
+
+    Secrets that connections name as ``env:NAME`` are those of whoever started the stack.
+    """
+    process = _process(
+        "outside",
+        (
+            sys.executable,
+            *("-m", "workers", "inference", "--provider", "outside", "--pool", "outside"),
+        ),
+        settings.outside_health_port,
+        settings,
+    )
+    return replace(
+        process,
+        # Its requests only wait for somebody else's machines.
+        environment={**process.environment, "INFERENCE_MAX_IN_FLIGHT": "1000"},
+        depends_on=("catalog",),
+    )
+
+
 def provision(settings: StackSettings) -> Service:
     """Makes the topics that the contract names and registers schemas, before any process starts."""
     return Service(

@@ -14,6 +14,7 @@ SERVICES: dict[str, Callable[[StackSettings], Service]] = {
     "gateway": processes.gateway,
     "inference": processes.inference,
     "kafka": kafka.service,
+    "outside": processes.outside,
     "postgres": postgres.service,
     "provision": processes.provision,
     "recorder": processes.recorder,

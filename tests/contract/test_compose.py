@@ -91,7 +91,7 @@ def test_every_target_that_is_built_exists() -> None:
 
 
 def test_our_processes_are_started_as_locally() -> None:
-    for name in ("catalog", "gateway", "inference", "provision", "recorder"):
+    for name in ("catalog", "gateway", "inference", "outside", "provision", "recorder"):
         assert SERVICES[name]["command"][1:] == list(LOCAL[name].command[1:])
         assert set(LOCAL[name].environment) <= set(SERVICES[name]["environment"])
     assert VLLM.items() <= SERVICES["inference"]["environment"].items()
@@ -122,7 +122,9 @@ def test_the_broker_treats_groups_the_same() -> None:
     assert expected.items() <= SERVICES["kafka"]["environment"].items()
 
 
-@pytest.mark.parametrize("name", ["catalog", "gateway", "inference", "kafka", "recorder"])
+@pytest.mark.parametrize(
+    "name", ["catalog", "gateway", "inference", "kafka", "outside", "recorder"]
+)
 def test_a_service_has_as_long_to_end_as_locally(name: str) -> None:
     assert SERVICES[name]["stop_grace_period"] == f"{LOCAL[name].stop_grace_s:.0f}s"
 

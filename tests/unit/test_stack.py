@@ -16,6 +16,7 @@ import yaml
 from infra.artifacts import ARTIFACTS
 from infra.bootstrap import ROOT
 from infra.models import PACKAGES
+from infra.provision import EARLY
 from infra.secrets import resolve
 from infra.settings import InferenceSettings, LakeSettings, StackSettings
 from infra.signing import Signer
@@ -27,6 +28,7 @@ from infra.stack.service import Probe, Service, http_ok, is_free, lake_folder
 from infra.stack.services import FOUNDATION, SERVICES, build, closure
 from infra.stack.state import GOOD, State, Status
 from infra.stack.unit import Unit
+from schemas.topics import INFERENCE_ROUTED
 
 HERE = StackSettings(home=Path("/nowhere"))
 
@@ -79,6 +81,14 @@ def test_free_ports_are_distinct_and_leave_room_above(tmp_path: Path) -> None:
 def test_what_a_service_depends_on_comes_first() -> None:
     order = closure(["recorder"], build(HERE))
     assert order == ["kafka", "registry", "provision", "recorder"]
+
+
+def test_the_pool_that_is_served_from_the_start_has_its_topic_by_then() -> None:
+    outside = build(HERE)["outside"]
+    pool = outside.command[outside.command.index("--pool") + 1]
+    assert INFERENCE_ROUTED.member(pool).name in {topic.name for topic in EARLY}
+    assert "provision" in closure(["outside"], build(HERE))
+    assert not outside.needs_worker
 
 
 def test_an_unknown_service_is_no_service() -> None:
