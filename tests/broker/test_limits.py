@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -198,6 +199,52 @@ async def test_a_limit_that_is_raised_under_load_holds_from_then_on_in_the_same_
 
     await soon(is_spent, 30, "that 80 are used")
     assert passed == 80
+
+
+async def test_a_gateway_that_slept_lets_nothing_pass_that_another_has_counted(
+    clients: list[Client], gateways: tuple[Process, Process]
+) -> None:
+    await known(clients[0], "policy-missing")
+    answered: Counter[int] = Counter()
+    passed: Counter[int] = Counter()
+    over = asyncio.Event()
+
+    async def lane(tenant: int) -> None:
+        while not over.is_set():
+            refusal = await asked(clients[tenant], "forty-each")
+            answered[tenant] += 1
+            passed[tenant] += refusal is None
+
+    async def moved_on() -> None:
+        before = dict(answered)
+
+        async def all_moved() -> bool:
+            # Who finds that others decide what it decided ends, and begins anew.
+            for gateway in gateways:
+                gateway.revive()
+            return all(answered[tenant] > before.get(tenant, 0) for tenant in range(3))
+
+        await soon(all_moved, 60, "an answer for each tenant")
+
+    load = asyncio.gather(*(lane(number % 3) for number in range(12)))
+    for sleeper in gateways:
+        await moved_on()
+        sleeper.child.send_signal(signal.SIGSTOP)
+        # Where it was the sleeper's, another has it now.
+        await moved_on()
+        sleeper.child.send_signal(signal.SIGCONT)
+    await moved_on()
+
+    async def all_used() -> bool:
+        return all(answered[tenant] > passed[tenant] for tenant in range(3))
+
+    await soon(all_used, 60, "a refusal for each tenant")
+    over.set()
+    await load
+    for gateway in gateways:
+        gateway.revive()
+        gateway.ready()
+    assert passed == {0: 40, 1: 40, 2: 40}
 
 
 async def test_an_endpoint_whose_policy_nobody_knows_refuses(clients: list[Client]) -> None:
