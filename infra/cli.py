@@ -9,16 +9,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from infra.bootstrap import ROOT, Unready, ensure_environment
+from infra.demo import QUESTION, show
 from infra.settings import SettingInvalid, StackSettings
 from infra.stack.control import NotRunning, Refused
-from infra.stack.local import LocalStack, StackFailed, until
+from infra.stack.local import LocalStack, StackFailed
 from infra.stack.services import SERVICES, closure
 from infra.stack.state import GOOD, State
 
@@ -53,8 +53,6 @@ CATALOG: dict[str, str] = {
 }
 # An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.
 EXPECTED = (NotRunning, OSError, Refused, SettingInvalid, StackFailed, Unready)
-QUESTION = "In one sentence: what is an event log?"
-VISIBLE_S = 15.0
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 HELP = frozenset({"--help", "-h"})
 
@@ -252,7 +250,7 @@ def demo(
     question: Annotated[str, typer.Argument(help="What to ask the model.")] = QUESTION,
     keep: Annotated[bool, typer.Option(help="Leave the stack running afterwards.")] = False,
 ) -> None:
-    """Ask one question through the whole pipeline and show the row it leaves.
+    """Ask a question through the whole pipeline, then one with personal data, and show their rows.
 
     A first run takes about 15 minutes and 8 GB; it can be interrupted and goes on.
     """
@@ -260,41 +258,17 @@ def demo(
     was_up = stack.running()
     try:
         _bring_up(stack, list(SERVICES), detach=keep)
-        began = datetime.now(UTC)
-        typer.secho(f"\nquestion: {question}", bold=True)
-        if code := _delegate("ask", ["--stream", question], stack):
-            raise StackFailed(f"the question was not answered (exit code {code}); see the logs")
-        _show_row(stack, began)
+        show(stack, question, lambda name, words: _delegate(name, words, stack))
         end = "It keeps running; stop it: tessera down" if was_up or keep else "Keep it: --keep"
         typer.echo(
             f"\nThe tables are in {stack.lake}. Next: tessera up --detach; "
-            f'tessera ask "..."; tessera sql "select * from inferences"; tessera audit. {end}'
+            f'tessera ask "..."; tessera sql "select * from inferences"; tessera usage; '
+            f"tessera audit. {end}"
         )
     finally:
         if not was_up and not keep:
             typer.echo("stopping", err=True)
             stack.down()
-
-
-def _show_row(stack: LocalStack, since: datetime) -> None:
-    from infra import lake, screen  # noqa: PLC0415
-
-    newest = (
-        f"select * from inferences where requested_at >= timestamp '{since:%Y-%m-%d %H:%M:%S}' "
-        "order by requested_at desc limit 1"
-    )
-    found: list[dict[str, object]] = []
-
-    def visible() -> bool:
-        try:
-            found[:] = lake.query(stack.lake, newest).to_pylist()
-        except lake.QueryInvalid:  # The table appears with its first event.
-            return False
-        return bool(found)
-
-    until(visible, VISIBLE_S, lambda: f"no row of the request appeared in {stack.lake}")
-    typer.secho("\nits row in the table inferences:", bold=True)
-    screen.out.print(screen.record(found[0]))
 
 
 @app.command(context_settings=PASS_ON)

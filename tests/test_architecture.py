@@ -86,6 +86,7 @@ SERVICE_ONLY = (
     "infra.audit",
     "infra.cli",
     "infra.columns",
+    "infra.demo",
     "infra.figures",
     "infra.keymemory",
     "infra.lake",

@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra import lake
 from infra.bootstrap import ROOT
 from infra.cli import DELEGATES
+from infra.demo import CAREFUL, PERSONAL, show
 from infra.stack.local import LocalStack, free_ports, until
 from infra.stack.processes import OPERATOR
 from infra.stack.secret import key_path
@@ -136,13 +138,14 @@ def test_a_first_start_makes_whom_it_asks_as_and_what_may_be_asked(
 ) -> None:
     # PostgreSQL runs as another user and must get through.
     terminal.settings.home.chmod(0o755)
-    up = terminal.types("up", "--only", "catalog,gateway,recorder", "--detach")
+    up = terminal.types("up", "--only", "catalog,gateway,outside,recorder", "--detach")
     assert up.returncode == 0, up.stderr
     words = ["-m", "workers", "inference", "--provider", "echo", "--pool", "smollm2"]
     worker = Process(words, terminal.stack.environment(), tmp_path / "worker.log")
     try:
         worker.ready()
         said = terminal.types("ask", "Is anybody there?")
+        assert_the_demo_masks(terminal)
     finally:
         worker.stop()
     assert said.stdout == "Is anybody there?\n", said.stderr
@@ -158,6 +161,27 @@ def test_a_first_start_makes_whom_it_asks_as_and_what_may_be_asked(
     key = key_path(OPERATOR, terminal.settings).read_text().splitlines()[1]
     for log in (terminal.settings.home / "logs").iterdir():
         assert key not in log.read_text(errors="replace"), log
+
+
+def assert_the_demo_masks(terminal: Terminal) -> None:
+    """What the demo shows, by a model that repeats what it hears."""
+    heard: list[str] = []
+
+    def types(name: str, words: list[str]) -> int:
+        done = terminal.types(name, *words)
+        heard.append(done.stdout)
+        assert done.returncode == 0, done.stderr
+        return done.returncode
+
+    show(terminal.stack, "What is a log?", types)
+    # Who asked gets back what nobody else has seen.
+    assert heard == ["What is a log?\n", f"{PERSONAL}\n"]
+    row = lake.query(terminal.stack.lake, f"select * from inferences where endpoint = '{CAREFUL}'")
+    [kept] = row.to_pylist()
+    assert "<EMAIL_ADDRESS_1>" in kept["request"]
+    assert kept["cost"] > 0
+    left = terminal.types("limits", OPERATOR, CAREFUL)
+    assert "main.default.privacy/budget" in left.stdout, left.stderr
 
 
 @pytest.mark.parametrize(
