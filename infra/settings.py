@@ -90,6 +90,7 @@ class StackSettings(Settings):
     recorder_health_port: int = 19103
     catalog_health_port: int = 19104
     outside_health_port: int = 19105
+    guard_health_port: int = 19106
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from schemas.events import (
@@ -84,7 +85,7 @@ class Topic(Generic[E]):
 
     def member(self, last: str) -> Topic[E]:
         """Returns the member of a family with this last segment."""
-        return replace(self, name=f"{self.name}.{last}", family=False)
+        return _of_family(self, f"{self.name}.{last}")
 
     def at(self, address: str) -> Topic[E]:
         """Returns the member of a family with this full name.
@@ -94,7 +95,12 @@ class Topic(Generic[E]):
         """
         if not address.startswith(f"{self.name}."):
             raise ValueError(f"{address} is no member of {self.name}")
-        return replace(self, name=address, family=False)
+        return _of_family(self, address)
+
+
+@lru_cache(maxsize=4096)
+def _of_family(family: Topic[Any], name: str) -> Topic[Any]:
+    return replace(family, name=name, family=False)
 
 
 class Outgoing(NamedTuple):
@@ -177,6 +183,7 @@ INFERENCE_JUDGED = Topic(
     name="inference.judged.v1",
     event=InferenceJudged,
     key=lambda judged: judged.tenant,
+    placed=True,
 )
 INFERENCE_PARTS = Topic(
     name="inference.parts.v1",

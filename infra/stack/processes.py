@@ -71,6 +71,24 @@ def gateway(settings: StackSettings) -> Service:
     )
 
 
+def guard(settings: StackSettings) -> Service:
+    """The worker that asks who judges requests and answers; judges are asked as the operator."""
+    process = _process(
+        "guard", (sys.executable, "-m", "workers", "guard"), settings.guard_health_port, settings
+    )
+    return replace(
+        process,
+        environment={
+            **process.environment,
+            "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
+            "CLIENT_PRINCIPAL": OPERATOR,
+            "CLIENT_TENANT": TENANT,
+        },
+        # It is answered on the tenant's topic, which comes with the catalog.
+        depends_on=("catalog",),
+    )
+
+
 def inference(settings: StackSettings) -> Service:
     """The worker that serves the packaged model with vLLM; starting it takes minutes.
 

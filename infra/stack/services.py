@@ -12,6 +12,7 @@ SERVICES: dict[str, Callable[[StackSettings], Service]] = {
     "catalog": processes.catalog,
     "connect": connect.service,
     "gateway": processes.gateway,
+    "guard": processes.guard,
     "inference": processes.inference,
     "kafka": kafka.service,
     "outside": processes.outside,
