@@ -51,6 +51,9 @@ EARLY = (INFERENCE_ROUTED.member("outside"),)
 # Another provisioning may run at the same time and be faster: then both are content.
 DONE_ALREADY = frozenset({KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_ALREADY_EXISTS})
 
+# Of a compacted topic: how soon a copy that nobody needs can go.
+SEGMENT_MS = 10 * 60 * 1000
+
 
 class ProvisioningFailed(RuntimeError):
     """The broker does not answer, or refuses a topic."""
@@ -175,7 +178,8 @@ def _settings(topic: Topic[Any]) -> dict[str, str]:
         # State is rebuilt from a moment on, which must not be the producers' to choose.
         settings["message.timestamp.type"] = "LogAppendTime"
     if topic.compacted:
-        return {**settings, "cleanup.policy": "compact"}
+        # The broker leaves the segment that it writes to alone, however many copies lie there.
+        return {**settings, "cleanup.policy": "compact", "segment.ms": str(SEGMENT_MS)}
     return {**settings, "retention.ms": str(topic.retention_ms)}
 
 

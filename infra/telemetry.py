@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from traceback import extract_tb
 
 import structlog
@@ -83,6 +84,7 @@ def configure(process: str, settings: TelemetrySettings) -> None:
             BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint))
         )
         trace.set_tracer_provider(provider)
+        _exporting.cache_clear()
 
 
 def close() -> None:
@@ -130,6 +132,12 @@ def trace_id(headers: Headers) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1)
+def _exporting() -> bool:
+    """Returns whether spans go anywhere; the library reads the environment each time."""
+    return isinstance(trace.get_tracer_provider(), TracerProvider)
+
+
 @contextmanager
 def consuming(name: str, topic: str, headers: Headers) -> Iterator[Headers]:
     """Wraps the work on one record in a span that joins the trace in its headers.
@@ -143,7 +151,7 @@ def consuming(name: str, topic: str, headers: Headers) -> Iterator[Headers]:
         for key, value in headers
         if key == TRACEPARENT and len(value or b"") <= LONGEST_PARENT
     ]
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+    if not _exporting():
         yield passed
         return
     carrier = {key: value.decode("ascii", "replace") for key, value in passed if value}

@@ -31,6 +31,8 @@ MOST_MOVES = 3
 # Bytes of a record's key and headers: a record that is moved has them again.
 MOST_ASIDE_BYTES = MAX_RECORD_BYTES // 16
 
+DECIDED = RECORDS.labels("decided")
+
 # A step that fails is tried once more before its record becomes a dead letter.
 TRIES = 2
 
@@ -124,7 +126,7 @@ class Steps:
             except Exception as error:  # noqa: BLE001
                 said = described(error)
             else:
-                RECORDS.labels("decided").inc()
+                DECIDED.inc()
                 return decided
         RECORDS.labels("dead").inc()
         log.warning("step failed", error=said, topic=taken.record.topic)

@@ -92,7 +92,9 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
     chosen = choose(request, who, endpoint, view, desk.health, now)
     if isinstance(chosen, Refusal):
         return chosen
-    weighed = weigh(asked, who, endpoint, chosen.route, view, now)
+    key = cache_key(request, endpoint, view)
+    kept = desk.answers.get(request.tenant, key, now) if looked_up(endpoint) else None
+    weighed = weigh(asked, who, endpoint, chosen.route, view, now, cached=kept is not None)
     if isinstance(weighed, Refusal):
         return weighed
     policies = policies_of(request.tenant, request.endpoint, view)
@@ -101,11 +103,6 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
     guarded = guard_request(request, policies, desk.seal)
     if isinstance(guarded, Refusal):
         return guarded
-    key = cache_key(request, endpoint, view)
-    kept = desk.answers.get(request.tenant, key, now) if looked_up(endpoint) else None
-    if kept is not None:
-        # It fitted with all that it might use, so it fits with less.
-        weighed = _fitting(weigh(asked, who, endpoint, chosen.route, view, now, cached=True))
     held = endpoint.output_policy or holds_parts(policies, guarded.sealed)
     routed = InferenceRouted(
         request=guarded.request,
@@ -136,8 +133,3 @@ def _undone(asked: Asked, refusal: Refusal, now: datetime) -> Iterator[Outgoing]
     elif earlier is not None and earlier.entry is Entry.RESERVED:
         nothing = tuple(replace(charge, amount=0) for charge in earlier.charges)
         yield entry(asked, Entry.SETTLED, now, charges=nothing)
-
-
-def _fitting(weighed: Weighed | Refusal) -> Weighed:
-    assert isinstance(weighed, Weighed)
-    return weighed

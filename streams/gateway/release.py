@@ -18,6 +18,7 @@ from schemas.events import (
     InferenceReplied,
     InferenceRouted,
     Refusal,
+    Usage,
 )
 from schemas.topics import (
     INFERENCE_ATTEMPTED,
@@ -92,7 +93,7 @@ def answer(
         now=now,
     )
     yield Outgoing(INFERENCE_RECORDED, recorded)
-    yield from settled(routed, None, 0, failed=False, now=now)
+    yield from settled(routed, Usage(), 0, failed=False, now=now)
 
 
 def release_part(part: InferencePart, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
