@@ -21,16 +21,19 @@ from schemas.events import (
 )
 from schemas.topics import (
     APPROVAL_WANTED,
+    INFERENCE_HELD,
     INFERENCE_REFUSED,
     INFERENCE_ROUTED,
     INFERENCE_WEIGHED,
     USAGE_COUNTED,
     Outgoing,
 )
+from streams.gateway.admit import admit
 from streams.gateway.desk import Desk
 from streams.gateway.holding import asking, held_answer, held_request, sensitive
 from streams.gateway.judged import judged
 from streams.gateway.judging import Firsts, Mark
+from streams.gateway.release import release
 from streams.guards import (
     Guarded,
     Released,
@@ -42,7 +45,7 @@ from streams.guards import (
     with_request_texts,
 )
 from tests.unit import guarding, holding
-from tests.unit.asking import NOON, ask, only, routed
+from tests.unit.asking import NOON, ask, asked, only, routed
 from tests.unit.guarding import SEAL, policies, said
 from tests.unit.holding import JUDGE, POLICY, VIEW, answer, request, told, verdict
 
@@ -121,6 +124,18 @@ def test_rules_of_two_policies_are_decided_by_who_manages_the_endpoint() -> None
     assert wanted.deciders == (holding.ENDPOINT,)
 
 
+def test_a_request_is_held_before_its_route_and_an_answer_before_its_reply() -> None:
+    [(topic, held)] = admit(asked(ask(endpoint=holding.ENDPOINT)), VIEW, NOON, DESK)
+    assert topic is INFERENCE_HELD
+    assert (held.stage, held.rules) == ("input", (RULE,))  # type: ignore[attr-defined]
+    done = answer().completed
+    assert done is not None
+    [(topic, held)] = release(done, VIEW, NOON, DESK)
+    assert topic is INFERENCE_HELD
+    assert (held.stage, held.rules) == ("output", (RULE,))  # type: ignore[attr-defined]
+    assert not only(release(replace(done, judgements=()), VIEW, NOON, DESK), INFERENCE_HELD)
+
+
 def test_nothing_is_held_where_nobody_is_to_be_asked() -> None:
     assert held_request(routed(), policies(guarding.pii(PERSON="mask")), NOON, decision="d") is None
 
@@ -146,12 +161,12 @@ def test_a_wait_has_the_same_name_whenever_its_cause_is_read() -> None:
 
 
 def test_what_wants_approval_here_passes_only_where_somebody_waits_for_it() -> None:
-    asked, rules = said("a wire transfer, please"), policies(ASKS)
-    assert isinstance(guard_request(asked, rules, SEAL), Refusal)
-    guarded = guard_request(asked, rules, SEAL, waits=True)
+    wanted, rules = said("a wire transfer, please"), policies(ASKS)
+    assert isinstance(guard_request(wanted, rules, SEAL), Refusal)
+    guarded = guard_request(wanted, rules, SEAL, waits=True)
     assert isinstance(guarded, Guarded)
     assert guarded.approvals == ("main.tests.policy/keywords",)
-    assert guarded.request == asked
+    assert guarded.request == wanted
     assert [each.verdict for each in guarded.judgements] == ["ASK"]
 
 
@@ -193,15 +208,15 @@ TURNS = st.lists(st.sampled_from(["", "a", "b c"]), max_size=5)
 @given(turns=TURNS)
 def test_texts_that_are_put_back_are_what_they_were(turns: list[str]) -> None:
     messages = tuple(Message(role=Role.USER, content=turn) for turn in turns)
-    asked = ask(messages=messages)
-    texts = request_texts(asked)
-    assert with_request_texts(asked, texts) == asked
+    before = ask(messages=messages)
+    texts = request_texts(before)
+    assert with_request_texts(before, texts) == before
     others = tuple(f"<{text}>" for text in texts)
-    assert request_texts(with_request_texts(asked, others)) == others
+    assert request_texts(with_request_texts(before, others)) == others
     done = guarding.answer(*(turns or [""]))
     assert with_answer_texts(done, answer_texts(done)) == done
     with pytest.raises(ValueError, match="keeps the number"):
-        with_request_texts(asked, (*texts, "more"))
+        with_request_texts(before, (*texts, "more"))
 
 
 @given(offsets=st.permutations(list(range(5))), again=st.lists(st.integers(0, 4)))
