@@ -191,7 +191,7 @@ def decide(decided: Decided, view: CatalogView, now: datetime, desk: Desk) -> It
 
 
 def nobody_decided(wanted: ApprovalWanted, now: datetime) -> Outgoing:
-    """Returns the decision of the clock."""
+    """Returns the decision of the clock; before the deadline, that the caller waits no more."""
     decided = ApprovalDecided(
         approval_id=wanted.approval_id,
         tenant=wanted.tenant,
@@ -204,6 +204,8 @@ def nobody_decided(wanted: ApprovalWanted, now: datetime) -> Outgoing:
 
 def _denied(event: ApprovalDecided) -> Refusal:
     rules = " and ".join(event.wanted.rules)
+    if event.given is None and event.decided_at < event.wanted.until:
+        return Refusal(reason=Reason.CANCELLED, message="the caller cancelled the request")
     if event.given is None:
         said = f"nobody approved in time, and {rules} wants that; ask again with a later deadline"
     else:

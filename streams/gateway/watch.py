@@ -20,8 +20,13 @@ from infra.signing import claimed
 from infra.tail import Tail
 from infra.telemetry import now, trace_id
 from schemas.codec import Unreadable
-from schemas.events import ApprovalDecided, ApprovalGiven, ApprovalWanted
-from schemas.topics import APPROVAL_DECIDED, APPROVAL_GIVEN, APPROVAL_WANTED
+from schemas.events import ApprovalDecided, ApprovalGiven, ApprovalWanted, RequestCancelled
+from schemas.topics import (
+    APPROVAL_DECIDED,
+    APPROVAL_GIVEN,
+    APPROVAL_WANTED,
+    REQUEST_CANCELLED,
+)
 from streams.gateway.approvals import Answered, Decided, give, nobody_decided
 from streams.gateway.board import KNOWN, Board
 from streams.steps import Fail, Runtime, Step, Steps, Taken
@@ -59,9 +64,10 @@ class Watch:
         self._grown = asyncio.Condition()
         self._changed = asyncio.Event()
         self._said: set[str] = set()
+        self._cancelled: set[str] = set()
         self._tail = Tail(
             runtime.kafka,
-            [APPROVAL_WANTED.name, APPROVAL_DECIDED.name],
+            [APPROVAL_WANTED.name, APPROVAL_DECIDED.name, REQUEST_CANCELLED.name],
             self._since,
             self._arrived.put_nowait,
             f"{runtime.name}-approvals",
@@ -125,6 +131,8 @@ class Watch:
         try:
             if record.topic == APPROVAL_WANTED.name:
                 self.board.want(await self._reader.read(record.value, ApprovalWanted))
+            elif record.topic == REQUEST_CANCELLED.name:
+                self._cancel(await self._reader.read(record.value, RequestCancelled))
             else:
                 decided = await self._reader.read(record.value, ApprovalDecided)
                 self.board.decide(decided, record.partition, record.offset)
@@ -134,6 +142,13 @@ class Watch:
         if record.topic == APPROVAL_DECIDED.name:
             self._known[record.partition] = record.offset + 1
 
+    def _cancel(self, cancelled: RequestCancelled) -> None:
+        """Lets nobody be asked about what nobody waits for."""
+        for wanted in self.board.wanted.values():
+            whose = (wanted.tenant, wanted.request_id)
+            if whose == (cancelled.tenant, cancelled.request_id):
+                self._cancelled.add(wanted.approval_id)
+
     async def _decide(self) -> None:
         """Decides what is overdue; sleeps until the next is."""
         await self.complete()
@@ -141,9 +156,11 @@ class Watch:
             self._changed.clear()
             instant = now()
             self.board.forget(instant)
-            due = [each for each in self.board.due(instant) if each.approval_id not in self._said]
-            for wanted in due:
-                self._say(wanted)
+            over = [self.board.wanted[name] for name in self._cancelled & {*self.board.wanted}]
+            self._cancelled.clear()
+            for wanted in (*self.board.due(instant), *over):
+                if wanted.approval_id not in self._said:
+                    self._say(wanted)
             waiting = (
                 wanted.until for name, wanted in self.board.wanted.items() if name not in self._said
             )

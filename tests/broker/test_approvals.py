@@ -247,6 +247,24 @@ async def test_a_request_that_nobody_decides_ends_at_its_deadline(bus: Bus, fold
     assert "nobody decided in time" in late.stderr
 
 
+async def test_what_its_caller_cancels_waits_no_more(bus: Bus) -> None:
+    tag = unique("cancel")
+    async with client(bus) as asking:
+        asked = asyncio.create_task(
+            asking.chat(ASKED, f"a wire transfer for {tag}", timeout=PATIENCE_S)
+        )
+        waits = await wanted(bus, tag)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+    def refused() -> list[Reason]:
+        replies = bus.events(REPLY.member(TENANT), waits.request_id)
+        return [each.refusal.reason for each in replies if each.refusal]
+
+    await asyncio.to_thread(eventually, refused, PATIENCE_S / 2, "the end of the wait")
+    assert refused() == [Reason.CANCELLED]
+
+
 async def test_what_waits_is_decided_once_though_the_gateway_is_killed_meanwhile(
     bus: Bus, folder: Path, gateway: Process
 ) -> None:

@@ -88,6 +88,14 @@ def test_what_nobody_decides_is_refused_at_its_deadline() -> None:
     assert board.due(later(90)) == []
 
 
+def test_what_its_caller_cancels_is_asked_about_no_more() -> None:
+    board = waiting()
+    [reply] = told(after(board, nobody_decided(wanted(), later(5)).event), CALLER)  # type: ignore[arg-type]
+    assert reply.refusal is not None
+    assert reply.refusal.reason is Reason.CANCELLED
+    assert not board.wanted
+
+
 def test_an_answer_that_is_granted_goes_to_the_caller_and_one_denied_does_not() -> None:
     for granted in (True, False):
         board = Board()
