@@ -15,6 +15,8 @@ from sqlalchemy import text
 from catalog.store.store import MIGRATIONS, Store
 from infra.bootstrap import ROOT
 from tests.catalog.acting import begun
+from tests.catalog.commanding import Office
+from tests.catalog.test_applying import said
 
 pytestmark = pytest.mark.stack
 
@@ -37,3 +39,12 @@ def test_the_step_of_the_readme_lets_a_kind_in(store: Store) -> None:
             )
         )
     assert len(list(store.entries())) == 6
+
+
+def test_what_the_main_readme_shows_of_policies_can_be_applied(store: Store) -> None:
+    office = Office(store)
+    shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    seed = (ROOT / "catalog" / "seed.yaml").read_text()
+    model = next(each for each in said(seed) if each["kind"] == "model")
+    assert office.ask("apply", documents=[model, *said(shown[0])]).result["applied"]
+    assert office.ask("apply", documents=said(shown[0])).result["steps"] == []

@@ -52,7 +52,7 @@ def test_another_model_is_asked_for_under_the_name_that_its_worker_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (ROOT / "README.md").read_text()
-    [shown] = re.findall(r"```yaml\n(.*?)```", readme, re.S)
+    *_, shown = re.findall(r"```yaml\n(.*?)```", readme, re.S)
     catalog = tmp_path / "mine.yaml"
     catalog.write_text(shown)
     [(words, endpoint)] = re.findall(r"python -m workers (.*)\n.*--endpoint (\S+)", readme)
