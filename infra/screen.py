@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -77,7 +78,7 @@ def rows(answer: pa.Table) -> Table:
     for name in answer.column_names:
         table.add_column(Text(name), overflow="fold")
     for row in answer.to_pylist():
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
     return table
 
 
@@ -88,8 +89,16 @@ def record(row: Mapping[str, Any]) -> Table:
     table.add_column(overflow="fold")
     for name, value in row.items():
         if value not in (None, "", {}, []):
-            table.add_row(Text(name), Text(str(value)))
+            table.add_row(Text(name), Text(_cell(value)))
     return table
+
+
+def _cell(value: object) -> str:
+    """A value as people write it: nothing for none, and no exponent."""
+    if isinstance(value, Decimal):
+        text = f"{value:f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return "" if value is None else str(value)
 
 
 def as_json(answer: pa.Table) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from decimal import Decimal
 
 import pyarrow as pa
 import pytest
@@ -34,6 +35,13 @@ def test_rows_show_what_looks_like_markup() -> None:
 
 def test_a_row_shows_what_looks_like_markup() -> None:
     assert MARKUP in shown(screen.record({"said": MARKUP}))
+
+
+def test_a_cost_is_shown_in_full_and_without_zeros_at_its_end() -> None:
+    cost = Decimal("0.000000200000")
+    assert "0.0000002\n" in shown(screen.record({"cost": cost})).replace(" ", "")
+    assert " 0.0000002 " in shown(screen.rows(pa.table({"cost": [cost]})))
+    assert " 100 " in shown(screen.rows(pa.table({"cost": [Decimal(100)]})))
 
 
 def test_the_reason_of_a_service_shows_what_looks_like_markup() -> None:
