@@ -16,7 +16,10 @@ from infra.provision import require
 from infra.registry import Reader
 from schemas.events import InferenceCompleted, InferenceRouted
 from schemas.topics import (
+    APPROVAL_DECIDED,
+    APPROVAL_GIVEN,
     INFERENCE_COMPLETED,
+    INFERENCE_JUDGED,
     INFERENCE_PARTS,
     INFERENCE_REFUSED,
     INFERENCE_REQUESTED,
@@ -26,13 +29,17 @@ from schemas.topics import (
 )
 from streams.gateway.admission import Admission
 from streams.gateway.admit import admit
+from streams.gateway.approvals import decide
 from streams.gateway.cached import Following
 from streams.gateway.desk import Desk, opened
+from streams.gateway.judged import judged
+from streams.gateway.judging import Judging
 from streams.gateway.limits.ledger import Ledger
 from streams.gateway.parts import Parts
 from streams.gateway.release import release
 from streams.gateway.rows import record_refusal
 from streams.gateway.warming import warm
+from streams.gateway.watch import Approving, Giving, Watch
 from streams.gateway.weighed import Weighing, pass_on
 from streams.steps import Fail, Runtime, Step, Steps, Work
 
@@ -79,8 +86,12 @@ def open_gateway(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
     """
     require(runtime.kafka)
     desk, ledger = opened(runtime.seal), Ledger(runtime, fail)
+    watch = Watch(runtime, fail)
     return {
+        APPROVAL_DECIDED: Approving(at_desk(decide, desk), runtime, fail, watch),
+        APPROVAL_GIVEN: Giving(runtime, fail, watch),
         INFERENCE_COMPLETED: Releasing(runtime, fail, desk),
+        INFERENCE_JUDGED: Judging(at_desk(judged, desk), runtime, fail),
         INFERENCE_PARTS: Parts(runtime, fail, desk),
         INFERENCE_REFUSED: Steps(INFERENCE_REFUSED, record_refusal, runtime, fail),
         INFERENCE_REQUESTED: Admission(

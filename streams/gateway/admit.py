@@ -26,6 +26,7 @@ from streams.gateway.asked import Asked
 from streams.gateway.cache import cache_key, looked_up
 from streams.gateway.checks import first_refusal
 from streams.gateway.desk import Desk, policies_of
+from streams.gateway.holding import held_request
 from streams.gateway.limits.weigh import Weighed, entry, refused, reserved, weigh
 from streams.gateway.refuse import refuse
 from streams.gateway.release import answer
@@ -47,12 +48,14 @@ class Passed:
         weighed: What it reserves.
         mirrors: Routes that get a copy.
         kept: What is kept as its answer, masked; None where it must be asked for.
+        waiting: It on its way to those who are to judge it first; None where there is nobody.
     """
 
     routed: InferenceRouted
     weighed: Weighed
     mirrors: tuple[Route, ...] = ()
     kept: Completion | None = None
+    waiting: Outgoing | None = None
 
 
 def admit(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Iterator[Outgoing]:
@@ -68,7 +71,9 @@ def admit(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Iterato
         yield from refuse(asked, decided, view, now)
         return
     yield from reserved(asked, decided.weighed, now)
-    if decided.weighed.asks:
+    if decided.waiting is not None:
+        yield decided.waiting
+    elif decided.weighed.asks:
         weighed = InferenceWeighed(
             routed=decided.routed,
             asks=decided.weighed.asks,
@@ -100,7 +105,7 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
     policies = policies_of(request.tenant, request.endpoint, view)
     if isinstance(policies, Refusal):
         return policies
-    guarded = guard_request(request, policies, desk.seal)
+    guarded = guard_request(request, policies, desk.seal, waits=True)
     if isinstance(guarded, Refusal):
         return guarded
     held = endpoint.output_policy or holds_parts(policies, guarded.sealed)
@@ -118,7 +123,20 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
         sealed=guarded.sealed,
         judgements=(*weighed.judgements, *guarded.judgements),
     )
-    return Passed(routed=routed, weighed=weighed, mirrors=chosen.mirrors, kept=kept)
+    waiting = held_request(
+        routed,
+        policies,
+        now,
+        decision=asked.charge_id,
+        approvals=guarded.approvals,
+        asks=weighed.asks,
+        mirrors=chosen.mirrors,
+        kept=kept,
+        trace_id=asked.trace_id,
+    )
+    return Passed(
+        routed=routed, weighed=weighed, mirrors=chosen.mirrors, kept=kept, waiting=waiting
+    )
 
 
 def _undone(asked: Asked, refusal: Refusal, now: datetime) -> Iterator[Outgoing]:

@@ -28,6 +28,7 @@ from schemas.topics import (
 )
 from streams.gateway.cache import keep
 from streams.gateway.desk import Desk, policies_of
+from streams.gateway.holding import held_answer, sensitive
 from streams.gateway.limits.settle import settled
 from streams.gateway.reply import claimed, epoch_ms, to_caller
 from streams.gateway.routing import next_try
@@ -53,6 +54,9 @@ def release(
     if completed.completion and not routed.mirrored:
         held = _held(completed.completion, routed, view, desk)
         if isinstance(held, Released):
+            if waiting := held_answer(completed, held, view, now):
+                yield waiting
+                return
             released = held
         else:
             # What a policy holds back was used all the same.
@@ -120,7 +124,7 @@ def _held(
     policies = policies_of(routed.request.tenant, routed.request.endpoint, view)
     if isinstance(policies, Refusal):
         return policies
-    return guard_completion(completion, routed, policies, desk.seal)
+    return guard_completion(completion, routed, policies, desk.seal, waits=True)
 
 
 def _ended(
@@ -128,6 +132,7 @@ def _ended(
 ) -> Iterator[Outgoing]:
     """Says to caller, table and ledger how a request ended."""
     routed, cost = completed.routed, cost_of_all(completed, view)
+    said = completed.judgements or ()
     replied = InferenceReplied(
         request_id=routed.request.request_id,
         attempt=routed.attempt,
@@ -144,11 +149,11 @@ def _ended(
         completed,
         cost=in_dollars(cost),
         completion=released.kept if released else None,
-        judgements=released.judgements if released else (),
+        judgements=(*(released.judgements if released else ()), *said),
         now=now,
     )
     yield Outgoing(INFERENCE_RECORDED, recorded)
     failed = completed.refusal is not None
     yield from settled(routed, used_by_all(completed), cost, failed=failed, now=now)
-    if released and released.cacheable:
+    if released and released.cacheable and not (released.approvals or sensitive(said)):
         yield from keep(routed, released.kept, view, now)
