@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from math import ceil
 from pathlib import Path
@@ -104,9 +104,6 @@ async def ask(arguments: argparse.Namespace) -> None:
     messages = [Message(role=Role.USER, content=arguments.question)]
     if arguments.system:
         messages.insert(0, Message(role=Role.SYSTEM, content=arguments.system))
-    tags = dict(arguments.tag)
-    if arguments.session is not None:
-        tags[SESSION] = arguments.session
     who = {"tenant": arguments.tenant, "principal": arguments.principal, "key": arguments.key}
     async with Client(**who) as client:
         # Also without --stream the answer comes in parts: they are only held back.
@@ -121,7 +118,7 @@ async def ask(arguments: argparse.Namespace) -> None:
                 stop=tuple(arguments.stop),
             ),
             json_schema=arguments.json_schema,
-            tags=tags,
+            tags=labels(arguments.tag, arguments.session),
             timeout=arguments.timeout,
         ):
             whole = part
@@ -171,6 +168,11 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--session", metavar="NAME", help="the conversation that it belongs to")
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds until the deadline")
     return parser.parse_args(words)
+
+
+def labels(tags: Iterable[tuple[str, str]], session: str | None) -> dict[str, str]:
+    """Returns the tags of a request: the caller's, and the one that names the conversation."""
+    return {**dict(tags), **({} if session is None else {SESSION: session})}
 
 
 def tag(text: str) -> tuple[str, str]:

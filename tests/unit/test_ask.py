@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from schemas.events import Attempt, Reason, Refusal
-from streams.ask import ADVICE, main, tag, told
+from streams.ask import ADVICE, labels, main, tag, told
 from streams.client import RequestRefused
 from tests.unit.asking import FIRST
 
@@ -90,6 +90,13 @@ def test_a_tag_is_a_name_and_a_value_which_may_hold_anything() -> None:
 def test_what_is_no_tag_is_told_how_one_is_written(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="NAME=VALUE"):
         tag(text)
+
+
+def test_a_session_is_a_tag_which_others_stand_beside() -> None:
+    team = [("team", "red"), ("team", "blue")]
+    assert labels(team, "trip-7") == {"team": "blue", "session": "trip-7"}
+    assert labels(team, None) == {"team": "blue"}
+    assert labels([], "trip-7") == {"session": "trip-7"}
 
 
 def test_help_teaches(capsys: Any) -> None:
