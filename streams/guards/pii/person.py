@@ -89,6 +89,9 @@ GREETED = (
     " told ", " met ", "boss ", "neighbour ", "neighbor ", "son ",
 )  # fmt: skip
 INTRODUCED = (*SURELY, *PROBABLY, *GREETED)
+# What any of all these ends with: what does not end so need not be compared with each.
+TAIL = 3
+TAILS = frozenset(each[-TAIL:] for each in (*INTRODUCED, *MAYBE))
 ARTICLES = (" the ", " a ", " an ", "\nthe ", "this ")
 # A name before these is that of what it discovered.
 DISCOVERED = re.compile(
@@ -105,18 +108,29 @@ def people(text: str) -> Iterator[Span]:
     before = None
     for run in RUN.finditer(text):
         group = run.group()
-        if group.isalpha():
-            # The most of all: a word at the start of a sentence.
-            bits = known.get(plain(group), 0)
-            if bits & DOUBTFUL and not bits & NAME:
-                before = run
-                continue
+        # The most of all: a word at the start of a sentence.
+        if group.isalpha() and _is_nobody(text, run, known.get(plain(group), 0)):
+            before = run
+            continue
         for start, end, score in _names(text, run):
             first = start
             if before is not None and start == run.start():
                 first = _turned(text, before, start)
             yield Span(first, end, "PERSON", score)
         before = run
+
+
+def _is_nobody(text: str, run: re.Match[str], bits: int) -> bool:
+    """Returns whether a word alone is nobody's name; the cheapest of what tells that it is not."""
+    if bits & NAME and not bits & DOUBTFUL:
+        return False
+    if bits and not bits & NAME:
+        return bits & DOUBTFUL != 0
+    # In doubt, something around it must say that it is one.
+    start, end = run.span()
+    if text[max(0, start - TAIL) : start].lower() in TAILS:
+        return False
+    return not (bits and (DOES.match(text, end) or ADDRESSED.match(text, end)))
 
 
 def _turned(text: str, before: re.Match[str], start: int) -> int:
