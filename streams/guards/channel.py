@@ -83,6 +83,15 @@ class Channel:
         rest = self._end()
         return rest if isinstance(rest, Refusal) else before.then(rest)
 
+    def whole(self, text: str) -> Shown | Refusal:
+        """Returns a whole text as it comes out, or why it may not."""
+        self._screen.wait()
+        first = self.feed(text)
+        if isinstance(first, Refusal):
+            return first
+        last = self.finish()
+        return last if isinstance(last, Refusal) else first.then(last)
+
     def _look_last(self, text: str) -> Refusal | None:
         for guard in self._last_to_look:
             hits = guard.look(text, 0, self._stage)

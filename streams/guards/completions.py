@@ -90,7 +90,7 @@ def _shown(
 ) -> list[Shown] | Refusal:
     shown: list[Shown] = []
     for channel, text in _channels(completion, held, values, findings):
-        said = said_by(channel, text)
+        said = channel.whole(text)
         if isinstance(said, Refusal):
             return said
         shown.append(said)
@@ -132,15 +132,6 @@ def call_channel(held: list[Guard], values: Mapping[str, str], findings: Finding
     """Returns the way of the arguments of one tool call."""
     looking = [guard for guard in held if guard.applies("tools")]
     return Channel(looking, "tools", values, findings, "arguments")
-
-
-def said_by(channel: Channel, text: str) -> Shown | Refusal:
-    """Returns a whole text as it comes out of its channel."""
-    first = channel.feed(text)
-    if isinstance(first, Refusal):
-        return first
-    last = channel.finish()
-    return last if isinstance(last, Refusal) else first.then(last)
 
 
 def _channels(

@@ -8,6 +8,7 @@ is longer than ``LONGEST_HIT`` is taken for what it is by then.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -69,6 +70,10 @@ class Screen:
         self._text = ""
         self._begin = 0
         self._enough = 0
+
+    def wait(self) -> None:
+        """Looks at nothing before the text is whole: once is enough where nobody reads along."""
+        self._enough = sys.maxsize
 
     def feed(self, piece: str) -> Shown | Refusal:
         """Returns what may be shown now, or why nothing more may be."""
