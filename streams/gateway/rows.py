@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict
 
 from infra.catalog import CatalogView
 from infra.prices import dollars, picodollars, price_at
@@ -41,6 +41,8 @@ MOST = 2**63 - 1
 MILLISECOND = timedelta(milliseconds=1)
 NOTHING = Decimal(0)
 OK = 200
+
+_FORM = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 # How the row of a request that ended without a completion, though a route was tried, is marked.
 OUTCOMES: dict[Reason, Outcome] = {
@@ -93,12 +95,12 @@ def record_refusal(
     refused: InferenceRefused, view: CatalogView, now: datetime
 ) -> Iterator[Outgoing]:
     """Records a request that no route was tried for: it cost nothing."""
-    row = replace(
-        _begun(refused.request, refused.refused_at, refused.refusal),
+    row = InferenceRecorded(
+        **_begun(refused.request, refused.refused_at, refused.refusal, refused.signed),
         outcome=Outcome.REFUSED,
         cost=NOTHING,
     )
-    yield Outgoing(INFERENCE_RECORDED, _with_proof(row, refused.signed))
+    yield Outgoing(INFERENCE_RECORDED, row)
 
 
 def row(
@@ -122,8 +124,8 @@ def row(
     """
     routed, route, refusal = completed.routed, completed.routed.route, completed.refusal
     used = used_by_all(completed) or Usage()
-    row = replace(
-        _begun(routed.request, now, refusal),
+    return InferenceRecorded(
+        **_begun(routed.request, now, refusal, routed.signed),
         route=route.name,
         model=_model(completed),
         entity=route.entity or None,
@@ -143,7 +145,6 @@ def row(
         first_token_ms=_elapsed_ms(routed.request.requested_at, completed.first_token_at),
         judgements=_judged((*routed.judgements, *judgements)),
     )
-    return _with_proof(row, routed.signed)
 
 
 def row_of_cached(
@@ -163,8 +164,9 @@ def row_of_cached(
         judgements: What policies found and did.
         now: When the caller is answered.
     """
-    row = replace(
-        _begun(request, now, None),
+    return InferenceRecorded(
+        **_begun(request, now, None, signed),
+        outcome=Outcome.COMPLETED,
         model=completion.model,
         response=_answer(completion, request),
         finish_reason=completion.finish_reason,
@@ -172,7 +174,6 @@ def row_of_cached(
         cost=NOTHING,
         judgements=_judged(judgements),
     )
-    return _with_proof(row, signed)
 
 
 def attempted(
@@ -228,6 +229,8 @@ def used_by_all(completed: InferenceCompleted) -> Usage | None:
         used.append(last)
     if not used:
         return None
+    if len(used) == 1 and min(_tokens(used[0])) >= 0:
+        return used[0]
     return Usage(
         prompt_tokens=_sum(each.prompt_tokens for each in used),
         completion_tokens=_sum(each.completion_tokens for each in used),
@@ -282,32 +285,66 @@ def without_texts(request: InferenceRequested) -> InferenceRequested:
     )
 
 
+def _tokens(usage: Usage) -> tuple[int, ...]:
+    return (
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        usage.cache_write_tokens,
+    )
+
+
 def _sum(tokens: Iterable[int]) -> int:
     """Returns a sum that a record can hold, whatever providers say."""
     return max(0, min(sum(tokens), MOST))
 
 
+class _Begun(TypedDict):
+    """What the row of every request has. A row is made at once: copying one takes as long again."""
+
+    request_id: str
+    tenant: str
+    principal: str
+    endpoint: str
+    reason: str | None
+    message: str | None
+    rule: str | None
+    status: int
+    request: str
+    requested_at: datetime
+    elapsed_ms: int
+    streamed: bool
+    tags: Mapping[str, str]
+    deadline: datetime
+    key_id: str | None
+    signature: str | None
+    signed_digest: str | None
+
+
 def _begun(
-    request: InferenceRequested, ended: datetime, refusal: Refusal | None
-) -> InferenceRecorded:
-    """Returns what the row of every request has."""
-    return InferenceRecorded(
-        request_id=request.request_id,
-        tenant=request.tenant,
-        principal=request.principal,
-        endpoint=request.endpoint,
-        outcome=Outcome.COMPLETED,
-        reason=refusal.reason if refusal else None,
-        message=refusal.message if refusal else None,
-        rule=refusal.rule if refusal else None,
-        status=STATUSES[refusal.reason] if refusal else OK,
-        request=_json(request_to_openai(request, request.endpoint)),
-        requested_at=request.requested_at,
-        elapsed_ms=_elapsed_ms(request.requested_at, ended) or 0,
-        streamed=request.stream,
-        tags=request.tags,
-        deadline=request.deadline,
-    )
+    request: InferenceRequested, ended: datetime, refusal: Refusal | None, signed: Signed | None
+) -> _Begun:
+    """Returns what the row of every request has, with what an auditor verifies who asked by."""
+    return {
+        "request_id": request.request_id,
+        "tenant": request.tenant,
+        "principal": request.principal,
+        "endpoint": request.endpoint,
+        "reason": refusal.reason if refusal else None,
+        "message": refusal.message if refusal else None,
+        "rule": refusal.rule if refusal else None,
+        "status": STATUSES[refusal.reason] if refusal else OK,
+        "request": _json(request_to_openai(request, request.endpoint)),
+        "requested_at": request.requested_at,
+        "elapsed_ms": _elapsed_ms(request.requested_at, ended) or 0,
+        "streamed": request.stream,
+        "tags": request.tags,
+        "deadline": request.deadline,
+        "key_id": signed.key_id if signed else None,
+        "signature": base64.b64encode(signed.signature).decode() if signed else None,
+        "signed_digest": signed.digest.hex() if signed else None,
+    }
 
 
 def _outcome(refusal: Refusal | None) -> Outcome:
@@ -320,29 +357,17 @@ def _model(completed: InferenceCompleted) -> str:
     return answer.model if answer else completed.routed.route.model
 
 
-def _with_proof(row: InferenceRecorded, signed: Signed | None) -> InferenceRecorded:
-    """Returns a row with what an auditor needs to verify who asked."""
-    if signed is None:
-        return row
-    return replace(
-        row,
-        key_id=signed.key_id,
-        signature=base64.b64encode(signed.signature).decode(),
-        signed_digest=signed.digest.hex(),
-    )
-
-
 def _answer(completion: Completion, request: InferenceRequested) -> str:
     return _json(completion_to_openai(completion, request.request_id))
 
 
 def _judged(judgements: Sequence[Judgement]) -> str:
-    return _json([each.to_avro() for each in judgements])
+    return _json([each.to_avro() for each in judgements]) if judgements else "[]"
 
 
 def _json(body: Any) -> str:
     try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _FORM.encode(body)
     except ValueError:
         # Refused requests and log probabilities hold numbers that JSON lacks: recorded as null.
         return _json(json.loads(json.dumps(body), parse_constant=lambda number: None))
