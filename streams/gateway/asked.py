@@ -8,10 +8,11 @@ refused record, by which a client tells whether its own is meant.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from uuid import NAMESPACE_URL, uuid5
 
 from infra.identity import Sender
-from infra.signing import Signature
+from infra.signing import REMEMBERED, Signature
 from schemas.events import InferenceRequested
 from schemas.topics import INFERENCE_REQUESTED
 from streams.gateway.limits.counters import Counters
@@ -51,7 +52,7 @@ class Asked:
     @property
     def refused_id(self) -> str:
         """Names the refusal of this record, and no other, however often it is read."""
-        return str(uuid5(NAMESPACE_URL, self.place))
+        return _id_of(self.place)
 
     @property
     def sender(self) -> Sender:
@@ -65,3 +66,9 @@ class Asked:
             signed=self.signed,
             replayed=self.replayed,
         )
+
+
+# Asked for several times of the record in hand.
+@lru_cache(maxsize=REMEMBERED)
+def _id_of(place: str) -> str:
+    return str(uuid5(NAMESPACE_URL, place))
