@@ -43,17 +43,27 @@ def changed(request: InferenceRequested, change: Change) -> InferenceRequested:
     """Returns a request with each of its texts changed, in the order in which a model reads them.
 
     Tools come first, so that what a conversation grows by stands behind all that was there before.
+    What no change is made to is the same object: copies cost more than looking.
     """
+    tools = tuple([_tool(tool, at, change) for at, tool in enumerate(request.tools)])
+    json_schema = _maybe(request.json_schema, change, where="json_schema", form="schema")
+    messages = tuple([_message(each, at, change) for at, each in enumerate(request.messages)])
+    query = _maybe(request.query, change, where="query")
+    inputs = _each(request.inputs, change, "inputs")
+    sampling, stop = request.sampling, _each(request.sampling.stop, change, "sampling.stop")
+    if stop != sampling.stop:
+        sampling = replace(sampling, stop=stop)
+    before = (request.tools, request.json_schema, request.messages, request.query, request.inputs)
+    if before == (tools, json_schema, messages, query, inputs) and sampling is request.sampling:
+        return request
     return replace(
         request,
-        tools=tuple([_tool(tool, at, change) for at, tool in enumerate(request.tools)]),
-        json_schema=_maybe(request.json_schema, change, where="json_schema", form="schema"),
-        messages=tuple([_message(each, at, change) for at, each in enumerate(request.messages)]),
-        query=_maybe(request.query, change, where="query"),
-        inputs=_each(request.inputs, change, "inputs"),
-        sampling=replace(
-            request.sampling, stop=_each(request.sampling.stop, change, "sampling.stop")
-        ),
+        tools=tools,
+        json_schema=json_schema,
+        messages=messages,
+        query=query,
+        inputs=inputs,
+        sampling=sampling,
     )
 
 
@@ -73,25 +83,20 @@ def passages(request: InferenceRequested) -> list[Passage]:
 def _message(message: Message, at: int, change: Change) -> Message:
     where = f"messages[{at}]"
     form: Form = "arguments" if message.role is Role.TOOL else "prose"
-    return replace(
-        message,
-        name=_maybe(message.name, change, where=f"{where}.name", form="name", role=message.role),
-        content=change(
-            Passage(
-                text=message.content,
-                stage="input",
-                where=f"{where}.content",
-                form=form,
-                role=message.role,
-            )
-        ),
-        tool_calls=tuple(
-            [
-                _call(call, f"{where}.tool_calls[{number}]", change)
-                for number, call in enumerate(message.tool_calls)
-            ]
-        ),
+    name = _maybe(message.name, change, where=f"{where}.name", form="name", role=message.role)
+    said = Passage(
+        text=message.content, stage="input", where=f"{where}.content", form=form, role=message.role
     )
+    content = change(said)
+    calls = tuple(
+        [
+            _call(call, f"{where}.tool_calls[{number}]", change)
+            for number, call in enumerate(message.tool_calls)
+        ]
+    )
+    if (name, content, calls) == (message.name, message.content, message.tool_calls):
+        return message
+    return replace(message, name=name, content=content, tool_calls=calls)
 
 
 def _call(call: ToolCall, where: str, change: Change) -> ToolCall:
