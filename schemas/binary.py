@@ -67,7 +67,9 @@ def text(value: str) -> bytes:
         UnicodeEncodeError: It has halves of surrogate pairs.
     """
     encoded = value.encode()
-    return long(len(encoded)) + encoded
+    size = len(encoded)
+    # As ``long``, without another call: most of an event is texts.
+    return (_LONGS[size] if size < SMALL else _long(size)) + encoded
 
 
 def items(encoded: Sequence[bytes]) -> bytes:
