@@ -20,6 +20,7 @@ from catalog.lineage.lineage import (
 )
 from schemas.events import CatalogChanged, InferenceRecorded, LineageEdge, Outcome
 from schemas.kinds import OBJECTS, AgentSpec, Described, IndexSpec, TableSpec, Version
+from schemas.policies import FunctionRule, HttpRule, JudgeRule, PolicySpec
 from schemas.routing import EndpointSpec, RouteSpec
 from tests.catalog.lineage_graphs import NOON, edge, told
 
@@ -169,6 +170,16 @@ SPECS = {
         policies=st.lists(NAMES, max_size=2).map(tuple),
     ),
     "index": st.builds(IndexSpec, source=st.none() | NAMES, endpoint=st.none() | NAMES),
+    "policy": st.builds(
+        PolicySpec,
+        rules=st.tuples(
+            st.builds(JudgeRule, type=st.just("judge"), name=st.just("judge"), endpoint=NAMES),
+            st.builds(
+                FunctionRule, type=st.just("function"), name=st.just("function"), function=VERSIONS
+            ),
+            st.builds(HttpRule, type=st.just("http"), name=st.just("http"), connection=NAMES),
+        ),
+    ),
     "table": st.builds(TableSpec, location=st.just("lake:t"), connection=st.none() | NAMES),
 }
 
