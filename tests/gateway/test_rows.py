@@ -49,10 +49,12 @@ def defined(town: Town) -> None:
         tenant(TENANT),
         connection("rows", up, prices=prices),
         connection("rows-dear", up, prices={"fails": [DEAR], "bad parameter": [DEAR]}),
+        connection("rows-ill", up),
         connection("rows-claude", up, type="anthropic", prices={"caches": [CLAUDE]}),
         endpoint("rows", way("a", "rows", "priced")),
         endpoint("rows-again", way("a", "rows-dear", "fails"), way("b", "rows", "priced")),
         endpoint("rows-cached", way("a", "rows", "priced"), cache={"lasts": "1h"}),
+        endpoint("rows-ill", way("a", "rows-ill", "priced"), cache={"lasts": "1h"}),
         endpoint("rows-claude", way("a", "rows-claude", "caches")),
         endpoint("rows-cut", way("a", "rows", "is cut"), way("b", "rows", "priced")),
         endpoint("rows-refused", way("a", "rows-dear", "bad parameter")),
@@ -138,6 +140,13 @@ async def test_what_comes_out_of_the_cache_costs_nothing_and_says_what_it_saves(
     row = await asyncio.to_thread(town.row, kept.request.request_id)
     assert (row.cost, row.saved_tokens, row.prompt_tokens, row.attempts) == (NOTHING, 1500, 0, 0)
     assert json.loads(row.response or "")["choices"][0]["message"]["content"] == "words"
+
+
+async def test_what_failed_is_not_kept(town: Town, caller: Caller) -> None:
+    town.upstreams.down.add("rows-ill")
+    assert (await caller.ask("rows-ill", "kept?")).reason is Reason.PROVIDER_UNAVAILABLE
+    town.upstreams.down.discard("rows-ill")
+    assert (await caller.ask("rows-ill", "kept?")).text == "words"
 
 
 async def test_a_request_that_goes_on_to_a_second_route_is_one_row_of_two_tries_at_its_price(

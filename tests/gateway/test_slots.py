@@ -19,11 +19,12 @@ from tests.contract.openai_servers import chunks
 from tests.gateway.conftest import OUTSIDE
 from tests.gateway.town import IN, Caller, Heard, Town, connection, endpoint, policy, tenant, way
 from tests.gateway.upstreams import says
-from tests.harness import eventually, soon
+from tests.harness import eventually, soon, unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
-TENANT = "slots"
+# Of its own each time, since what is used up stays so.
+TENANT = unique("slots")
 USED = {"prompt_tokens": 100, "completion_tokens": 20}
 # How a request may end without an answer: the model of its route, and what is said of it.
 ENDS = {

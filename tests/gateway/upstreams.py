@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.contract import anthropic_server
-from tests.contract.misbehaving import delivered
+from tests.contract.misbehaving import delivered, slowly
 from tests.contract.openai_servers import CHAT, RESPONSES, frames
 from tests.contract.scripted_server import SCRIPTS, Script, ScriptedServer, chunk
 from tests.harness import eventually
@@ -171,6 +171,7 @@ def serving() -> Iterator[Upstreams]:
     upstreams.scripts.update(
         {f"messages: {name}": each for name, each in anthropic_server.SCRIPTS.items()}
     )
+    upstreams.scripts["messages: is well"] = delivered(anthropic_server.good, slowly)
     upstreams.scripts.update({f"responses: {name}": each for name, each in RESPONSES.items()})
 
     async def start() -> web.AppRunner:

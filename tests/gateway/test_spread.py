@@ -1,0 +1,167 @@
+"""Requests over several targets: by weight, by session, by what is in flight, and as copies."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+
+import pytest
+
+from schemas.events import Entry
+from schemas.topics import USAGE_COUNTED
+from tests.gateway.town import IN, Caller, Town, connection, endpoint, policy, tenant, way
+from tests.gateway.upstreams import says
+from tests.harness import unique
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+# Several, so that both gateways decide.
+TENANTS = tuple(unique("spread") for _ in range(4))
+SESSIONS, TIMES = 200, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def defined(town: Town) -> None:
+    up = town.upstreams
+    up.scripts.update(
+        {
+            "ending": says(lambda text: [text]),
+            "good": says(lambda text: ["go", "od"]),
+            "seconds": says(lambda text: ["a", "b"], gap_s=0.7),
+        }
+    )
+    pair = (
+        way("nine", "spread-nine", "ending", weight=90),
+        way("one", "spread-one", "ending", weight=10),
+    )
+    requests = {
+        **{"type": "limit", "name": "requests", "per": "tenant", "unit": "requests"},
+        **{"most": 1000, "window": "1h"},
+    }
+    town.define(
+        *map(tenant, TENANTS),
+        *(
+            connection(f"spread-{name}", up)
+            for name in ("fast", "good", "ill", "nine", "one", "shadow", "slow")
+        ),
+        policy("spread", requests),
+        endpoint("spread-sticky", *pair, sticky="session", cooldown={"failures": 3}),
+        endpoint(
+            "spread-busy",
+            way("slow", "spread-slow", "seconds", weight=1),
+            way("fast", "spread-fast", "good", weight=1),
+            balance="least_in_flight",
+        ),
+        endpoint("spread-alone", way("a", "spread-good", "good")),
+        *(
+            endpoint(
+                f"spread-{name}",
+                way("a", "spread-good", "good"),
+                way("copy", f"spread-{upstream}", model, mirror=1),
+                policies=[f"{IN}.spread"],
+            )
+            for name, upstream, model in (
+                ("shadow-ill", "ill", "fails"),
+                ("shadow-slow", "shadow", "seconds"),
+            )
+        ),
+    )
+
+
+@pytest.fixture
+async def callers(town: Town) -> AsyncIterator[list[Caller]]:
+    async with (
+        town.caller(TENANTS[0]) as a,
+        town.caller(TENANTS[1]) as b,
+        town.caller(TENANTS[2]) as c,
+        town.caller(TENANTS[3]) as d,
+    ):
+        yield [a, b, c, d]
+
+
+async def test_each_session_stays_with_its_target_and_moves_once_when_that_is_gone(
+    town: Town, callers: list[Caller]
+) -> None:
+    up = town.upstreams
+
+    async def round_of_all() -> None:
+        sessions = iter(range(SESSIONS))
+
+        async def lane() -> None:
+            for number in sessions:
+                caller = callers[number % len(callers)]
+                session = f"session-{number}"
+                heard = await caller.ask("spread-sticky", session, tags={"session": session})
+                assert heard.text == session
+
+        await asyncio.gather(*(lane() for _ in range(20)))
+
+    def targets() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for name in ("spread-nine", "spread-one"):
+            for call in up.to(name)[seen[name] :]:
+                found[call.form["messages"][-1]["content"]].add(name)
+        return found
+
+    seen: Counter[str] = Counter()
+    for _ in range(TIMES):
+        await round_of_all()
+    before = targets()
+    assert len(before) == SESSIONS
+    assert all(len(each) == 1 for each in before.values())
+    share = sum(each == {"spread-nine"} for each in before.values()) / SESSIONS
+    assert 0.83 < share < 0.97
+
+    up.down.add("spread-one")
+    await round_of_all()
+    seen.update({name: len(up.to(name)) for name in ("spread-nine", "spread-one")})
+    await round_of_all()
+    up.down.discard("spread-one")
+    after = targets()
+    # It cools down in both gateways: nobody asks it any more, and nobody else has moved.
+    assert all("spread-nine" in each for each in after.values())
+    assert len([each for each in after.values() if len(each) > 1]) <= 3
+
+
+async def test_a_target_that_is_slow_gets_less_though_it_ends_what_it_has(
+    town: Town, callers: list[Caller]
+) -> None:
+    caller, numbers = callers[0], iter(range(200))
+
+    async def lane() -> None:
+        for _ in numbers:
+            assert (await caller.ask("spread-busy")).reason is None
+
+    await asyncio.gather(*(lane() for _ in range(8)))
+    slow, fast = (len(town.upstreams.to(f"spread-{name}")) for name in ("slow", "fast"))
+    assert slow + fast == 200
+    assert fast > 4 * slow
+
+
+@pytest.mark.parametrize("name", ["shadow-ill", "shadow-slow"])
+async def test_a_copy_is_neither_waited_for_nor_heard_nor_paid_by_the_caller(
+    town: Town, callers: list[Caller], name: str
+) -> None:
+    caller, times = callers[0], defaultdict(list)
+    heard = await caller.ask(f"spread-{name}")
+    for _ in range(30):
+        for asked in ("spread-alone", f"spread-{name}"):
+            began = time.monotonic()
+            answer = await caller.stream(asked)
+            times[asked].append(time.monotonic() - began)
+            assert (answer.text, answer.shown) == ("good", "good")
+    alone, mirrored = (statistics.median(each) for each in times.values())
+    assert mirrored < 2 * alone + 0.05
+    row = await asyncio.to_thread(town.row, heard.request.request_id)
+    assert (row.route, row.attempts, row.completion_tokens) == ("a", 1, 3)
+    tries = await asyncio.to_thread(town.attempts, heard.request.request_id, 2)
+    assert sorted((each.route, each.mirrored) for each in tries) == [("a", False), ("copy", True)]
+    entries = [
+        (each.entry, [charge.amount for charge in each.charges])
+        for each in await asyncio.to_thread(town.bus.events, USAGE_COUNTED, TENANTS[0])
+        if each.request_id == heard.request.request_id
+    ]
+    assert entries == [(Entry.RESERVED, [1]), (Entry.SETTLED, [1])]
