@@ -58,6 +58,8 @@ class Page:
         live: Whether entries behind it are followed already.
         lost: Whether another has taken it over.
         waiting: What follows of decisions that did not come back yet, by charge.
+        own: Decisions that did not come back yet, by their bytes: read off the log they are the
+            same again.
         room: Set while few are waiting.
         taken_at: When it was taken over, on the clock of this process.
         summed: Up to which offset counters were summed up, and when.
@@ -70,6 +72,7 @@ class Page:
     live: bool = False
     lost: bool = False
     waiting: dict[str, Callable[[], None]] = field(default_factory=dict)
+    own: dict[bytes | None, UsageCounted] = field(default_factory=dict)
     room: asyncio.Event = field(default_factory=asyncio.Event)
     taken_at: float = field(default_factory=time.monotonic)
     summed: tuple[int, float] = (0, 0.0)
@@ -133,6 +136,7 @@ class Ledger:
         """
         page.counters.decide(entry)
         page.waiting[entry.charge_id] = then
+        page.own[encoded.value] = entry
         if len(page.waiting) >= MOST_WAITING:
             page.room.clear()
         self._runtime.publisher.post([encoded], headers, self._posted, page.counters.partition)
@@ -215,7 +219,9 @@ class Ledger:
             if not any(record.offset >= page.counters.offset for page in pages):
                 continue
             try:
-                entry = await self._reader.read(record.value, UsageCounted)
+                known = (page.own.pop(record.value, None) for page in pages)
+                entry = next(filter(None, known), None)
+                entry = entry or await self._reader.read(record.value, UsageCounted)
             except (Unreadable, SchemaMissing) as problem:
                 log.warning("ledger entry unreadable", offset=record.offset, error=str(problem))
                 continue
