@@ -110,5 +110,7 @@ def _commonest() -> Iterator[str]:
 
 
 def _without_accents(word: str) -> str:
+    if word.isascii():
+        return word
     apart = unicodedata.normalize("NFD", word)
     return "".join(letter for letter in apart if not unicodedata.combining(letter))
