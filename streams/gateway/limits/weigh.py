@@ -186,19 +186,20 @@ def unfit(
     # What costs nothing passes a spent budget, and who produces no tokens a spent limit of them.
     if charge.amount == 0 and charge.unit != "cached_tokens":
         return None
+    most = scaled(rule.unit, rule.most)
+    used = counters.used(charge, now)
+    has_room = counters.has_room(charge)
+    # How much will be cached nobody knows: the first that is over is the next one's refusal.
+    if has_room and used + max(charge.amount, 1) <= most:
+        return None
     name = "/".join(charge.counter.split("/", 2)[:2])
-    if not counters.has_room(charge):
+    if not has_room:
         return Refusal(
             reason=Reason.POLICY_FAILED,
             message=f"{charge.home} has too many counters for {name} to keep one more: "
             "use fewer values of tags, or limit something with fewer",
             rule=name,
         )
-    most = scaled(rule.unit, rule.most)
-    used = counters.used(charge, now)
-    # How much will be cached nobody knows: the first that is over is the next one's refusal.
-    if used + max(charge.amount, 1) <= most:
-        return None
     return Refusal(
         reason=Reason.BUDGET_EXCEEDED if rule.unit == "cost" else Reason.LIMIT_EXCEEDED,
         message=told(rule, name, who, charge.amount, used, counters.wait_ms(charge, most, now)),
