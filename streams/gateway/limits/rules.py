@@ -192,11 +192,13 @@ def window_ms(window: str | None) -> int:
 
 
 def _bounds(policy: str, rules: Iterable[LimitRule], subject: Subject) -> Iterator[Bound]:
-    matching = [
-        (rule, who, level, _rivals(rule))
-        for rule in rules
-        for who, level in PER[rule.per](rule, subject)
-    ]
+    found = [(rule, who, level) for rule in rules for who, level in PER[rule.per](rule, subject)]
+    # Most often all hold for all others: none beats another.
+    if not any(level for _, _, level in found):
+        for rule, who, _ in found:
+            yield _bound(policy, rule, who, subject.request.tenant)
+        return
+    matching = [(rule, who, level, _rivals(rule)) for rule, who, level in found]
     best: dict[tuple[object, ...], int] = {}
     for _, _, level, rivals in matching:
         best[rivals] = max(level, best.get(rivals, REST))
