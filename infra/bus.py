@@ -47,6 +47,10 @@ class PublishFailed(RuntimeError):
     """The broker did not take an event within the delivery timeout, or never will."""
 
 
+class RecordTooLarge(PublishFailed):
+    """A record is larger than its topic takes: the broker never will take it."""
+
+
 class BusUnreachable(RuntimeError):
     """No broker answers under the given address."""
 
@@ -189,7 +193,7 @@ class Publisher:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                batch.failed = PublishFailed(f"{message.topic()}: {error.str()}")
+                batch.failed = _failure(message.topic(), error)
             batch.left -= 1
             if not batch.left:
                 self._settle(batch)
@@ -280,6 +284,11 @@ class Publisher:
             self._room.clear()
         elif not self._room.is_set():
             self._room.set()
+
+
+def _failure(topic: str | None, error: KafkaError) -> PublishFailed:
+    large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+    return (RecordTooLarge if large else PublishFailed)(f"{topic}: {error.str()}")
 
 
 def membership(

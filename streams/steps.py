@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import structlog
 from aiokafka.partitioner import murmur2
 
-from infra.bus import Encoded, Publisher, PublishFailed, Record
+from infra.bus import Encoded, Publisher, PublishFailed, Record, RecordTooLarge
 from infra.catalog import CatalogView
 from infra.deadletters import bury, dead_letter
 from infra.registry import Registry
@@ -19,7 +19,7 @@ from infra.settings import HealthSettings, KafkaSettings, LakeSettings
 from infra.telemetry import RECORDS, Headers, consuming, described, now
 from schemas.codec import Codec
 from schemas.events import DeadLetterCause, Event
-from schemas.topics import MAX_RECORD_BYTES, Outgoing, Topic
+from schemas.topics import MAX_LETTER_BYTES, MAX_RECORD_BYTES, Outgoing, Topic
 
 log = structlog.get_logger()
 
@@ -30,6 +30,8 @@ MOST_MOVES = 3
 
 # Bytes of a record's key and headers: a record that is moved has them again.
 MOST_ASIDE_BYTES = MAX_RECORD_BYTES // 16
+# Of a record's key and value: with the headers that it is given, no producer takes more.
+MOST_PUBLISHED_BYTES = MAX_LETTER_BYTES - 2 * MOST_ASIDE_BYTES
 
 DECIDED = RECORDS.labels("decided")
 
@@ -126,8 +128,12 @@ class Steps:
             except Exception as error:  # noqa: BLE001
                 said = described(error)
             else:
-                DECIDED.inc()
-                return decided
+                large = _unpublishable(decided)
+                if large is None:
+                    DECIDED.inc()
+                    return decided
+                said = large
+                break
         RECORDS.labels("dead").inc()
         log.warning("step failed", error=said, topic=taken.record.topic)
         cause = DeadLetterCause.STEP_FAILED
@@ -168,12 +174,25 @@ class Steps:
 
     def _post(self, taken: Taken, records: list[Encoded], headers: Headers) -> None:
         def done(failed: PublishFailed | None) -> None:
-            if failed is None:
-                taken.settle()
+            if isinstance(failed, RecordTooLarge):
+                self._bury(taken, failed)
             else:
-                self._fail(failed)
+                self._settled(taken, failed)
 
         self._runtime.publisher.post(records, headers, done)
+
+    def _bury(self, taken: Taken, failed: RecordTooLarge) -> None:
+        """Gives a record up of whose decision the broker takes a part not, and would never."""
+        runtime, cause = self._runtime, DeadLetterCause.STEP_FAILED
+        letter = bury(taken.record, runtime.name, cause, f"what was decided is too large: {failed}")
+        records = runtime.publisher.encode([letter])
+        runtime.publisher.post(records, (), partial(self._settled, taken))
+
+    def _settled(self, taken: Taken, failed: PublishFailed | None) -> None:
+        if failed is None:
+            taken.settle()
+        else:
+            self._fail(failed)
 
 
 def too_large(record: Record) -> str | None:
@@ -189,6 +208,18 @@ def too_large(record: Record) -> str | None:
     aside += len(record.key or b"")
     if aside > MOST_ASIDE_BYTES:
         return f"key and headers have {aside} bytes; at most {MOST_ASIDE_BYTES} are decided on"
+    return None
+
+
+def _unpublishable(decided: Iterable[Encoded]) -> str | None:
+    """Returns why what was decided cannot be published; None where it can.
+
+    What the broker takes of the rest, once it is compressed, only the broker knows.
+    """
+    for topic, key, value in decided:
+        size = len(key or b"") + len(value or b"")
+        if size > MOST_PUBLISHED_BYTES:
+            return f"what was decided has {size} bytes for {topic}; no topic takes so many"
     return None
 
 

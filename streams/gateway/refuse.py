@@ -124,16 +124,13 @@ def _denial(asked: Asked, refusal: Refusal, who: str, now: datetime) -> AuditRec
 def _stripped(request: InferenceRequested) -> InferenceRequested:
     """Returns what identifies a request, without what may have made it too large."""
     return replace(
-        request,
+        without_texts(request),
         request_id=request.request_id[:LONGEST_NAME],
         tenant=request.tenant[:LONGEST_NAME],
         principal=request.principal[:LONGEST_NAME],
         endpoint=request.endpoint[:LONGEST_NAME],
         reply_to=request.reply_to[:LONGEST_NAME],
-        messages=(),
         sampling=Sampling(),
-        json_schema=None,
-        tools=(),
         tool_choice="auto",
         tags={},
     )

@@ -52,6 +52,9 @@ ADDRESSES = NAMES.map(lambda name: topics.REPLY.member(name).name)
 # Around the deadlines that requests are given below.
 MOMENTS = st.integers(0, 2000).map(lambda ms: EPOCH + timedelta(days=20_000, milliseconds=ms))
 
+# More is not told of a request that is too large: what tells of it must always fit its topic.
+MOST_TOLD_BYTES = 10_000
+
 SIGNERS = {name: Signer(generate()) for name in ("alpha", "beta", "gamma")}
 
 many = settings(
@@ -237,6 +240,34 @@ def test_of_what_was_put_here_twice_nothing_comes_the_second_time(
     given: Asked, view: CatalogView, now: datetime
 ) -> None:
     assert list(admit(replace(given, replayed=True, moved_again=True), view, now)) == []
+
+
+@many
+@given(given=asks(), view=views(), now=MOMENTS, times=st.integers(100, 10_000), text=TEXT)
+def test_of_a_request_that_is_too_large_little_is_told_wherever_its_texts_stand(
+    given: Asked, view: CatalogView, now: datetime, times: int, text: str
+) -> None:
+    large = (text or "\x01") * times
+    places: tuple[dict[str, Any], ...] = (
+        {"inputs": (large, large), "query": large, "tags": {large: large}},
+        {"endpoint": large, "request_id": large},
+        {"json_schema": large, "tool_choice": large, "sampling": Sampling(stop=(large,))},
+        {"messages": (Message(role=Role.USER, content=large),)},
+    )
+    for place in places:
+        request = replace(given.request, **place)
+        _tells_little(list(admit(replace(given, request=request), view, now)), view, now)
+
+
+def _tells_little(outgoing: list[Outgoing], view: CatalogView, now: datetime) -> None:
+    hold(outgoing, view)
+    refused = of(InferenceRefused, outgoing)
+    told = [*outgoing, *(row for each in refused for row in record_refusal(each, view, now))]
+    for _, event in told:
+        refusal = getattr(event, "refusal", None)
+        reason = refusal.reason if refusal else getattr(event, "reason", None)
+        if reason == Reason.REQUEST_TOO_LARGE:
+            assert len(CODEC.encode(event)) < MOST_TOLD_BYTES
 
 
 @many
