@@ -6,7 +6,8 @@ addresses are judged alike. TLS still proves the name.
 
 Covered: link-local addresses and those where clouds keep their metadata are refused always;
 loopback, private and all else that is not of the public internet, unless the caller allows it;
-addresses inside addresses (IPv4-mapped, 6to4, Teredo, NAT64) by what is inside. Not covered: what a
+addresses inside addresses (IPv4-mapped, -compatible and -translated, 6to4, Teredo, NAT64) by what
+is inside; a network's own NAT64, which does not show it, is refused always. Not covered: what a
 public address forwards to.
 """
 
@@ -29,7 +30,13 @@ METADATA = frozenset(
 METADATA_NAMES = frozenset(
     {"instance-data", "instance-data.ec2.internal", "metadata", "metadata.google.internal"}
 )
-NAT64 = IPv6Network("64:ff9b::/96")
+# Whose last 32 bits are an IPv4 address: IPv4-compatible and -translated, NAT64 (RFC 4291, 2765 and
+# 6052).
+ENDING_IN_IPV4 = tuple(map(IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+# NAT64 of a network's own (RFC 8215): where in it the IPv4 address stands, only its operator knows.
+LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+# Their own, though they lie in the first of these.
+PLAIN = frozenset(map(IPv6Address, ("::", "::1")))
 # Link-local for IPv6 too, long out of use; Python's own check leaves it out.
 SITE_LOCAL = ip_network("fec0::/10")
 
@@ -165,8 +172,8 @@ def _fault(address: Ip, *, private: bool) -> str | None:
         return "where a cloud keeps its metadata"
     if address.is_link_local or address in SITE_LOCAL:
         return "a link-local address"
-    if address.is_multicast or address.is_unspecified:
-        return "no address of a host"
+    if address.is_multicast or address.is_unspecified or address in LOCAL_NAT64:
+        return "no address of a host, or one that does not show of which"
     if not private and not address.is_global:
         return "of this machine or a private network, which its connection does not allow"
     return None
@@ -176,7 +183,7 @@ def _inner(address: Ip) -> IPv4Address | None:
     """Returns the IPv4 address that an IPv6 one stands for, if any."""
     if isinstance(address, IPv4Address):
         return None
-    if address in NAT64:
+    if address not in PLAIN and any(address in network for network in ENDING_IN_IPV4):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     teredo = address.teredo[1] if address.teredo else None
     return address.ipv4_mapped or address.sixtofour or teredo

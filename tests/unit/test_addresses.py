@@ -22,8 +22,12 @@ NEVER = [
     "169.254.0.1",
     "224.0.0.1",
     "2002:a9fe:a9fe::",
+    "64:ff9b:1:a9fe:a9:fe00:808:808",
+    "64:ff9b:1::a9fe:a9fe",
     "64:ff9b::a9fe:a9fe",
     "::",
+    "::169.254.169.254",
+    "::ffff:0:169.254.169.254",
     "::ffff:169.254.169.254",
     "fd00:ec2::254",
     "fe80::1",
@@ -40,6 +44,8 @@ OURS = [
     "192.168.1.1",
     "2130706433",
     "::1",
+    "::127.0.0.1",
+    "::ffff:0:127.0.0.1",
     "::ffff:10.0.0.1",
     "fc00::1",
     "localhost",
@@ -136,7 +142,10 @@ async def test_an_ipv4_address_is_judged_alike_inside_an_ipv6_one(address: IPv4A
 
     plain = await judged(str(address))
     assert await judged(f"::ffff:{address}") is plain
-    assert await judged(str(ip_address((0x64FF9B << 96) | int(address)))) is plain
+    assert await judged(f"::ffff:0:{address}") is plain
+    assert await judged(f"64:ff9b::{address}") is plain
+    # The first two of the IPv4-compatible ones are IPv6's own "none" and "myself".
+    assert await judged(f"::{address}") is plain
 
 
 async def test_a_name_is_looked_up_once_and_what_was_judged_is_dialled(
