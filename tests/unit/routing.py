@@ -57,9 +57,11 @@ def decide(
     health: Health | None = None,
     now: datetime = NOON,
     who: str = "ann",
+    *,
+    draw: str = "",
 ) -> Chosen | Refusal:
     """Returns what is decided on a request to that endpoint."""
-    return choose(asked, who, view.endpoints[NAME], view, health or Health(), now)
+    return choose(asked, who, view.endpoints[NAME], view, health or Health(), now, draw)
 
 
 def chosen(
@@ -68,9 +70,11 @@ def chosen(
     health: Health | None = None,
     now: datetime = NOON,
     who: str = "ann",
+    *,
+    draw: str = "",
 ) -> Chosen:
     """Returns where a request goes; a refusal fails the test."""
-    found = decide(asked, view, health, now, who)
+    found = decide(asked, view, health, now, who, draw=draw)
     assert isinstance(found, Chosen), found
     return found
 

@@ -284,3 +284,29 @@ def test_a_mirror_gets_no_copy_of_what_it_cannot_serve() -> None:
     assert chosen(request(), view).mirrors
     assert chosen(request(tools=TOOLS), view).mirrors == ()
     assert chosen(request(messages=LONG), view).mirrors == ()
+
+
+def test_no_caller_chooses_a_route_or_a_mirror_by_the_id_of_a_request() -> None:
+    view = view_with(
+        way("a", weight=1),
+        way("b", weight=1),
+        way("shadow", mirror=0.5),
+    )
+    found = [chosen(request("the same"), view, draw=f"place/{number}") for number in range(200)]
+    assert 60 < sum(each.route.name == "a" for each in found) < 140
+    assert 60 < sum(bool(each.mirrors) for each in found) < 140
+    alike = [chosen(request(number), view, draw="place") for number in range(200)]
+    assert alike == [alike[0]] * 200
+
+
+def test_what_keeps_its_route_keeps_it_wherever_its_records_lie() -> None:
+    routes = [way("a", weight=1), way("b", weight=1)]
+    for view, tags in (
+        (view_with(*routes, sticky="session"), {"session": "s"}),
+        (view_with(*routes, sticky="user"), {}),
+    ):
+        found = {
+            chosen(request(number, tags=tags), view, draw=f"place/{number}").route.name
+            for number in range(50)
+        }
+        assert len(found) == 1

@@ -27,6 +27,7 @@ class Question:
     Attributes:
         request: The request.
         key: What keeps its route: requests with the same key draw the same.
+        draw: What is drawn by for this request alone.
         endpoint: What is asked.
         view: The catalog.
         health: How routes are doing.
@@ -35,6 +36,7 @@ class Question:
 
     request: InferenceRequested
     key: tuple[str, ...]
+    draw: str
     endpoint: Endpoint
     view: CatalogView
     health: Health
@@ -74,7 +76,7 @@ def fastest(routes: Sequence[Route], question: Question) -> Route:
         if health.in_flight(name, route) == 0:
             return route
     known = {route: seconds for route, seconds in times.items() if seconds is not None}
-    if not known or drawn("explore", name, question.request.request_id) < EXPLORED:
+    if not known or drawn("explore", name, question.draw) < EXPLORED:
         return by_weight(routes, question)
     return min(known, key=lambda route: (known[route], -question.ticket(route)))
 

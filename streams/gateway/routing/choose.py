@@ -37,6 +37,7 @@ def choose(  # noqa: PLR0917 - who asks what, and all that it is decided by
     view: CatalogView,
     health: Health,
     now: datetime,
+    draw: str = "",
 ) -> Chosen | Refusal:
     """Returns where a request goes, or why no route can serve it.
 
@@ -51,7 +52,10 @@ def choose(  # noqa: PLR0917 - who asks what, and all that it is decided by
         view: The catalog.
         health: How routes are doing.
         now: The moment.
+        draw: What is drawn by for this request alone, its mirrors too; nothing that its caller may
+            choose, who could else choose a route. Without it, the request id.
     """
+    draw = draw or request.request_id
     fit = fitting(request, endpoint)
     if isinstance(fit, Refusal):
         return fit
@@ -59,7 +63,8 @@ def choose(  # noqa: PLR0917 - who asks what, and all that it is decided by
     if up:
         question = Question(
             request=request,
-            key=_key(request, who, endpoint),
+            key=_key(request, who, endpoint, draw),
+            draw=draw,
             endpoint=endpoint,
             view=view,
             health=health,
@@ -72,7 +77,7 @@ def choose(  # noqa: PLR0917 - who asks what, and all that it is decided by
     return Chosen(
         route=route,
         fallbacks=tuple(sorted(left, key=lambda each: each not in up)),
-        mirrors=_mirrors(request, endpoint),
+        mirrors=_mirrors(request, endpoint, draw),
     )
 
 
@@ -86,20 +91,20 @@ def _balanced(up: list[Route], question: Question) -> Route:
     return (by_weight if kept else BALANCES[spec.balance])(weighted, question)
 
 
-def _key(request: InferenceRequested, who: str, endpoint: Endpoint) -> tuple[str, ...]:
+def _key(request: InferenceRequested, who: str, endpoint: Endpoint, draw: str) -> tuple[str, ...]:
     if endpoint.spec.sticky == "user":
         return request.tenant, "user", who
     session = request.tags.get(SESSION) if endpoint.spec.sticky == "session" else None
     if session:
         return request.tenant, SESSION, session
-    return request.tenant, "request", request.request_id
+    return request.tenant, "request", draw
 
 
-def _mirrors(request: InferenceRequested, endpoint: Endpoint) -> tuple[Route, ...]:
+def _mirrors(request: InferenceRequested, endpoint: Endpoint, draw: str) -> tuple[Route, ...]:
     return tuple(
         route
         for route in endpoint.routes
         if (way := endpoint.ways[route.name]).mirror
-        and drawn("mirror", endpoint.name, request.request_id, route.name) < way.mirror
+        and drawn("mirror", endpoint.name, draw, route.name) < way.mirror
         and fits(request, way)
     )
