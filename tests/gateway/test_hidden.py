@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -39,7 +39,7 @@ from tests.gateway.town import (
     way,
 )
 from tests.gateway.upstreams import says
-from tests.harness import eventually
+from tests.harness import READY_S, eventually, running
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -120,7 +120,7 @@ def defined(town: Town) -> None:
         }
     )
     masking = masks("EMAIL_ADDRESS")
-    # Nobody answers at this judge's.
+    # The model of this judge fails.
     judge = {"type": "judge", "name": "judge", "endpoint": f"{IN}.judge", "timeout": "1s"}
     words = {"type": "keywords", "name": "words", "words": [WORD], "on": ["output"]}
     town.define(
@@ -153,6 +153,15 @@ def defined(town: Town) -> None:
         endpoint("repeats", way("a", "hidden-openai", "repeats"), policies=[f"{IN}.hidden"]),
         endpoint("two-pieces", way("a", "judged", "two-pieces"), policies=[f"{IN}.words"]),
     )
+
+
+@pytest.fixture(scope="module")
+def guard(town: Town) -> Iterator[None]:
+    """A worker that asks those who judge."""
+    command = ["-m", "workers", "guard"]
+    unsigned = {"CLIENT_TENANT": TENANT, "CLIENT_PRINCIPAL": "", "CLIENT_KEY": ""}
+    with running(town.bus, command, town.folder, start_s=READY_S, **unsigned):
+        yield
 
 
 @pytest.fixture
@@ -191,6 +200,7 @@ async def test_the_keys_of_arguments_and_schemas_stay_as_they_are(
     assert properties == {"to": {"type": "string", "description": "<EMAIL_ADDRESS_1>"}}
 
 
+@pytest.mark.usefixtures("guard")
 async def test_nothing_goes_upstream_that_a_guard_could_not_judge(
     town: Town, caller: Caller
 ) -> None:
