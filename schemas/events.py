@@ -85,6 +85,7 @@ class Reason(StrEnum):
     POLICY_FAILED = "POLICY_FAILED"
     APPROVAL_DENIED = "APPROVAL_DENIED"
     ROUTE_UNFIT = "ROUTE_UNFIT"
+    ANSWER_UNKEPT = "ANSWER_UNKEPT"
 
 
 _REASON = binary.symbols(Reason)

@@ -128,6 +128,7 @@ class Cache(Shape):
 
 # Faults of the route, not of the caller: another route may do better.
 FALL_BACK_ON = (
+    Reason.ANSWER_UNKEPT,
     Reason.PROVIDER_FAILED,
     Reason.PROVIDER_TIMEOUT,
     Reason.PROVIDER_UNAVAILABLE,

@@ -56,6 +56,7 @@ OUTCOMES: dict[Reason, Outcome] = {
 # The HTTP status that a refusal stands for. 499 is nginx's: the client closed the request.
 STATUSES: dict[Reason, int] = {
     Reason.ALREADY_EXISTS: 409,
+    Reason.ANSWER_UNKEPT: 502,
     Reason.APPROVAL_DENIED: 403,
     Reason.BUDGET_EXCEEDED: 429,
     Reason.CANCELLED: 499,

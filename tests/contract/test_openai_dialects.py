@@ -207,7 +207,7 @@ async def test_a_schema_reaches_the_provider_and_prose_is_no_answer_to_it(
     subject: Subject, chat_server: ScriptedServer, responses_server: ScriptedServer
 ) -> None:
     refusal = await refused(subject, ask("prose", json_schema=json.dumps(PERSON)))
-    assert refusal.reason is Reason.PROVIDER_FAILED
+    assert refusal.reason is Reason.ANSWER_UNKEPT
     [(_, body)] = chat_server.seen + responses_server.seen
     form = body["text"]["format"] if "text" in body else body["response_format"]["json_schema"]
     assert form["schema"] == PERSON

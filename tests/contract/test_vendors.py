@@ -289,7 +289,7 @@ async def test_what_is_thought_is_not_said(subject: Subject) -> None:
 async def test_prose_is_no_answer_to_a_schema(subject: Subject) -> None:
     request = ask("Name a person.", json_schema=json.dumps(PERSON))
     refusal = await refused(replace(subject, model="answers in prose"), request)
-    assert refusal.reason is Reason.PROVIDER_FAILED
+    assert refusal.reason is Reason.ANSWER_UNKEPT
     assert "Ada" not in refusal.message
 
 

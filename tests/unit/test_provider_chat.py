@@ -132,7 +132,7 @@ def test_a_completion_that_breaks_its_schema_is_refused(content: str, kept: bool
     if kept:
         require_kept(completion, request)
     else:
-        with pytest.raises(ProviderRefused, match=Reason.PROVIDER_FAILED):
+        with pytest.raises(ProviderRefused, match=Reason.ANSWER_UNKEPT):
             require_kept(completion, request)
     require_kept(replace(completion, finish_reason=FinishReason.LENGTH), request)
     require_kept(replace(completion, finish_reason=FinishReason.CONTENT_FILTER), request)
@@ -140,7 +140,7 @@ def test_a_completion_that_breaks_its_schema_is_refused(content: str, kept: bool
 
 def test_an_end_for_a_reason_that_is_not_known_excuses_nothing() -> None:
     request = ask(json_schema=json.dumps(PERSON))
-    with pytest.raises(ProviderRefused, match=Reason.PROVIDER_FAILED):
+    with pytest.raises(ProviderRefused, match=Reason.ANSWER_UNKEPT):
         require_kept(replace(told(content="Ada"), finish_reason=FinishReason.UNKNOWN), request)
 
 
@@ -196,7 +196,7 @@ def test_vectors_that_no_event_can_carry_are_refused() -> None:
 )
 def test_a_tool_call_that_breaks_its_schema_is_refused(name: str, arguments: str) -> None:
     call = ToolCall(id="1", name=name, arguments=arguments)
-    with pytest.raises(ProviderRefused, match=Reason.PROVIDER_FAILED):
+    with pytest.raises(ProviderRefused, match=Reason.ANSWER_UNKEPT):
         require_kept(told(tool_calls=(call,)), ask(tools=(WEATHER,)))
 
 

@@ -180,4 +180,4 @@ def _invalid(field: str, message: str) -> ProviderRefused:
 
 
 def _broken(message: str) -> ProviderRefused:
-    return ProviderRefused(Refusal(reason=Reason.PROVIDER_FAILED, message=message))
+    return ProviderRefused(Refusal(reason=Reason.ANSWER_UNKEPT, message=message))
