@@ -14,7 +14,7 @@ from typing import Any
 from infra.catalog import CatalogView
 from infra.provision import require
 from infra.registry import Reader
-from schemas.events import InferenceCompleted, InferenceRouted
+from schemas.events import InferenceCompleted, InferenceRouted, InferenceWeighed
 from schemas.topics import (
     APPROVAL_DECIDED,
     APPROVAL_GIVEN,
@@ -40,7 +40,7 @@ from streams.gateway.release import release
 from streams.gateway.rows import record_refusal
 from streams.gateway.warming import warm
 from streams.gateway.watch import Approving, Giving, Watch
-from streams.gateway.weighed import Weighing, pass_on
+from streams.gateway.weighed import Heard, Weighing, pass_on
 from streams.steps import Fail, Runtime, Step, Steps, Work
 
 # What a step yields, given event, view, moment and desk.
@@ -48,17 +48,30 @@ Deciding = Callable[[Any, CatalogView, datetime, Desk], Iterable[Outgoing]]
 
 
 def at_desk(step: Deciding, desk: Desk) -> Step:
-    """Returns a step that decides by what is on the desk, which hears of all that is sent."""
+    """Returns a step that decides by what is on the desk, which hears of all that is sent.
+
+    It hears where the route was chosen: what waits for limits that tenants share counts as sent.
+    """
 
     def decide(given: Any, view: CatalogView, now: datetime) -> Iterable[Outgoing]:
         if isinstance(given, InferenceCompleted):
             desk.health.observe(given, view, now)
         for outgoing in step(given, view, now, desk):
-            if isinstance(outgoing.event, InferenceRouted):
-                desk.health.sent(outgoing.event, now)
+            if (routed := _chosen(given, outgoing)) is not None:
+                desk.health.sent(routed, now)
             yield outgoing
 
     return decide
+
+
+def _chosen(given: Any, outgoing: Outgoing) -> InferenceRouted | None:
+    """Returns what goes on a route that was chosen here; None where it was before, or is none."""
+    if isinstance(given, Heard):
+        return None
+    event = outgoing.event
+    if isinstance(event, InferenceWeighed):
+        return event.routed if event.answer is None else None
+    return event if isinstance(event, InferenceRouted) else None
 
 
 class Releasing(Steps):

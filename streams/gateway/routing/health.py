@@ -27,8 +27,8 @@ from schemas.events import (
 from schemas.routing import Cooldown
 from schemas.shapes import length
 
-# A route is ill. RATE_LIMITED means busy, and all others are the caller's or nobody's fault: callers
-# can ask for what no answer keeps to (ANSWER_UNKEPT).
+# A route is ill. RATE_LIMITED means busy, and all others are the caller's or nobody's fault: who
+# asks can ask for what no answer keeps to (ANSWER_UNKEPT).
 FAILURES = frozenset(
     {
         Reason.PROVIDER_FAILED,
