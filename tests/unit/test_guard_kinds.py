@@ -144,6 +144,13 @@ def test_many_words_and_a_long_text_take_no_longer_than_the_text() -> None:
     assert time.process_time() - began < 2
 
 
+def test_a_long_phrase_over_a_text_of_its_words_takes_no_longer_than_the_text() -> None:
+    phrases = Phrases([("- " * 4_000 + "end", "K")])
+    began = time.process_time()
+    assert list(phrases.find("- " * 40_000)) == []
+    assert time.process_time() - began < 2
+
+
 def test_a_topic_is_refused_without_a_word_of_it() -> None:
     held_to = policies({"type": "topics", "topics": {"weapons": ["rifle"], "drugs": ["opium"]}})
     refusal = refused(said("where to buy Opium"), held_to)
