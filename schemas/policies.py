@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
+import regex
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.shapes import MOST_RULES, Duration, FullName, Name, Shape, Spec, Text, VersionName
@@ -20,7 +21,11 @@ Stage = Literal["input", "output", "tools"]
 Action = Literal["ask", "deny", "mask"]
 Words = Annotated[tuple[Text, ...], Field(min_length=1, max_length=10_000)]
 # What RE2 would refuse is refused here, too: such patterns can take for ever.
-BACKTRACKING = re.compile(r"\\[1-9]|\(\?[=!<]")
+BACKTRACKING = re.compile(r"\\[1-9]|\(\?[=!<(]|\(\?P=")
+# What ``regex`` reads as leave to match only nearly, and as a class of characters; ``re`` does not.
+OWN_SYNTAX = re.compile(
+    r"(?<!\\)(?:\\\\)*(?:\{\s*(?:\d+\s*<=?\s*)?\d*\s*[deis]\s*[}<,:+=]|\[\^?\[:)", re.IGNORECASE
+)
 
 
 class Rule(Shape):
@@ -169,10 +174,14 @@ class RegexRule(GuardRule):
         for pattern in self.patterns:
             if BACKTRACKING.search(pattern):
                 raise ValueError("patterns know no look-around and no back-references")
+            if OWN_SYNTAX.search(pattern):
+                raise ValueError("before braces and brackets that are meant stands a backslash")
             try:
                 re.compile(pattern)
-            except re.error as problem:
-                raise ValueError(f"a pattern is none: {problem.msg}") from None
+                # It looks for them, since it can be stopped.
+                regex.compile(pattern, regex.VERSION0)
+            except (re.error, regex.error, RecursionError) as problem:
+                raise ValueError(f"a pattern is none: {getattr(problem, 'msg', '')}") from None
         return self
 
 

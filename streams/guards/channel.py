@@ -49,7 +49,8 @@ class Channel:
         lookers = [
             guard
             for guard in guards
-            if not guard.detector.whole and guard.detector.find is not nothing
+            if not guard.detector.whole
+            and (guard.detector.within or guard.detector.find is not nothing)
         ]
         self._looked_at = bool(lookers)
         known = {said: name for name, said in values.items() if not unnumbered(name)}
@@ -94,7 +95,7 @@ class Channel:
 
     def _look_last(self, text: str) -> Refusal | None:
         for guard in self._last_to_look:
-            hits = guard.look(text, 0, self._stage)
+            hits = guard.look(text, 0, self._stage, self._findings.patience)
             if isinstance(hits, Refusal):
                 return hits
             if refusal := self._findings.looked(guard, self._stage, hits):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from schemas.events import Judgement, Refusal
 from streams.guards.found import Hit
+from streams.guards.patience import Patience
 from streams.guards.rules import Guard
 
 # What is counted where a rule that may pass what it cannot judge could not judge.
@@ -15,9 +16,14 @@ TOO_LONG = "TOO_LONG"
 
 
 class Findings:
-    """What was found so far, and whether that refuses what it was found in."""
+    """What was found so far, and whether that refuses what it was found in.
+
+    Attributes:
+        patience: The time that is left to find more.
+    """
 
     def __init__(self) -> None:
+        self.patience = Patience()
         self._found: dict[tuple[str, str, bool], Counter[str]] = defaultdict(Counter)
         self._verdicts: dict[tuple[str, str, bool], str] = {}
         self._characters: Counter[tuple[str, str]] = Counter()

@@ -37,6 +37,10 @@ class Hit(NamedTuple):
 Find = Callable[[str, int], Iterable[Hit]]
 
 
+# The same for so many seconds at most; it raises ``TimeoutError`` beyond.
+Within = Callable[[str, int, float], Iterable[Hit]]
+
+
 def nothing(text: str, begin: int) -> Iterable[Hit]:
     """Returns that there is nothing."""
     return ()
@@ -63,6 +67,7 @@ class Detector:
 
     Attributes:
         find: Looks at one text. It raises whatever it likes; that counts as no judgement.
+        within: What looks instead where that may take for ever.
         says: What it finds, in words that come behind "it holds"; the kinds of hits when empty.
         todo: What the caller can do about it.
         held_from: How much of a growing text it must see before it can judge. A hit that reaches
@@ -75,6 +80,7 @@ class Detector:
     """
 
     find: Find = nothing
+    within: Within | None = None
     says: str = ""
     todo: str = "leave that out and ask again"
     held_from: Held = len
@@ -87,4 +93,6 @@ class Detector:
     @property
     def idle(self) -> bool:
         """Returns whether it looks for nothing at all."""
-        return self.find is nothing and self.most is None and not self.remote
+        return (
+            self.find is nothing and self.within is None and self.most is None and not self.remote
+        )

@@ -11,6 +11,7 @@ from schemas.events import InferenceRequested, Judgement, Refusal
 from streams.guards.findings import Findings
 from streams.guards.found import Hit
 from streams.guards.masking import Names, joined, masked
+from streams.guards.patience import Patience
 from streams.guards.phrases import Phrases
 from streams.guards.rules import Guard, Policies, guards
 from streams.guards.seal import Seal
@@ -111,7 +112,7 @@ def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusa
         stage, where = each.passage.stage, each.passage.where
         if refusal := findings.grown(guard, stage, len(each.passage.text), where):
             return refusal
-        hits = guard.look(each.view.seen, 0, stage)
+        hits = guard.look(each.view.seen, 0, stage, findings.patience)
         if isinstance(hits, Refusal):
             return hits
         if refusal := findings.looked(guard, stage, hits, where):
@@ -189,13 +190,14 @@ def masked_request(request: InferenceRequested, policies: Policies) -> Inference
     can be restored. Where a rule cannot judge, no text is left.
     """
     looked = _looked(request)
+    patience = Patience()
     for guard in guards(policies):
         if guard.rule.shadow or guard.detector.remote:
             continue
         mine = [each for each in looked if guard.applies(each.passage.stage)]
         marks: list[tuple[_Looked, list[Hit]]] = []
         for each in mine:
-            hits = guard.look(each.view.seen, 0, each.passage.stage)
+            hits = guard.look(each.view.seen, 0, each.passage.stage, patience)
             if hits is None or isinstance(hits, Refusal):
                 return changed(request, lambda passage: "")
             shown = guard.detector.follows

@@ -11,6 +11,7 @@ from schemas.events import Reason, Refusal
 from schemas.policies import AnyRule, GuardRule, PolicySpec
 from streams.guards.found import Detector, Hit
 from streams.guards.kinds import GUARDS
+from streams.guards.patience import Patience
 
 log = structlog.get_logger()
 
@@ -41,15 +42,19 @@ class Guard:
         """Returns whether it looks at a stage."""
         return stage in self.rule.on and not self.detector.idle
 
-    def look(self, text: str, begin: int, stage: str) -> list[Hit] | Refusal | None:
+    def look(
+        self, text: str, begin: int, stage: str, patience: Patience
+    ) -> list[Hit] | Refusal | None:
         """Returns what it finds in a text from a place on.
 
         Without a judgement that is a refusal, or None where the rule lets such texts pass.
         """
         # A step asks nobody: whoever waits for the answers of others looks with the rest alone.
-        if self.detector.remote:
+        if self.detector.remote or patience.lost(self.name):
             return self._unjudged(stage)
         try:
+            if self.detector.within:
+                return patience.look(self.name, self.detector.within, text, begin)
             return list(self.detector.find(text, begin))
         # Whatever goes wrong in a rule is no judgement, and none must not pass as a good one. The
         # error may quote the text, so only its kind is told.

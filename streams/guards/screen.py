@@ -117,7 +117,7 @@ class Screen:
         """Returns what each guard finds, or None for one that cannot judge."""
         found: list[tuple[Guard, list[Hit] | None]] = []
         for guard in self._guards:
-            hits = guard.look(text, begin, self._stage)
+            hits = guard.look(text, begin, self._stage, self._findings.patience)
             if isinstance(hits, Refusal):
                 return hits
             found.append((guard, hits))

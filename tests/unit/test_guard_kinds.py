@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from schemas.events import Message, Reason, Refusal, Role
 from schemas.policies import InjectionRule, SecretsRule
@@ -336,9 +337,41 @@ def test_what_is_withheld_does_not_show() -> None:
     assert ADA not in repr(passed(said(ADA)))
 
 
-def test_a_pattern_that_takes_for_ever_is_no_judgement() -> None:
-    held_to = policies({"type": "regex", "patterns": [r"(?:a|aa)+[cd]$"]})
-    began = time.monotonic()
-    refusal = refused(said("a" * 60 + "cx"), held_to)
-    assert refusal.reason is Reason.POLICY_FAILED
-    assert time.monotonic() - began < 30
+@pytest.mark.parametrize("let", [{}, {"shadow": True}, {"fail_open": True}])
+def test_a_pattern_that_takes_for_ever_is_no_judgement(let: dict[str, bool]) -> None:
+    held_to = policies({"type": "regex", "patterns": [r"(?:a|aa)+[cd]$"] * 5, **let})
+    asked = said(*["a" * 60 + "cx"] * 200)
+    began = time.process_time()
+    verdict = guard_request(asked, held_to, SEAL)
+    assert time.process_time() - began < 5
+    if let:
+        assert isinstance(verdict, Guarded)
+        assert [each.found for each in verdict.judgements] == [{"FAILED": 1}]
+    else:
+        assert isinstance(verdict, Refusal)
+        assert verdict.reason is Reason.POLICY_FAILED
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(?:cat){e<=1}",
+        "a{1<=e<=2}",
+        "a{i}",
+        r"\\{e<=1}",
+        "[[:alpha:]]",
+        "(?P<a>x)(?P=a)",
+        "(",
+        "x(?=y)",
+    ],
+)
+def test_a_pattern_that_not_everybody_reads_the_same_way_is_none(pattern: str) -> None:
+    with pytest.raises(ValidationError):
+        policies({"type": "regex", "patterns": [pattern]})
+
+
+def test_braces_and_counts_are_patterns() -> None:
+    held_to = policies({"type": "regex", "patterns": [r"\{e\}", "x{2,3}y"]})
+    assert isinstance(guard_request(said("{e}"), held_to, SEAL), Refusal)
+    assert isinstance(guard_request(said("xxy"), held_to, SEAL), Refusal)
+    assert isinstance(guard_request(said("xy"), held_to, SEAL), Guarded)

@@ -6,6 +6,7 @@ patterns take for ever over some texts, and meanwhile nobody else would be serve
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import regex as patterns
@@ -17,21 +18,23 @@ from streams.guards.found import Detector, Hit
 # what has come is held besides, so only a match that begins to be one later is found late: when
 # the answer is whole.
 REACH = 256
-# A pattern that is not through a text by then has no judgement of it.
-LONGEST_SECONDS = 1.0
 
 
 def regex(rule: RegexRule) -> Detector:
-    """Returns what finds the patterns; it raises ``TimeoutError`` over one that takes for ever."""
-    compiled = [patterns.compile(pattern) for pattern in rule.patterns]
+    """Returns what finds the patterns."""
+    compiled = [patterns.compile(pattern, patterns.VERSION0) for pattern in rule.patterns]
 
-    def find(text: str, begin: int) -> Iterator[Hit]:
+    def within(text: str, begin: int, seconds: float) -> Iterator[Hit]:
+        end = time.thread_time() + seconds
         for pattern in compiled:
-            for match in pattern.finditer(text, begin, timeout=LONGEST_SECONDS):
+            left = end - time.thread_time()
+            if left <= 0:
+                raise TimeoutError
+            for match in pattern.finditer(text, begin, timeout=left):
                 if match.end() > match.start():
                     yield Hit(match.start(), match.end(), "PATTERN", rule.action)
 
-    return Detector(find=find, says="something that is not allowed here", held_from=_held_from)
+    return Detector(within=within, says="something that is not allowed here", held_from=_held_from)
 
 
 def _held_from(text: str) -> int:
