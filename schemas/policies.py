@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import regex
 from pydantic import Field, StringConstraints, model_validator
 
+from schemas.jsonschemas import require_schema
 from schemas.shapes import MOST_RULES, Duration, FullName, Name, Shape, Spec, Text, VersionName
 
 Stage = Literal["input", "output", "tools"]
@@ -191,6 +192,11 @@ class JsonSchemaRule(GuardRule):
     type: Literal["json_schema"]
     json_schema: dict[str, Any]
     on: Annotated[tuple[Literal["output"], ...], Field(min_length=1)] = ("output",)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> JsonSchemaRule:
+        require_schema(self.json_schema)
+        return self
 
 
 class LengthRule(GuardRule):

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from schemas.events import Message, Reason, Refusal, Role
 from schemas.policies import InjectionRule, SecretsRule
@@ -145,13 +144,6 @@ def test_many_words_and_a_long_text_take_no_longer_than_the_text() -> None:
     assert time.process_time() - began < 2
 
 
-def test_a_long_phrase_over_a_text_of_its_words_takes_no_longer_than_the_text() -> None:
-    phrases = Phrases([("- " * 4_000 + "end", "K")])
-    began = time.process_time()
-    assert list(phrases.find("- " * 40_000)) == []
-    assert time.process_time() - began < 2
-
-
 def test_a_topic_is_refused_without_a_word_of_it() -> None:
     held_to = policies({"type": "topics", "topics": {"weapons": ["rifle"], "drugs": ["opium"]}})
     refusal = refused(said("where to buy Opium"), held_to)
@@ -192,15 +184,6 @@ def test_an_answer_is_json_of_the_schema_or_refused(content: str, passes: bool) 
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     held_to = policies({"type": "json_schema", "json_schema": schema})
     assert isinstance(whole(answer(content), sealed({}), held_to), Refusal) is not passes
-
-
-def test_a_foreign_reference_of_a_schema_is_not_fetched() -> None:
-    held_to = policies(
-        {"type": "json_schema", "json_schema": {"$ref": "http://127.0.0.1:9/schema"}}
-    )
-    refusal = whole(answer("{}"), sealed({}), held_to)
-    assert isinstance(refusal, Refusal)
-    assert refusal.reason is Reason.POLICY_FAILED
 
 
 @pytest.mark.parametrize(
@@ -335,43 +318,3 @@ def test_limits_of_a_policy_are_no_guards() -> None:
 
 def test_what_is_withheld_does_not_show() -> None:
     assert ADA not in repr(passed(said(ADA)))
-
-
-@pytest.mark.parametrize("let", [{}, {"shadow": True}, {"fail_open": True}])
-def test_a_pattern_that_takes_for_ever_is_no_judgement(let: dict[str, bool]) -> None:
-    held_to = policies({"type": "regex", "patterns": [r"(?:a|aa)+[cd]$"] * 5, **let})
-    asked = said(*["a" * 60 + "cx"] * 200)
-    began = time.process_time()
-    verdict = guard_request(asked, held_to, SEAL)
-    assert time.process_time() - began < 5
-    if let:
-        assert isinstance(verdict, Guarded)
-        assert [each.found for each in verdict.judgements] == [{"FAILED": 1}]
-    else:
-        assert isinstance(verdict, Refusal)
-        assert verdict.reason is Reason.POLICY_FAILED
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "(?:cat){e<=1}",
-        "a{1<=e<=2}",
-        "a{i}",
-        r"\\{e<=1}",
-        "[[:alpha:]]",
-        "(?P<a>x)(?P=a)",
-        "(",
-        "x(?=y)",
-    ],
-)
-def test_a_pattern_that_not_everybody_reads_the_same_way_is_none(pattern: str) -> None:
-    with pytest.raises(ValidationError):
-        policies({"type": "regex", "patterns": [pattern]})
-
-
-def test_braces_and_counts_are_patterns() -> None:
-    held_to = policies({"type": "regex", "patterns": [r"\{e\}", "x{2,3}y"]})
-    assert isinstance(guard_request(said("{e}"), held_to, SEAL), Refusal)
-    assert isinstance(guard_request(said("xxy"), held_to, SEAL), Refusal)
-    assert isinstance(guard_request(said("xy"), held_to, SEAL), Guarded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -244,3 +245,16 @@ def test_an_answer_without_end_is_refused() -> None:
     with pytest.raises(ProviderRefused) as refused:
         transcript.take(chunk)
     assert refused.value.refusal.reason is Reason.PROVIDER_FAILED
+
+
+@pytest.mark.parametrize(("last", "kept"), [('{"n": 3000}', True), ('{"n": 7.0}', False)])
+def test_a_long_list_is_soon_known_to_hold_nothing_twice(last: str, kept: bool) -> None:
+    items = [*(f'{{"n": {at}}}' for at in range(3_000)), "true", "1", last]
+    request = ask(json_schema='{"uniqueItems": true}')
+    began = time.process_time()
+    if kept:
+        require_kept(told(content=f"[{','.join(items)}]"), request)
+    else:
+        with pytest.raises(ProviderRefused, match="uniqueItems"):
+            require_kept(told(content=f"[{','.join(items)}]"), request)
+    assert time.process_time() - began < 2

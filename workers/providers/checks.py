@@ -7,12 +7,11 @@ promise the second; it is checked all the same, because a caller builds on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import jsonschema
-import referencing
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.protocols import Validator
 from referencing.exceptions import Unresolvable
@@ -27,6 +26,7 @@ from schemas.events import (
     Task,
     ToolCall,
 )
+from schemas.jsonschemas import OFFLINE, kind_of, unique_items
 from schemas.openai import TOOL_CHOICES
 from workers.providers import ProviderRefused
 
@@ -34,9 +34,6 @@ REFERENCES = 2_000
 # Of all vectors of an answer together: its row, where each takes 20 characters, must fit a record.
 MOST_NUMBERS = 500_000
 Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
-# jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
-OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
-
 
 CHAT = frozenset({Task.CHAT})
 # Whatever else ends an answer says itself that it is not whole.
@@ -153,6 +150,7 @@ def _bounded(validator: Validator) -> Validator:
 
     known = {name: bounded(rule) for name, rule in validator.VALIDATORS.items() if "Ref" in name}
     known["$ref"] = bounded(validator.VALIDATORS["$ref"])
+    known["uniqueItems"] = unique_items
     kind = jsonschema.validators.extend(type(validator), known)  # type: ignore[no-untyped-call]
     found: Validator = kind(validator.schema, registry=OFFLINE)
     return found
@@ -164,7 +162,7 @@ def _validator(schema: str, field: str) -> Validator:
         form = json.loads(schema)
         if not isinstance(form, dict):
             raise _invalid(field, "a JSON Schema is an object")
-        kind = jsonschema.validators.validator_for(form, default=jsonschema.Draft202012Validator)
+        kind = kind_of(form)
         kind.check_schema(form)
     except (ValueError, RecursionError):
         raise _invalid(field, "a JSON Schema is given as JSON text") from None

@@ -1,0 +1,78 @@
+"""JSON Schemas that others wrote: what checking by them may not do, and not take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jsonschema
+import referencing
+from jsonschema.exceptions import SchemaError, ValidationError
+
+# jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
+OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
+REFERENCES = frozenset({"$dynamicRef", "$recursiveRef", "$ref"})
+
+
+def kind_of(schema: Mapping[str, Any]) -> Any:
+    """Returns the class of validators of the dialect that a schema is written in."""
+    return jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+
+
+def require_schema(schema: Mapping[str, Any]) -> None:
+    """Makes sure that a schema can be checked by, and that its time can be bounded.
+
+    Raises:
+        ValueError: It is no JSON Schema, refers to something outside itself, or has
+            ``patternProperties``, whose patterns cannot be stopped.
+    """
+    try:
+        kind_of(schema).check_schema(schema)
+        for name, value in _members(schema):
+            if name in REFERENCES and isinstance(value, str) and not value.startswith("#"):
+                raise ValueError("a schema refers to nothing outside itself")
+            if name == "patternProperties":
+                raise ValueError("a schema here knows no patternProperties")
+    except SchemaError as error:
+        where = f"{error.json_path} breaks {error.validator}"
+        raise ValueError(f"this is no JSON Schema: {where}") from None
+    except RecursionError:
+        raise ValueError("this is no JSON Schema: it is too deep") from None
+
+
+def unique_items(
+    validator: Any, wanted: object, instance: object, schema: object
+) -> Iterator[ValidationError]:
+    """Yields an error where a list holds something twice: in time that grows with the list.
+
+    It goes in the place of jsonschema's own, which compares all with all.
+    """
+    if not wanted or not isinstance(instance, list):
+        return
+    said = {json.dumps(_plain(item), sort_keys=True) for item in instance}
+    if len(said) < len(instance):
+        yield ValidationError("items are not unique")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value in which numbers that are equal are written the same way."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the members of all objects in a JSON value."""
+    left = [value]
+    while left:
+        here = left.pop()
+        if isinstance(here, Mapping):
+            yield from here.items()
+            left.extend(here.values())
+        elif isinstance(here, list):
+            left.extend(here)
