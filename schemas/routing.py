@@ -163,7 +163,7 @@ class EndpointSpec(Spec):
     fall_back_on: tuple[Reason, ...] = FALL_BACK_ON
     cooldown: Cooldown = Cooldown()
     cache: Cache | None = None
-    reserve_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
+    reserve_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
 
     def references(self) -> Iterator[str]:
         """Yields the models, adapters, connections and policies that routes name."""

@@ -99,9 +99,21 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
         return chosen
     key = cache_key(request, endpoint, view)
     kept = desk.answers.get(request.tenant, key, now) if looked_up(endpoint) else None
-    weighed = weigh(asked, who, endpoint, chosen.route, view, now, cached=kept is not None)
+    weighed = weigh(
+        asked,
+        who,
+        endpoint,
+        chosen.route,
+        view,
+        now,
+        fallbacks=chosen.fallbacks,
+        cached=kept is not None,
+    )
     if isinstance(weighed, Refusal):
         return weighed
+    fallbacks = chosen.fallbacks
+    if weighed.without:
+        fallbacks = tuple(each for each in fallbacks if each not in weighed.without)
     policies = policies_of(request.tenant, request.endpoint, view)
     if isinstance(policies, Refusal):
         return policies
@@ -112,7 +124,7 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
     routed = InferenceRouted(
         request=guarded.request,
         route=chosen.route,
-        fallbacks=chosen.fallbacks,
+        fallbacks=fallbacks,
         # Without anything to look at, parts spare themselves the way through release.
         parts_to=None if held else request.reply_to,
         signed=signed(asked.signed),

@@ -12,6 +12,7 @@ from schemas.events import (
     Entry,
     InferenceRefused,
     InferenceReplied,
+    InferenceRouted,
     InferenceWeighed,
     Judgement,
     Reason,
@@ -25,6 +26,7 @@ from schemas.topics import (
     Outgoing,
 )
 from streams.gateway.desk import Desk
+from streams.gateway.limits.amounts import is_free, uses_none
 from streams.gateway.limits.counters import Counters
 from streams.gateway.limits.journal import Journalled
 from streams.gateway.limits.ledger import Ledger
@@ -66,19 +68,28 @@ class Weighing(Journalled):
 def pass_on(heard: Heard, view: CatalogView, now: datetime, desk: Desk) -> Iterator[Outgoing]:
     """Reserves what is asked here, and sends the request on: to the next limit, or on its route.
 
-    One limit that refuses, and what was reserved elsewhere is given back. A request that was put
-    here twice was decided the first time, and is decided the same way.
+    One limit that refuses, and what was reserved elsewhere is given back. A route that costs
+    nothing still serves where a budget is spent, without the fallbacks that cost something. A
+    request that was put here twice was decided the first time, and is decided the same way.
     """
     weighed, routed = heard.weighed, heard.weighed.routed
     here, asks = first_home(weighed.asks)
     earlier = heard.counters.earlier(routed.charge_id)
     found: tuple[Judgement, ...] = ()
+    spent: frozenset[str] = frozenset()
     refusal = earlier.refusal if earlier else None
+    if earlier is not None:
+        lowered = frozenset(each.counter for each in earlier.charges)
+        spent = frozenset(each.counter for each in here if each.amount) & lowered
+    elif now >= routed.request.deadline:
+        refusal = _late()
+    else:
+        refusal, found, spent = _weighed(routed, here, heard.counters, view, now)
+    if spent:
+        here = tuple(replace(each, amount=0) if each.counter in spent else each for each in here)
+        free = tuple(each for each in routed.fallbacks if is_free(each, view, now))
+        routed = replace(routed, fallbacks=free)
     if earlier is None:
-        if now >= routed.request.deadline:
-            refusal = _late()
-        else:
-            refusal, found = _weighed(here, heard.counters, view, now)
         what = Entry.REFUSED if refusal else Entry.RESERVED
         yield Outgoing(USAGE_COUNTED, _entry(weighed, here, what, refusal, now))
     if refusal:
@@ -100,24 +111,35 @@ def pass_on(heard: Heard, view: CatalogView, now: datetime, desk: Desk) -> Itera
 
 
 def _weighed(
-    here: tuple[Charge, ...], counters: Counters, view: CatalogView, now: datetime
-) -> tuple[Refusal | None, tuple[Judgement, ...]]:
-    """Returns the first limit that does not fit, or what rules found that are only evaluated."""
-    found = []
+    routed: InferenceRouted,
+    here: tuple[Charge, ...],
+    counters: Counters,
+    view: CatalogView,
+    now: datetime,
+) -> tuple[Refusal | None, tuple[Judgement, ...], frozenset[str]]:
+    """Returns the first limit that does not fit, or what rules found that are only evaluated.
+
+    Third come counters of budgets that have room for the route alone, since it costs nothing.
+    """
+    routes, task = (routed.route, *routed.fallbacks), routed.request.task
+    found, spent = [], set()
     for charge in here:
         rule = rule_of(charge.counter, view)
         if isinstance(rule, Refusal):
-            return rule, ()
+            return rule, (), frozenset()
         # A rule that is gone limits nothing.
         if rule is None:
             continue
         policy, name, _, _, who = charge.counter.split("/", 4)
-        refusal = unfit(rule, who, charge, counters, now)
-        if refusal and not rule.shadow:
-            return refusal, ()
-        if refusal:
+        none = uses_none(charge.unit, task, routes, view, now)
+        refusal = unfit(rule, who, charge, counters, now, none=none)
+        if refusal and rule.shadow:
             found.append(denied(f"{policy}/{name}"))
-    return None, tuple(found)
+        elif refusal and uses_none(charge.unit, task, routes[:1], view, now):
+            spent.add(charge.counter)
+        elif refusal:
+            return refusal, (), frozenset()
+    return None, tuple(found), frozenset(spent)
 
 
 def _late() -> Refusal:

@@ -93,7 +93,7 @@ def defined(town: Town) -> None:
                 f"slots-{task}{where}",
                 way("a", f"slots{where}", model),
                 policies=[f"{IN}.slots-budget"],
-                reserve_tokens=0,
+                reserve_tokens=1,
             )
             for task, model in MODELS.items()
             for where in ("", "-free")

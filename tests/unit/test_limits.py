@@ -278,7 +278,7 @@ def charge(counter: str, home: str) -> Charge:
         ("total_tokens", None, 0, True, 0),
         ("cost", Usage(prompt_tokens=3), None, False, 50),
         ("cost", Usage(prompt_tokens=3), None, True, 50),
-        ("cost", None, None, True, 0),
+        ("cost", None, None, True, 50),
         ("cost", None, 0, True, 0),
     ],
 )

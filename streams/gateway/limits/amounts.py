@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -41,8 +41,40 @@ def estimated(
         completion_tokens=0 if request.task in SILENT else output,
         estimated=True,
     )
+    return at_price(usage, route, view, now)
+
+
+def at_price(usage: Usage, route: Route, view: CatalogView, now: datetime) -> Estimate:
+    """Returns what the same tokens cost on a route."""
     price = price_at(view.prices(route), now)
     return Estimate(usage=usage, cost=None if price is None else picodollars(price, usage))
+
+
+def is_free(route: Route, view: CatalogView, now: datetime) -> bool:
+    """Returns whether nothing that a route does costs anything; what has no price is not free."""
+    price = price_at(view.prices(route), now)
+    return price is not None and not any(
+        (price.input, price.cached_input, price.cache_write, price.output, price.request)
+    )
+
+
+def uses_none(
+    unit: str, task: Task, routes: Iterable[Route], view: CatalogView, now: datetime
+) -> bool:
+    """Returns whether a request uses nothing of a unit, so that it passes where all is spent.
+
+    By what it is, never by what it is expected to use: an estimate may be too low.
+
+    Args:
+        unit: What is counted.
+        task: What is asked for.
+        routes: All that it may go to.
+        view: The catalog.
+        now: The moment.
+    """
+    if unit == "cost":
+        return all(is_free(route, view, now) for route in routes)
+    return unit == "output_tokens" and task in SILENT
 
 
 USED: dict[str, Callable[[Usage], int]] = {
@@ -67,15 +99,15 @@ def amount(rule: LimitRule, expected: Estimate) -> int | None:
 def really(charge: Charge, usage: Usage | None, cost: int | None, *, failed: bool) -> int:
     """Returns what a request used of what it was charged with, once that is known.
 
-    What is not known counts as it was reserved, and as nothing where the request failed without
-    using anything.
+    What is not known counts as it was reserved; tokens as none where the request failed without
+    using any.
     """
     if charge.unit == "in_flight":
         return 0
     if charge.unit == "requests":
         return 0 if failed and charge.refunds else charge.amount
-    if charge.unit == "cost" and cost is not None:
-        return cost
+    if charge.unit == "cost":
+        return charge.amount if cost is None else cost
     if usage is not None and (tokens := USED.get(charge.unit)):
         return tokens(usage)
     return 0 if failed and usage is None else charge.amount

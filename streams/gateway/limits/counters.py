@@ -69,7 +69,7 @@ class Counters:
     def wait_ms(self, charge: Charge, most: int, now: datetime) -> int | None:
         """Returns when a charge fits under a limit; None where it never does."""
         counter = self._counters.get(charge.counter) or Counter(charge.unit, charge.window_ms)
-        return counter.wait_ms(charge.amount, most, milliseconds(now))
+        return counter.wait_ms(max(charge.amount, 1), most, milliseconds(now))
 
     def has_room(self, charge: Charge) -> bool:
         """Returns whether a charge's counter can be kept; the bound keeps memory flat."""
@@ -219,8 +219,12 @@ class Counters:
         self._homes[name] = home
 
     def _remember(self, entry: UsageCounted) -> None:
-        # Of what tenants share, what is reserved stands in the record that asks.
-        kept = replace(entry, charges=()) if self.shared else entry
+        # Of what tenants share, what is reserved stands in the record that asks, save what was
+        # lowered.
+        kept = entry
+        if self.shared:
+            lowered = (each for each in entry.charges if each.unit == "cost" and not each.amount)
+            kept = replace(entry, charges=tuple(lowered))
         self._earlier[entry.charge_id] = kept
 
     def _sweep(self, now_ms: int) -> None:

@@ -2,12 +2,16 @@
 
 All or nothing: one limit that refuses, and nothing is reserved of any. Counters that tenants share
 are kept elsewhere, so what a request asks of them is only said here, and weighed there.
+
+Of a budget a request reserves what the dearest of its route and fallbacks costs. A fallback without
+a price, or one for which a budget has no room left, is taken off its list: so a route that costs
+nothing still serves where a budget is spent, and what costs something never does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from infra.catalog import CatalogView, Endpoint
@@ -24,7 +28,16 @@ from schemas.events import (
 from schemas.policies import LimitRule
 from schemas.topics import USAGE_COUNTED, Outgoing
 from streams.gateway.asked import Asked
-from streams.gateway.limits.amounts import Estimate, amount, estimated, scaled, shown
+from streams.gateway.limits.amounts import (
+    Estimate,
+    amount,
+    at_price,
+    estimated,
+    is_free,
+    scaled,
+    shown,
+    uses_none,
+)
 from streams.gateway.limits.counters import Counters
 from streams.gateway.limits.rules import Bound, bounds
 
@@ -45,6 +58,7 @@ class Weighed:
         asks: On counters that tenants share, still to be weighed, by their homes.
         judgements: Of rules that are only evaluated and would have refused it.
         again: Whether this was decided, and reserved, before a crash.
+        without: Fallbacks that budgets have no room for: they are not tried.
     """
 
     charge_id: str = ""
@@ -52,6 +66,7 @@ class Weighed:
     asks: tuple[Charge, ...] = ()
     judgements: tuple[Judgement, ...] = ()
     again: bool = False
+    without: tuple[Route, ...] = ()
 
 
 NOTHING = Weighed()
@@ -65,6 +80,7 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
     view: CatalogView,
     now: datetime,
     *,
+    fallbacks: tuple[Route, ...] = (),
     cached: bool = False,
 ) -> Weighed | Refusal:
     """Returns what a request reserves, or the first limit that it does not fit under.
@@ -78,6 +94,7 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
         route: Where it would go.
         view: The catalog.
         now: The moment.
+        fallbacks: Where it may go after that.
         cached: Whether the answer comes from the cache: then only requests are counted, and what is
             in flight.
     """
@@ -92,15 +109,24 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
     if not held:
         return NOTHING
     expected = estimated(asked.request, endpoint, route, view, now)
+    costs = [each for each in held if each.rule.unit == "cost"] if fallbacks else []
+    left = {}
+    if costs:
+        alike = {each: at_price(expected.usage, each, view, now) for each in fallbacks}
+        left = _affordable(costs, alike, asked, view, now)
+    routes = (route, *(left if costs else fallbacks))
     charges: list[Charge] = []
     judgements: list[Judgement] = []
     for bound in held:
         charge = charged(bound, expected)
         refusal = charge if isinstance(charge, Refusal) else None
         if isinstance(charge, Charge):
+            if bound.rule.unit == "cost" and left:
+                charge = _dearest(bound, charge, left.values())
             charges.append(charge)
             if earlier is None and not bound.shared:
-                refusal = unfit(bound.rule, bound.who, charge, asked.counters, now)
+                none = uses_none(bound.rule.unit, asked.request.task, routes, view, now)
+                refusal = unfit(bound.rule, bound.who, charge, asked.counters, now, none=none)
         if refusal is not None and not bound.rule.shadow:
             return refusal
         if refusal is not None:
@@ -113,7 +139,47 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
         asks=tuple(asks),
         judgements=tuple(judgements),
         again=earlier is not None,
+        without=tuple(each for each in fallbacks if each not in left) if costs else (),
     )
+
+
+def _affordable(
+    costs: Sequence[Bound],
+    fallbacks: Mapping[Route, Estimate],
+    asked: Asked,
+    view: CatalogView,
+    now: datetime,
+) -> dict[Route, Estimate]:
+    """Returns the fallbacks that budgets have room for, with what each is expected to use.
+
+    Of one that was decided on before, those that fit into what it reserved.
+    """
+    earlier = asked.counters.earlier(asked.charge_id)
+    reserved = {each.counter: each.amount for each in earlier.charges} if earlier else {}
+
+    def fits(bound: Bound, route: Route, expected: Estimate) -> bool:
+        if bound.rule.shadow:
+            return True
+        charge = charged(bound, expected)
+        if isinstance(charge, Refusal):
+            return False
+        if bound.shared or is_free(route, view, now):
+            return True
+        if earlier is not None:
+            return charge.amount <= reserved.get(bound.counter, charge.amount)
+        return unfit(bound.rule, bound.who, charge, asked.counters, now) is None
+
+    return {
+        route: expected
+        for route, expected in fallbacks.items()
+        if all(fits(bound, route, expected) for bound in costs)
+    }
+
+
+def _dearest(bound: Bound, charge: Charge, others: Iterable[Estimate]) -> Charge:
+    """Returns a charge of what the dearest costs; of a rule only evaluated, where that is known."""
+    known = (amount(bound.rule, each) or 0 for each in others)
+    return replace(charge, amount=max(charge.amount, *known))
 
 
 def reserved(asked: Asked, weighed: Weighed, now: datetime) -> Iterator[Outgoing]:
@@ -180,16 +246,32 @@ def charged(bound: Bound, expected: Estimate) -> Charge | Refusal:
 
 
 def unfit(
-    rule: LimitRule, who: str, charge: Charge, counters: Counters, now: datetime
+    rule: LimitRule,
+    who: str,
+    charge: Charge,
+    counters: Counters,
+    now: datetime,
+    *,
+    none: bool = False,
 ) -> Refusal | None:
-    """Returns why a charge does not fit under a rule's limit; None where it does."""
-    # What costs nothing passes a spent budget, and who produces no tokens a spent limit of them.
-    if charge.amount == 0 and charge.unit != "cached_tokens":
+    """Returns why a charge does not fit under a rule's limit; None where it does.
+
+    What costs nothing passes a spent budget, and who produces no tokens a spent limit of them.
+
+    Args:
+        rule: The limit.
+        who: Whose use is counted.
+        charge: What the request counts with.
+        counters: What is used.
+        now: The moment.
+        none: Whether it uses nothing of what is counted (``uses_none``).
+    """
+    if none:
         return None
     most = scaled(rule.unit, rule.most)
     used = counters.used(charge, now)
     has_room = counters.has_room(charge)
-    # How much will be cached nobody knows: the first that is over is the next one's refusal.
+    # What is not known beforehand, as how much will be cached, needs room for one at least.
     if has_room and used + max(charge.amount, 1) <= most:
         return None
     name = "/".join(charge.counter.split("/", 2)[:2])
