@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from schemas.events import Role
-
 Deal = Literal["ask", "deny", "mask", "restore"]
 
 # A word, an address or a token cannot be told before its end. Scripts without spaces have none.
@@ -74,7 +72,6 @@ class Detector:
             the end of what has come is held anyway. All that has come holds when left out.
         whole: Whether it can judge nothing but a whole text, as it was said.
         most: Most characters that all texts of a stage may have together.
-        skips: Roles whose messages it does not look at.
         follows: Whether what it found at one place is looked for at all others, too.
         remote: Whether somebody else is to be asked.
     """
@@ -86,7 +83,6 @@ class Detector:
     held_from: Held = len
     whole: bool = False
     most: int | None = None
-    skips: frozenset[Role] = frozenset()
     follows: bool = False
     remote: bool = False
 

@@ -102,11 +102,7 @@ def guard_request(
 
 def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusal | None:
     """Adds what a guard finds to what is to be masked, or returns why all is refused."""
-    mine = [
-        each
-        for each in looked
-        if guard.applies(each.passage.stage) and each.passage.role not in guard.detector.skips
-    ]
+    mine = [each for each in looked if guard.applies(each.passage.stage)]
     marks: list[tuple[_Looked, list[Hit]]] = []
     for each in mine:
         stage, where = each.passage.stage, each.passage.where

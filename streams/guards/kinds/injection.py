@@ -1,8 +1,9 @@
 """Texts that try to talk a model out of its instructions.
 
-Told by how such texts are usually put, in English and German; what system and assistant say is the
-operator's own. Not covered: other languages, texts in disguise (Base64, look-alike letters), and
-requests that are put in new ways. A judge covers more and takes longer.
+Told by how such texts are usually put, in English and German, whoever says it: callers write all
+turns of a conversation. An answer of a model that says such a thing is found, too, where it is sent
+again as a turn; that is rare. Not covered: other languages, texts in disguise (Base64, look-alike
+letters), and requests that are put in new ways. A judge covers more and takes longer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from schemas.events import Role
 from schemas.policies import InjectionRule
 from streams.guards.found import Detector, Hit
 
@@ -56,7 +56,6 @@ def injection(rule: InjectionRule) -> Detector:
         find=find,
         says="what reads like an attempt to override instructions",
         held_from=_held_from,
-        skips=frozenset({Role.ASSISTANT, Role.SYSTEM}),
     )
 
 
