@@ -17,6 +17,7 @@ from schemas.events import (
     Message,
     Reason,
     Role,
+    Sampling,
     Task,
     ToolCall,
     Usage,
@@ -53,6 +54,16 @@ def test_whatever_a_server_sends_is_taken_or_refused_as_not_in_the_form(sent: ob
     for chunk in (sent, {"choices": sent}, {"choices": [{"delta": sent}]}, {"usage": sent}):
         with suppress(FormInvalid):
             Transcript("model").take(chunk)
+
+
+def test_halves_of_characters_are_put_together_and_one_alone_is_replaced() -> None:
+    transcript = Transcript("model")
+    pieces = ["a\ud83d", "\ude00b", "\ude00c", "\ud83d", "d\ud83d"]
+    deltas = [transcript.take(choice({"content": piece})) for piece in pieces]
+    transcript.take(choice({}, "stop"))
+    said = transcript.completion().content
+    assert said == "a\U0001f600b\ufffdc\ufffdd"
+    assert "".join(delta.content for delta in deltas if delta) == said
 
 
 def test_pieces_of_a_call_are_joined_and_its_name_is_said_once() -> None:
@@ -225,6 +236,18 @@ def test_a_schema_with_references_is_checked() -> None:
     require_kept(told(content='["Ada"]'), request)
     with pytest.raises(ProviderRefused, match="breaks the schema"):
         require_kept(told(content="[7]"), request)
+
+
+@pytest.mark.parametrize("where", ["inputs", "name", "query", "stop"])
+def test_no_complaint_quotes_any_other_text(where: str) -> None:
+    text = "write to ada@example.com about it"
+    request = {
+        "inputs": replace(ask(), inputs=(text,)),
+        "name": replace(ask(), messages=(Message(role=Role.USER, content="x", name=text),)),
+        "query": replace(ask(), query=text),
+        "stop": replace(ask(), sampling=Sampling(stop=(text,))),
+    }[where]
+    assert quotable(f"maximum context length: '{text}'", request) == ""
 
 
 def told(content: str = "", tool_calls: tuple[ToolCall, ...] = ()) -> Completion:

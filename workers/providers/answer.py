@@ -20,6 +20,8 @@ from workers.providers import ProviderRefused
 
 # Of an answer; no model says so much, and its row must fit a record even when all is escaped.
 MOST_CHARACTERS = 2 * 1024 * 1024
+# The first half of a character that UTF-16 writes as two lies between these.
+FIRST_HALVES = ("\ud800", "\udbff")
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class Answer:
     _content: list[str] = field(default_factory=list)
     _calls: dict[int, ToolCall] = field(default_factory=dict)
     _size: int = 0
+    # Of the content (None) and of each call: the half of a character that has come.
+    _halves_left: dict[int | None, str] = field(default_factory=dict)
 
     def grow(self, content: str = "", calls: Iterable[ToolCallDelta] = ()) -> Delta | None:
         """Adds text and pieces of tool calls; returns what is new, or None where that is nothing.
@@ -51,6 +55,7 @@ class Answer:
         Raises:
             ProviderRefused: The answer is larger than any event may carry.
         """
+        content = self._paired(None, content)
         pieces = tuple(self._call(piece) for piece in calls)
         if not content and not pieces:
             return None
@@ -71,7 +76,7 @@ class Answer:
         if self.finish_reason is None:
             raise ProviderRefused(stream_cut(), self.usage)
         return Completion(
-            model=self.model,
+            model=whole(self.model),
             content="".join(self._content),
             tool_calls=tuple(call for _, call in sorted(self._calls.items())),
             finish_reason=self.finish_reason,
@@ -83,9 +88,9 @@ class Answer:
         known = self._calls.get(piece.index, ToolCall(id="", name="", arguments=""))
         new = ToolCallDelta(
             index=piece.index,
-            id="" if known.id else piece.id,
-            name="" if known.name else piece.name,
-            arguments=piece.arguments,
+            id="" if known.id else whole(piece.id),
+            name="" if known.name else whole(piece.name),
+            arguments=self._paired(piece.index, piece.arguments),
         )
         self._calls[piece.index] = ToolCall(
             id=known.id + new.id,
@@ -93,6 +98,24 @@ class Answer:
             arguments=known.arguments + new.arguments,
         )
         return new
+
+    def _paired(self, of: int | None, piece: str) -> str:
+        """Returns a piece with the half that came before it, and without one that it ends in."""
+        text = self._halves_left.pop(of, "") + piece
+        if text and FIRST_HALVES[0] <= text[-1] <= FIRST_HALVES[1]:
+            self._halves_left[of] = text[-1]
+            text = text[:-1]
+        return whole(text)
+
+
+def whole(text: str) -> str:
+    """Returns a text whose halves of characters are put together; one by itself is no character.
+
+    JSON can write them apart (RFC 8259, section 8.2), and no event can carry them so.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def stream_cut() -> Refusal:

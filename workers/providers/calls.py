@@ -19,10 +19,10 @@ from schemas.events import InferenceRequested, Reason, Refusal
 from schemas.kinds import ConnectionSpec
 from schemas.openai import FormInvalid, mapping
 from workers.providers import ProviderRefused
-from workers.providers.answer import stream_cut
+from workers.providers.answer import stream_cut, whole
 from workers.providers.chat import Complaint, refusal
 from workers.providers.http import SILENCE_S, address_forbidden, open_client, retry_after_ms
-from workers.providers.turns import failed, whole
+from workers.providers.turns import failed
 
 log = structlog.get_logger()
 

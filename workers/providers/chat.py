@@ -31,7 +31,7 @@ from schemas.openai import (
     request_to_openai,
     text,
 )
-from workers.providers.answer import Answer
+from workers.providers.answer import Answer, whole
 
 # Which field of the request a parameter of the form comes from.
 FIELDS: dict[str, str] = {
@@ -219,6 +219,7 @@ def _echoes(said: str, request: InferenceRequested) -> bool:
 def _passages(request: InferenceRequested) -> Iterator[str]:
     for message in request.messages:
         yield message.content
+        yield message.name or ""
         for call in message.tool_calls:
             yield call.arguments
     for tool in request.tools:
@@ -226,6 +227,9 @@ def _passages(request: InferenceRequested) -> Iterator[str]:
         yield tool.parameters
     if request.json_schema is not None:
         yield request.json_schema
+    yield request.query or ""
+    yield from request.inputs
+    yield from request.sampling.stop
 
 
 def usage_of(form: Mapping[str, object]) -> Usage:
@@ -283,4 +287,4 @@ def logprobs_of(form: Mapping[str, object]) -> Iterator[TokenLogprob]:
 def _alternative(entry: object) -> Alternative:
     form = mapping(entry, "logprobs[]")
     token, logprob = form.get("token"), form.get("logprob")
-    return Alternative(token=text(token, "token"), logprob=float(number(logprob, "logprob")))
+    return Alternative(token=whole(text(token, "token")), logprob=float(number(logprob, "logprob")))

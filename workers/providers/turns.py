@@ -28,7 +28,7 @@ from schemas.events import (
 )
 from schemas.openai import parsed
 from workers.providers import ProviderRefused
-from workers.providers.answer import Answer
+from workers.providers.answer import FIRST_HALVES, Answer, whole
 from workers.providers.checks import require_kept
 
 Block = TypeVar("Block")
@@ -37,8 +37,6 @@ Made_co = TypeVar("Made_co", covariant=True)
 # The tool that a model is made to call where it knows no schemas: its arguments are the answer.
 ANSWER = "answer"
 ANSWERS = "Gives the answer. Its arguments are the answer, and all of it."
-# The first half of a character that UTF-16 writes as two lies between these.
-FIRST_HALVES = ("\ud800", "\udbff")
 # What asks for nothing that is not so anyway.
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (0,),
@@ -268,16 +266,6 @@ class Spoken(Answer):
     def _grown(self, text: str, *calls: ToolCallDelta) -> Iterator[Delta]:
         if delta := self.grow(text, calls):
             yield delta
-
-
-def whole(text: str) -> str:
-    """Returns a text whose halves of characters are put together; one by itself is no character.
-
-    JSON can write them apart (RFC 8259, section 8.2), and no event can carry them so.
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def failed(message: str) -> Refusal:
