@@ -69,6 +69,8 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    # Milliseconds since 1970, of whoever dates the records of its topic; -1 where nobody does.
+    dated: int = -1
 
     @classmethod
     def of(cls, message: Message) -> Record:
@@ -80,6 +82,7 @@ class Record:
             message.key(),
             message.value(),
             _headers(message),
+            message.timestamp()[1],
         )
 
 

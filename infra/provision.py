@@ -37,7 +37,7 @@ from infra.telemetry import configure
 from schemas.events import CatalogChanged
 from schemas.kinds import Described, TenantSpec
 from schemas.routing import EndpointSpec
-from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, Topic
+from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, USAGE_COUNTED, Topic
 
 log = structlog.get_logger()
 
@@ -174,7 +174,7 @@ def _altered(topic: Topic[Any]) -> ConfigResource:
 
 def _settings(topic: Topic[Any]) -> dict[str, str]:
     settings = {"cleanup.policy": "delete", "max.message.bytes": str(topic.max_bytes)}
-    if topic.placed:
+    if topic.placed or topic == USAGE_COUNTED:
         # State is rebuilt from a moment on, which must not be the producers' to choose.
         settings["message.timestamp.type"] = "LogAppendTime"
     if topic.compacted:

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.events import Charge, Entry, UsageCounted, UsageSummed
+from schemas.codec import Codec
+from schemas.events import EVENTS, Charge, Entry, UsageCounted, UsageSummed
 from streams.gateway.limits import counters
-from streams.gateway.limits.counters import Counters, summary_of
+from streams.gateway.limits.counter import MOST as MOST_OF_ALL
+from streams.gateway.limits.counters import Counters, dated, milliseconds, summary_of
 from tests.unit.asking import MINUTE, NOON
 
 MOST = 5
@@ -137,8 +139,8 @@ class Partition:
             for name, summed in self.sums.items():
                 if name != summary.counter:
                     of.restore(summed)
-        for each in self.log[:start]:
-            of.recall(each)
+        for offset, each in enumerate(self.log[:start]):
+            of.recall(each, offset)
         for offset in range(start, len(self.log)):
             of.apply(self.log[offset], offset)
         return Owner(self, of, of.fence)
@@ -241,3 +243,25 @@ def test_whoever_is_killed_or_asleep_no_record_counts_twice_and_no_more_than_the
         len(standing - settled),
     ]
     assert used(partition.taken_over(at).of) == used(owner.of)
+
+
+def test_a_clock_that_is_ahead_frees_nobody_of_what_is_used() -> None:
+    of = applied([entry("", Entry.TAKEN), entry("a", fence=0)])
+    ahead = entry("other", Entry.SETTLED, at=NOON + 60 * MINUTE)
+    of.apply(dated(ahead, milliseconds(NOON)), 2)
+    assert used(of) == [1, 10, 1]
+    assert dated(ahead, -1) == ahead, "nobody dates it"
+    behind = entry("late")
+    assert dated(behind, milliseconds(NOON + MINUTE)) == behind
+
+
+def test_sums_beyond_what_an_event_can_hold_stay_the_most_that_it_can() -> None:
+    most = replace(TOKENS, amount=MOST_OF_ALL)
+    of = Counters()
+    for number in range(3):
+        of.apply(entry(f"{number}", charges=(TOKENS,)), 2 * number)
+        of.apply(entry(f"{number}", Entry.SETTLED, charges=(most,)), 2 * number + 1)
+    assert of.used(TOKENS, NOON) == 3 * MOST_OF_ALL
+    codec = Codec({name: number for number, name in enumerate(EVENTS)})
+    summed = [codec.decode(codec.encode(each), UsageSummed) for each in of.summed(NOON)]
+    assert [one.amount for each in summed for one in each.sums] == [MOST_OF_ALL]

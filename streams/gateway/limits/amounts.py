@@ -12,6 +12,7 @@ from infra.prices import PICO, dollars, picodollars, price_at
 from infra.tokens import estimate
 from schemas.events import Charge, InferenceRequested, Route, Task, Usage
 from schemas.policies import LimitRule
+from streams.gateway.limits.counter import MOST
 
 # What produces no tokens.
 SILENT = frozenset({Task.EMBEDDING, Task.RERANK})
@@ -88,11 +89,11 @@ USED: dict[str, Callable[[Usage], int]] = {
 def amount(rule: LimitRule, expected: Estimate) -> int | None:
     """Returns what a request counts with under a rule; None where its price must be known first."""
     if tokens := USED.get(rule.unit):
-        return tokens(expected.usage)
+        return min(tokens(expected.usage), MOST)
     if rule.unit != "cost":
         return 1
     if expected.cost is not None:
-        return expected.cost
+        return min(expected.cost, MOST)
     return None if rule.unpriced == "refuse" else scaled(rule.unit, rule.unpriced)
 
 

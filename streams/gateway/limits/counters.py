@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from schemas.events import Charge, Entry, Reserved, Sum, UsageCounted, UsageSummed
 from schemas.topics import USAGE_COUNTED
-from streams.gateway.limits.counter import Counter, Held, Used
+from streams.gateway.limits.counter import MOST, Counter, Held, Used
 
 # Counters of one tenant: values of tags come from callers, in any number.
 MOST_COUNTERS = 100_000
@@ -54,6 +54,8 @@ class Counters:
         # Up to where a counter is summed already.
         self._summed: dict[str, int] = {}
         self._earlier: dict[str, UsageCounted] = {}
+        # The takeover under which a decision stands that is recalled.
+        self._recalled = -1
         # Own decisions that did not come back yet.
         self._pending: set[str] = set()
         self._swept_at = 0
@@ -112,11 +114,19 @@ class Counters:
             return True
         return False
 
-    def recall(self, entry: UsageCounted) -> None:
-        """Notes a decision that is summed already, but may be asked for again."""
-        asked_again = self.shared or entry.place >= self._place
-        if asked_again and entry.shared == self.shared and entry.entry in DECISIONS:
-            self._remember(entry)
+    def recall(self, entry: UsageCounted, offset: int) -> None:
+        """Notes a decision that is summed already, but may be asked for again, if it stands.
+
+        Entries come in their order, though not from the first on.
+        """
+        if entry.shared != self.shared:
+            return
+        if entry.entry is Entry.TAKEN:
+            self._recalled = offset
+        elif entry.entry in DECISIONS and entry.fence >= self._recalled:
+            self._recalled = entry.fence
+            if self.shared or entry.place >= self._place:
+                self._remember(entry)
 
     def restore(self, summed: UsageSummed) -> None:
         """Takes a counter as it stood at an offset."""
@@ -174,7 +184,8 @@ class Counters:
             unit=counter.unit,
             window_ms=counter.window_ms,
             sums=tuple(
-                Sum(grain=grain, amount=amount) for grain, amount in counter.sums(self._pending)
+                Sum(grain=grain, amount=min(amount, MOST))
+                for grain, amount in counter.sums(self._pending)
             ),
             reserved=tuple(
                 Reserved(
@@ -249,6 +260,17 @@ class Counters:
 def summary_of(partition: int, *, shared: bool) -> str:
     """Returns the name under which a partition says up to where its counters are summed."""
     return f"{USAGE_COUNTED.name}/{partition}/{'shared' if shared else 'own'}"
+
+
+def dated(entry: UsageCounted, logged_ms: int) -> UsageCounted:
+    """Returns an entry with no later instant than that at which it came to lie on the ledger.
+
+    Whoever settles has a clock of its own: one that is ahead must not let windows slide. What the
+    ledger says is the same however often it is read.
+    """
+    if logged_ms < 0 or milliseconds(entry.at) <= logged_ms:
+        return entry
+    return replace(entry, at=instant(logged_ms))
 
 
 def milliseconds(moment: datetime) -> int:

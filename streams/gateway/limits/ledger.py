@@ -24,7 +24,7 @@ from infra.telemetry import Headers, now
 from schemas.codec import Unreadable
 from schemas.events import Entry, UsageCounted
 from schemas.topics import USAGE_COUNTED, USAGE_SUMMED, Outgoing
-from streams.gateway.limits.counters import Counters
+from streams.gateway.limits.counters import Counters, dated
 from streams.gateway.limits.follow import Follower, LedgerLost
 from streams.gateway.limits.recover import Takeover, recover
 from streams.gateway.limits.weigh import LEASE
@@ -226,7 +226,7 @@ class Ledger:
                 log.warning("ledger entry unreadable", offset=record.offset, error=str(problem))
                 continue
             for page in pages:
-                self._apply(page, entry, record.offset)
+                self._apply(page, dated(entry, record.dated), record.offset)
 
     def _apply(self, page: Page, entry: UsageCounted, offset: int) -> None:
         if page.counters.apply(entry, offset) and (then := page.waiting.pop(entry.charge_id, None)):

@@ -24,7 +24,7 @@ from infra.settings import KafkaSettings
 from schemas.codec import Codec, SchemaUnlearned, Unreadable
 from schemas.events import Event, UsageCounted, UsageSummed
 from schemas.topics import USAGE_COUNTED, USAGE_SUMMED
-from streams.gateway.limits.counters import DECISIONS, Counters, milliseconds, summary_of
+from streams.gateway.limits.counters import DECISIONS, Counters, dated, milliseconds, summary_of
 
 log = structlog.get_logger()
 
@@ -130,8 +130,8 @@ class _Reading:
         """Returns the counters up to a takeover."""
         counters = self._counters(takeover.place)
         low, start, _ = self._restore(counters)
-        for entry in self._asked_again(takeover, low, start):
-            counters.recall(entry)
+        for offset, entry in self._asked_again(takeover, low, start):
+            counters.recall(entry, offset)
         for offset, entry in self._entries(start, None):
             counters.apply(entry, offset)
             if entry.charge_id == takeover.taken_id:
@@ -184,8 +184,10 @@ class _Reading:
                 found[summed.counter] = summed
         return found
 
-    def _asked_again(self, takeover: Takeover, low: int, start: int) -> Iterator[UsageCounted]:
-        """Yields decisions that are summed up already, on records that may be read again.
+    def _asked_again(
+        self, takeover: Takeover, low: int, start: int
+    ) -> Iterator[tuple[int, UsageCounted]]:
+        """Yields entries that are summed up already, back to where no record is read again.
 
         A tenant's decisions lie on the ledger in the order of their records: looking back ends with
         the first on a record that will not be read again.
@@ -194,19 +196,22 @@ class _Reading:
         begin = TopicPartition(self._ledger.topic, self._ledger.partition, moment)
         [since] = self._consumer.offsets_for_times([begin], TRANSFER_S)
         floor = max(low, since.offset if since.offset >= 0 else start)
-        passed = False
+        passed, lots = False, []
         while start > floor and not passed:
             end, start = start, max(floor, start - LOOK_BACK)
-            for _, entry in self._entries(start, end):
-                if entry.shared == self._shared and entry.entry in DECISIONS:
-                    passed = passed or (not self._shared and entry.place < takeover.place)
-                    yield entry
+            lot = [each for each in self._entries(start, end) if each[1].shared == self._shared]
+            lots.append(lot)
+            passed = not self._shared and any(
+                entry.place < takeover.place for _, entry in lot if entry.entry in DECISIONS
+            )
+        for lot in reversed(lots):
+            yield from lot
 
     def _entries(self, start: int, end: int | None) -> Iterator[tuple[int, UsageCounted]]:
         """Yields a part of the ledger, with offsets."""
         for record in self._records(self._ledger, start, end):
             if entry := self._read(record.value, UsageCounted):
-                yield record.offset, entry
+                yield record.offset, dated(entry, record.dated)
 
     def _records(self, place: TopicPartition, start: int, end: int | None) -> Iterator[Record]:
         """Yields a part of a partition; it goes on for ever where no end is given.

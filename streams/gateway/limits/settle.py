@@ -15,10 +15,8 @@ from schemas.events import (
 )
 from schemas.topics import USAGE_COUNTED, Outgoing
 from streams.gateway.limits.amounts import really
+from streams.gateway.limits.counter import MOST
 from streams.gateway.limits.weigh import lease_end
-
-# A long of Avro's.
-MOST = 2**63 - 1
 
 
 def settled(
