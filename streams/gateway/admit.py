@@ -25,6 +25,7 @@ from schemas.topics import INFERENCE_WEIGHED, Outgoing
 from streams.gateway.asked import Asked
 from streams.gateway.cache import cache_key, looked_up
 from streams.gateway.checks import first_refusal
+from streams.gateway.checks.endpoint import endpoint_known
 from streams.gateway.desk import Desk, policies_of
 from streams.gateway.holding import held_request
 from streams.gateway.limits.weigh import Weighed, entry, refused, reserved, weigh
@@ -65,7 +66,7 @@ def admit(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Iterato
     """
     if asked.moved_again:
         return
-    decided = first_refusal(asked, view, now) or _passed(asked, view, now, desk)
+    decided = _refused_by_check(asked, view, now) or _passed(asked, view, now, desk)
     if isinstance(decided, Refusal):
         yield from _undone(asked, decided, now)
         yield from refuse(asked, decided, view, now)
@@ -89,12 +90,24 @@ def admit(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Iterato
         yield from sent(decided.routed, decided.mirrors)
 
 
+def _refused_by_check(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """Returns why a request is not admitted, unless it was before a crash.
+
+    It may be on its way already: whatever time and catalog have become since, its worker or whoever
+    releases it ends it, once. All that must still be there is what it asks for.
+    """
+    earlier = asked.counters.earlier(asked.charge_id)
+    if earlier is None or earlier.entry is not Entry.RESERVED:
+        return first_refusal(asked, view, now)
+    return endpoint_known(asked, view, now)
+
+
 def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passed | Refusal:
     """Returns how a request goes on, or the first thing that keeps it."""
     who = identity(asked.sender, view)
     request = replace(asked.request, principal=who)
     endpoint = view.endpoints[request.endpoint]
-    chosen = choose(request, who, endpoint, view, desk.health, now)
+    chosen = choose(request, who, endpoint, view, desk.health, now, draw=asked.charge_id)
     if isinstance(chosen, Refusal):
         return chosen
     key = cache_key(request, endpoint, view)
@@ -154,8 +167,8 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
 def _undone(asked: Asked, refusal: Refusal, now: datetime) -> Iterator[Outgoing]:
     """Says to the ledger that a request is refused, where it must know.
 
-    What was reserved before a crash and can go on no more comes back: its deadline has passed, or
-    what it asks for is gone.
+    What was reserved before a crash and can go on no more comes back: what it asks for is gone, or
+    what it was answered with.
     """
     earlier = asked.counters.earlier(asked.charge_id)
     if earlier is None and refusal.reason in BY_LIMITS:
