@@ -6,18 +6,22 @@ it shows nothing more of it: the final reply has the whole text, and the client 
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from infra.telemetry import now
 from schemas.events import InferencePart, Refusal
 from schemas.topics import INFERENCE_PARTS, Outgoing
 from streams.gateway.desk import Desk, policies_of
 from streams.gateway.release import release_part
-from streams.guards import PartGuard
+from streams.guards import PartGuard, holds_all
 from streams.steps import Fail, Runtime, Steps, Taken
+
+Key = tuple[str, str, int, int]
 
 # Streams at one time; of more, the ones silent for longest show nothing more.
 MOST_STREAMS = 10_000
@@ -37,7 +41,8 @@ class Parts(Steps):
     def __init__(self, runtime: Runtime, fail: Fail, desk: Desk) -> None:
         super().__init__(INFERENCE_PARTS, release_part, runtime, fail)
         self._desk = desk
-        self._streams: OrderedDict[tuple[str, str, int, int], Stream] = OrderedDict()
+        self._streams: OrderedDict[Key, Stream] = OrderedDict()
+        self._deadlines: list[tuple[datetime, Key]] = []
 
     # `Any`: None where there is nothing to decide.
     async def _given(self, taken: Taken) -> Any:
@@ -64,9 +69,10 @@ class Parts(Steps):
             return stream
         if part.seq:
             return None
+        self._drop(now())
         policies = policies_of(part.tenant, part.endpoint, self._runtime.view)
         guard = None
-        if not isinstance(policies, Refusal):
+        if not isinstance(policies, Refusal) and not holds_all(policies):
             guard = PartGuard(
                 policies,
                 self._desk.seal,
@@ -75,6 +81,12 @@ class Parts(Steps):
                 sealed=part.sealed,
             )
         self._streams[key] = stream = Stream(guard)
+        heapq.heappush(self._deadlines, (part.deadline, key))
         if len(self._streams) > MOST_STREAMS:
             self._streams.popitem(last=False)
         return stream
+
+    def _drop(self, instant: datetime) -> None:
+        """Drops the streams for which nobody waits any more."""
+        while self._deadlines and self._deadlines[0][0] <= instant:
+            self._streams.pop(heapq.heappop(self._deadlines)[1], None)

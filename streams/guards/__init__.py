@@ -14,7 +14,7 @@ from streams.guards.asking import (
     with_request_texts,
 )
 from streams.guards.completions import Released, guard_completion
-from streams.guards.parts import PartGuard, holds_parts
+from streams.guards.parts import PartGuard, holds_all, holds_parts
 from streams.guards.requests import Guarded, guard_request, masked_request
 from streams.guards.seal import Seal, SealBroken
 
@@ -27,6 +27,7 @@ __all__ = [
     "answer_texts",
     "guard_completion",
     "guard_request",
+    "holds_all",
     "holds_parts",
     "masked_request",
     "remote_rules",

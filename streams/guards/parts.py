@@ -23,6 +23,14 @@ def holds_parts(policies: Policies, sealed: bytes | None) -> bool:
     )
 
 
+def holds_all(policies: Policies) -> bool:
+    """Returns whether no part of an answer may be seen: somebody else is asked about the whole."""
+    return any(
+        guard.detector.remote and not guard.rule.shadow and guard.applies("output")
+        for guard in guards(policies)
+    )
+
+
 class PartGuard:
     """Holds the parts of one answer to the policies.
 

@@ -7,7 +7,7 @@ import re
 import time
 from dataclasses import replace
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from schemas.events import Completion, Delta, Reason, Refusal, ToolCallDelta
 from schemas.policies import Entity
-from streams.guards import PartGuard, Released, holds_parts
+from streams.guards import PartGuard, Released, holds_all, holds_parts
 from tests.pii.sentences import judged
 from tests.unit.guarding import (
     ADA,
@@ -341,3 +341,16 @@ def test_a_long_answer_in_small_parts_takes_time_that_grows_with_it(text: str) -
 
     # Four times as long; what is quadratic would take sixteen times as long.
     assert seconds(80_000) < 8 * seconds(20_000)
+
+
+@pytest.mark.parametrize(
+    ("rule", "held"),
+    [
+        ({"type": "judge", "endpoint": "a.b.judge", "on": ["output"]}, True),
+        ({"type": "judge", "endpoint": "a.b.judge", "on": ["output"], "shadow": True}, False),
+        ({"type": "judge", "endpoint": "a.b.judge", "on": ["input"]}, False),
+        ({"type": "secrets"}, False),
+    ],
+)
+def test_no_part_is_seen_of_what_others_are_asked_about(rule: dict[str, Any], held: bool) -> None:
+    assert holds_all(policies(rule)) is held
