@@ -63,13 +63,13 @@ class Parts(Steps):
         return None if isinstance(delta, Refusal) else replace(part, delta=delta, sealed=None)
 
     def _stream(self, part: InferencePart) -> Stream | None:
+        self._drop(now())
         key = (part.tenant, part.request_id, part.attempt, part.epoch)
         if stream := self._streams.get(key):
             self._streams.move_to_end(key)
             return stream
         if part.seq:
             return None
-        self._drop(now())
         policies = policies_of(part.tenant, part.endpoint, self._runtime.view)
         guard = None
         if not isinstance(policies, Refusal) and not holds_all(policies):
