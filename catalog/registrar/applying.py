@@ -10,7 +10,15 @@ from catalog.declared.plan import digest, plan
 from catalog.declared.problems import Invalid, version_spec_of
 from catalog.declared.steps import Step
 from catalog.registrar.arguments import Apply
-from catalog.registrar.authority import Demand, Governing, Need, changing, creating, naming
+from catalog.registrar.authority import (
+    Demand,
+    Governing,
+    Need,
+    changing,
+    creating,
+    naming,
+    opening,
+)
 from catalog.registrar.call import Call, Result, refused
 from catalog.registrar.writing import joining, spec_for
 from catalog.store.refusals import CatalogRefused
@@ -108,6 +116,7 @@ def _demands(call: Call, step: Step) -> Iterator[Demand]:
         versioned = step.verb == "version"
         shape = version_spec_of(step.kind, spec) if versioned else spec_for(step.kind, spec)
         yield from naming(call.view, shape)
+        yield from opening(call.view, step.name, shape)
         if principal and step.verb == "update":
             yield from joining(call, step.kind, step.name, shape)
 

@@ -17,7 +17,7 @@ from catalog.store.refusals import CatalogRefused
 from infra.catalog import CatalogView
 from infra.grants import Decision
 from schemas.events import Reason
-from schemas.kinds import ACTS, PRINCIPALS, ROOT, Described, Privilege
+from schemas.kinds import ACTS, PRINCIPALS, ROOT, ConnectionSpec, Described, Privilege
 from schemas.shapes import Spec
 
 SECURABLES = tuple(sorted(KINDS.keys() - PRINCIPALS.keys()))
@@ -54,7 +54,20 @@ class Owning:
     name: str
 
 
-Demand = Need | Governing | Owning
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """MANAGE on the root, to send a secret somewhere or to reach into a private network.
+
+    Attributes:
+        connection: What would do so.
+        name: The root, which nobody's plan makes.
+    """
+
+    connection: str
+    name: str = ROOT
+
+
+Demand = Need | Governing | Opening | Owning
 
 
 def refusal(view: CatalogView, actor: str, demand: Demand) -> CatalogRefused | None:
@@ -63,14 +76,15 @@ def refusal(view: CatalogView, actor: str, demand: Demand) -> CatalogRefused | N
         return _ungoverned(view, actor, demand)
     if isinstance(demand, Owning):
         return _unowned(view, actor, demand.name)
+    if isinstance(demand, Opening):
+        return _unopened(view, actor, demand.connection)
     if not exists(view, demand.name):
         return _absent(view, actor, demand)
     decision = view.access.explain(actor, demand.privilege, demand.name)
     if decision.allowed:
         return None
-    if view.access.holds(actor, Privilege.BROWSE, demand.name):
-        return _denied(decision.because)
-    return _denied(_missing(demand))
+    seen = view.access.holds(actor, Privilege.BROWSE, demand.name)
+    return _denied(decision.because if seen else _missing(demand))
 
 
 def effective(view: CatalogView, principal: str, name: str) -> dict[Privilege, Decision]:
@@ -160,6 +174,34 @@ def naming(view: CatalogView, spec: Spec) -> Iterator[Demand]:
         name = without_version(reference)
         connection = body_of(view, "connection", name) is not None
         yield Need(ACTS["connection"] if connection else Privilege.BROWSE, name)
+
+
+def opening(view: CatalogView, name: str, spec: Spec) -> Iterator[Demand]:
+    """Yields what it takes that a connection has a secret or is private, and where it leads.
+
+    Whoever names a secret and an address sends the one to the other; a change that leaves both as
+    they are, or takes away, opens nothing.
+    """
+    if not isinstance(spec, ConnectionSpec):
+        return
+    before = view.connections.get(name)
+    stays = before is not None and before.url == spec.url
+    sent = before.secret if before and stays else None
+    entered = before is not None and stays and before.private
+    if spec.secret not in (None, sent) or (spec.private and not entered):
+        yield Opening(name)
+
+
+def _unopened(view: CatalogView, actor: str, connection: str) -> CatalogRefused | None:
+    if view.access.holds(actor, Privilege.MANAGE, ROOT):
+        return None
+    return CatalogRefused(
+        Reason.PRIVILEGE_MISSING,
+        f"{connection} would send a secret somewhere or reach a private address, which takes "
+        f"MANAGE on {ROOT}: leave secret and private out, or have it made by somebody who holds "
+        "that and grants you EXECUTE on it",
+        "spec",
+    )
 
 
 def _unowned(view: CatalogView, actor: str, name: str) -> CatalogRefused | None:

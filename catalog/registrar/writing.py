@@ -37,6 +37,7 @@ from catalog.registrar.authority import (
     described,
     managing,
     naming,
+    opening,
 )
 from catalog.registrar.call import Call, Result, refused
 from catalog.store.refusals import CatalogRefused, invalid
@@ -56,7 +57,11 @@ def create(call: Call, wanted: Create) -> Result:
     if problem := name_problem(wanted.kind, wanted.name):
         raise invalid(problem, "name")
     spec = spec_for(wanted.kind, wanted.spec)
-    call.require(creating(wanted.kind, wanted.name), *naming(call.view, spec))
+    call.require(
+        creating(wanted.kind, wanted.name),
+        *naming(call.view, spec),
+        *opening(call.view, wanted.name, spec),
+    )
     _unshared(call, wanted.kind, wanted.name, spec)
     call.change.create(
         wanted.kind,
@@ -79,7 +84,11 @@ def update(call: Call, wanted: Update) -> Result:
     spec = None
     if wanted.spec is not None:
         shape = spec_for(kind, wanted.spec)
-        call.require(*naming(call.view, shape), *joining(call, kind, wanted.name, shape))
+        call.require(
+            *naming(call.view, shape),
+            *joining(call, kind, wanted.name, shape),
+            *opening(call.view, wanted.name, shape),
+        )
         _unshared(call, kind, wanted.name, shape)
         spec = shape.model_dump(mode="json")
     call.change.update(

@@ -102,7 +102,9 @@ def test_a_reply_that_was_never_sent_comes_after_the_next_start(town: Town) -> N
 
 
 def changes(town: Town) -> list[str]:
-    return [each.name for each in town.bus.events(CATALOG_CHANGED) if each.kind == "catalog"]
+    # A crash between a lot and the note that it was published has it published twice.
+    told = {each.position: each for each in town.bus.events(CATALOG_CHANGED)}
+    return [each.name for each in told.values() if each.kind == "catalog"]
 
 
 def test_only_one_registrar_is_at_work(town: Town) -> None:
