@@ -4,22 +4,33 @@ A reference is ``store:place``: ``env:NAME``, ``file:PATH``, or a store of one's
 ``SECRETS_STORES`` names as JSON, ``{"vault": "package.module:function"}``; the function takes the
 place and returns the secret. A reference is resolved when the secret is needed, so that a rotated
 secret is picked up without a restart. Errors name the reference and never the value.
+
+What the catalog names is lent: whoever may write a reference there chooses also where the secret is
+sent, so none of the platform's own is lent. Those are what its settings are read from, what they
+refer to, and the files of the local stack.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from infra.settings import SecretsSettings
+from infra.bootstrap import ROOT
+from infra.settings import SecretsSettings, Settings, StackSettings
 
 # Dotted paths, as those of stores that are added.
 SECRET_STORES: dict[str, str] = {
     "env": "infra.secrets:from_environment",
     "file": "infra.secrets:from_file",
 }
+
+# Variables with secrets of the platform that none of its settings is read from.
+OTHERS_OWN = frozenset({"POSTGRES_SECRET", "SEAL_SECRET", "WEAVIATE_API_KEY"})
+# The kernel shows there the environment and the open files of every process.
+PROCESSES = Path("/proc")
 
 
 class SecretUnavailable(Exception):
@@ -53,6 +64,24 @@ def resolve(reference: str) -> str:
     return secret
 
 
+def lend(reference: str) -> str:
+    """Returns the secret that the catalog refers to; blocks as ``resolve`` does.
+
+    Args:
+        reference: As for ``resolve``, but to none of the platform's own secrets.
+
+    Raises:
+        SecretUnavailable: As for ``resolve``, or it is the platform's own.
+        SettingInvalid: ``SECRETS_STORES`` is no JSON object of texts.
+    """
+    if _own(reference):
+        raise SecretUnavailable(
+            f"{reference} is the platform's own and is lent to no connection: "
+            "keep the connection's secret elsewhere"
+        )
+    return resolve(reference)
+
+
 def leads(reference: str) -> bool:
     """Returns whether a reference names a store that there is; the secret is not looked for.
 
@@ -75,6 +104,47 @@ def from_file(path: str) -> str:
         UnicodeDecodeError: It is no text.
     """
     return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+
+
+def _own(reference: str) -> bool:
+    name, _, place = reference.partition(":")
+    variables = _variables() | OTHERS_OWN
+    if name == "env" and place.upper() in variables:
+        return True
+    values = (os.environ.get(each, "") for each in variables)
+    referred = {_exact(each) for each in values if ":" in each}
+    if _exact(reference) in referred:
+        return True
+    return name == "file" and any(_file(place).is_relative_to(each) for each in _closed())
+
+
+def _closed() -> tuple[Path, ...]:
+    home = os.environ.get("STACK_HOME") or StackSettings.model_fields["home"].default
+    return PROCESSES, (ROOT / home / "run").resolve()
+
+
+def _exact(reference: str) -> str:
+    """Returns a reference as it is compared: a file has one name, however it is written."""
+    name, _, place = reference.partition(":")
+    return f"file:{_file(place)}" if name == "file" else reference
+
+
+def _file(place: str) -> Path:
+    try:
+        return Path(place).resolve()
+    # What is no path leads to no file: a NUL, or links in a circle.
+    except (OSError, RuntimeError, ValueError):
+        return Path(place)
+
+
+@cache
+def _variables() -> frozenset[str]:
+    """Returns what settings are read from."""
+    return frozenset(
+        str(field.validation_alias or f"{concern.model_config.get('env_prefix', '')}{name}").upper()
+        for concern in Settings.__subclasses__()
+        for name, field in concern.model_fields.items()
+    )
 
 
 def _stores() -> dict[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from infra.catalog import CatalogView, Limits
-from infra.secrets import SecretUnavailable, resolve
+from infra.secrets import SecretUnavailable, lend
 from infra.settings import InferenceSettings
 from schemas.events import (
     CatalogChanged,
@@ -173,7 +173,7 @@ def _opened(name: str, spec: ConnectionSpec) -> Line:
 async def _unlocked(reference: str) -> tuple[SecretUsed, str | None]:
     """Returns what is to be told of a secret, and the secret; a store may take a while."""
     try:
-        secret = await asyncio.to_thread(resolve, reference)
+        secret = await asyncio.to_thread(lend, reference)
     except SecretUnavailable as lack:
         return SecretUsed(reference=reference, failure=str(lack)), None
     return SecretUsed(reference=reference), secret
