@@ -211,7 +211,7 @@ async def test_a_schema_reaches_the_next_provider_in_its_form_or_the_call_fails(
     form: dict[str, Any] = town.upstreams.to("over-claude")[-1].form
     assert json.loads(SCHEMA)["properties"].items() <= _properties(form).items()
     heard = await caller.ask("over-prose", json_schema=SCHEMA)
-    assert heard.reason is Reason.PROVIDER_FAILED
+    assert heard.reason is Reason.ANSWER_UNKEPT
 
 
 async def test_a_second_provider_is_sent_the_request_as_it_was_and_its_own_model(
