@@ -148,6 +148,9 @@ def _with(completion: Completion, texts: list[str]) -> Completion:
     calls = completion.tool_calls
     content = texts[0] if len(texts) > len(calls) else completion.content
     arguments = texts[len(texts) - len(calls) :]
+    # Most answers hold nothing to mask: they stay as they are.
+    if content == completion.content and arguments == [call.arguments for call in calls]:
+        return completion
     return replace(
         completion,
         content=content,
