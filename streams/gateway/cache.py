@@ -68,10 +68,9 @@ def cache_key(request: InferenceRequested, endpoint: Endpoint, view: CatalogView
 
     So it is for a request with something in it that this process does not know.
     """
-    unknown = request.task is Task.UNKNOWN or any(
-        turn.role is Role.UNKNOWN for turn in request.messages
-    )
-    if endpoint.spec.cache is None or unknown:
+    if endpoint.spec.cache is None or request.task is Task.UNKNOWN:
+        return ""
+    if any(turn.role is Role.UNKNOWN for turn in request.messages):
         return ""
     asked = {name: value for name, value in request.to_avro().items() if name not in ASIDE}
     tenant = view.tenants.get(request.tenant)
