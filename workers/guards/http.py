@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 
 from infra.addresses import AddressForbidden, forbidden
-from infra.secrets import SecretUnavailable, resolve
+from infra.secrets import SecretUnavailable, lend
 from schemas.kinds import ConnectionSpec
 from schemas.policies import HttpRule
 from workers.guards import VERDICTS, Case, Office, Unjudged, Verdict
@@ -117,7 +117,7 @@ async def _key(spec: ConnectionSpec, case: Case) -> dict[str, str]:
         return {}
     try:
         # A store may take a while.
-        secret = await asyncio.to_thread(resolve, spec.secret)
+        secret = await asyncio.to_thread(lend, spec.secret)
     except SecretUnavailable as lack:
         case.tell(spec.secret, str(lack))
         raise Unjudged("the key of its service cannot be read on this platform") from None
