@@ -66,7 +66,8 @@ def release(
     yield Outgoing(INFERENCE_ATTEMPTED, attempted(completed, in_dollars(cost), now))
     if routed.mirrored:
         return
-    if again := next_try(completed, view, desk.health, now):
+    # Not by the clock, which would end what goes on if this is read again after the deadline.
+    if again := next_try(completed, view, desk.health, completed.completed_at):
         yield Outgoing(INFERENCE_ROUTED.member(again.route.pool), again)
         return
     yield from _ended(completed, released, view, now)

@@ -148,9 +148,11 @@ def test_numbers_that_json_lacks_are_recorded_as_null() -> None:
 @pytest.mark.parametrize("reason", sorted(FALL_BACK_ON))
 def test_a_fault_of_the_route_moves_the_request_to_the_next(reason: Reason) -> None:
     refusal = Refusal(reason=reason, message="it failed")
-    [_, (topic, event)] = release(completed(refusal=refusal), VIEW, NOON)
+    failed = completed(refusal=refusal)
+    [_, (topic, event)] = release(failed, VIEW, NOON)
     assert topic.name == "inference.routed.v1.pool-second"
     assert event == routed(
+        routed_at=failed.completed_at,
         route=SECOND,
         fallbacks=(THIRD,),
         attempt=1,
@@ -183,9 +185,16 @@ def test_the_last_failure_is_replied_with_all_that_was_tried() -> None:
 
 
 def test_nothing_is_tried_again_once_the_deadline_has_passed() -> None:
-    outgoing = list(release(completed(refusal=BROKEN), VIEW, NOON + MINUTE))
-    [replied] = only(outgoing, topics.REPLY)
+    late = completed(refusal=BROKEN, completed_at=NOON + MINUTE)
+    [replied] = only(release(late, VIEW, NOON), topics.REPLY)
     assert replied.refusal == BROKEN
+
+
+def test_a_failure_that_is_read_again_after_the_deadline_goes_on_as_it_did() -> None:
+    failed = completed(refusal=BROKEN)
+    [_, first] = release(failed, VIEW, NOON)
+    [_, again] = release(failed, VIEW, NOON + MINUTE)
+    assert again == first
 
 
 def test_a_route_whose_pool_the_catalog_no_longer_names_is_passed_over() -> None:

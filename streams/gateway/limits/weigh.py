@@ -71,6 +71,13 @@ class Weighed:
 
 NOTHING = Weighed()
 
+# Sent on its route, it would use what it has not reserved.
+FORGOTTEN = Refusal(
+    reason=Reason.PROVIDER_UNAVAILABLE,
+    message="the gateway lost the kept answer that this request was to be answered with; ask again",
+    retry_after_ms=1000,
+)
+
 
 def weigh(  # noqa: PLR0917 - who asks what, and where it goes
     asked: Asked,
@@ -85,7 +92,8 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
 ) -> Weighed | Refusal:
     """Returns what a request reserves, or the first limit that it does not fit under.
 
-    What was decided on this very record before is decided the same way.
+    What was decided on this very record before is decided the same way. Where it was to be answered
+    from a cache that has no answer any more, it is refused: it has reserved too little.
 
     Args:
         asked: The request, with its tenant's counters.
@@ -104,6 +112,8 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
     held = bounds(asked.request, who, endpoint, view)
     if isinstance(held, Refusal):
         return held
+    if earlier is not None and not cached and _was_cached(earlier, held):
+        return FORGOTTEN
     if cached:
         held = tuple(each for each in held if each.rule.unit in CACHED)
     if not held:
@@ -127,9 +137,9 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
             if earlier is None and not bound.shared:
                 none = uses_none(bound.rule.unit, asked.request.task, routes, view, now)
                 refusal = unfit(bound.rule, bound.who, charge, asked.counters, now, none=none)
-        if refusal is not None and not bound.rule.shadow:
+        if refusal is not None and not bound.rule.shadow and earlier is None:
             return refusal
-        if refusal is not None:
+        if refusal is not None and bound.rule.shadow:
             judgements.append(denied(bound.name))
     own = tuple(each for each in charges if each.home != each.counter)
     asks = sorted((each for each in charges if each.home == each.counter), key=_home)
@@ -141,6 +151,12 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
         again=earlier is not None,
         without=tuple(each for each in fallbacks if each not in left) if costs else (),
     )
+
+
+def _was_cached(earlier: UsageCounted, held: Iterable[Bound]) -> bool:
+    """Returns whether a request reserved as one whose answer comes from the cache."""
+    own = {each.rule.unit for each in held if not (each.shared or each.rule.shadow)}
+    return not own <= CACHED and all(each.unit in CACHED for each in earlier.charges)
 
 
 def _affordable(
