@@ -74,6 +74,8 @@ class Answering:
         self._first_token_at: datetime | None = None
         self._parts = 0
         self._said: list[Delta] = []
+        # Whether the provider was asked, and has not refused.
+        self._asked = False
 
     async def perform(self, emit: Emit) -> Iterable[Outgoing]:
         """Streams parts where the caller wants them; concludes with what the provider says."""
@@ -82,6 +84,7 @@ class Answering:
         try:
             return [await self._answer(emit, parts)]
         except ProviderRefused as refused:
+            self._asked = refused.refusal in (_MUTE, _SILENT)
             parts.flush()
             return [self._completed(refusal=refused.refusal, usage=refused.usage)]
         except ProviderBroken as broken:
@@ -114,6 +117,7 @@ class Answering:
                 asyncio.timeout_at(_moment(loop, route.first_token_ms)) as silence,
                 aclosing(self._provider.complete(routed.request, route)) as answer,
             ):
+                self._asked = True
                 async for piece in answer:
                     if isinstance(piece, SecretUsed):
                         emit(self._used(piece))
@@ -141,8 +145,11 @@ class Answering:
         return replace(completion, usage=self._estimated(said))
 
     def _broken_off(self) -> Usage | None:
-        """Returns what was used of an answer that broke off; None where none had begun."""
-        if not self._said:
+        """Returns what was used of an answer that broke off; None where none was to come.
+
+        Who was asked has read the question, even if it is cut off before its first word.
+        """
+        if not (self._said or self._asked):
             return None
         pieces = (call.arguments for delta in self._said for call in delta.tool_calls)
         return self._estimated((*(delta.content for delta in self._said), *pieces))

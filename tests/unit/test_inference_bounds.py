@@ -84,7 +84,10 @@ async def test_a_provider_that_does_not_begin_in_time_is_refused_and_freed() -> 
     completed = await Tried(bounded({}, first_token_ms=20), provider).perform()
     assert completed.refusal is not None
     assert completed.refusal.reason is Reason.PROVIDER_TIMEOUT
-    assert (completed.usage, completed.first_token_at) == (None, None)
+    # It was asked, so it has read the question.
+    assert completed.usage is not None
+    assert (completed.usage.prompt_tokens > 0, completed.usage.completion_tokens) == (True, 0)
+    assert completed.first_token_at is None
     assert provider.closed
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from infra.settings import InferenceSettings
 from infra.telemetry import now
+from infra.tokens import estimate
 from schemas.events import (
     AuditOutcome,
     AuditRecorded,
@@ -23,6 +24,7 @@ from schemas.events import (
     Reason,
     Refusal,
     Route,
+    Usage,
 )
 from schemas.topics import AUDIT_RECORDED, INFERENCE_COMPLETED, INFERENCE_PARTS, Outgoing
 from tests.harness import soon
@@ -179,6 +181,31 @@ async def test_a_try_that_is_given_up_midway_tells_of_the_parts_that_went_before
     assert completed.refusal == GONE
     assert completed.completion is None
     assert completed.parts == len(tried.parts)
+
+
+async def test_what_is_given_up_before_the_first_word_has_used_its_input_at_least(
+    provider: Scripted, tmp_path: Path
+) -> None:
+    event = routed({"delay_s": 60})
+    tried = Tried(event, provider)
+    performing = asyncio.ensure_future(tried.perform())
+
+    async def is_asked() -> bool:
+        return (tmp_path / "journal").exists()
+
+    await soon(is_asked, what="the provider is asked")
+    performing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await performing
+    used = concluded(tried.job.give_up(GONE)).usage
+    assert used == Usage(prompt_tokens=estimate(event.request), estimated=True)
+
+
+async def test_a_provider_that_refuses_at_once_has_used_nothing(provider: Scripted) -> None:
+    tried = Tried(routed({"refuse": "RATE_LIMITED", "words": 0}), provider)
+    completed = await tried.perform()
+    assert completed.refusal is not None
+    assert completed.usage is None
 
 
 async def test_a_try_can_be_given_up_before_it_begins(provider: Scripted) -> None:
