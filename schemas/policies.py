@@ -54,7 +54,9 @@ class LimitRule(Rule):
         most: The bound.
         window: How far back use counts.
         per: Whose use is counted together: of a service (an endpoint), a tenant, a user, a service
-            principal, a group, or of a value of a request's tag.
+            principal, a group, or of a value of a request's tag. Per ``user`` without ``to`` holds
+            for whoever acts that is no group: for a service principal that no rule of its own unit
+            and window holds for, and for the tenant where a request names nobody.
         to: Whom it holds for; each one for itself when empty, which a rule that names somebody
             beats: a named user or service principal goes before a group, a group before the rest.
         tag: The tag, where it is per ``tag``.

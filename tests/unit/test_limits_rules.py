@@ -31,7 +31,12 @@ ROBOTS = rule("robots", per="service_principal")
     ("rules", "who", "held"),
     [
         ([EACH], "ann", ["each ann"]),
-        ([EACH], "robot", []),
+        ([EACH], "robot", ["each robot"]),
+        ([EACH], "acme", ["each acme"]),
+        ([EACH], "eng", []),
+        ([EACH, ROBOTS], "robot", ["robots robot"]),
+        ([EACH, ROBOTS | {"window": "1d"}], "robot", ["each robot", "robots robot"]),
+        ([NAMED], "acme", []),
         ([ROBOTS], "robot", ["robots robot"]),
         ([ROBOTS], "ann", []),
         ([EACH, GROUP, NAMED], "ann", ["named ann"]),

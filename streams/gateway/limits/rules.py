@@ -2,7 +2,8 @@
 
 An endpoint's policies hold for whatever is asked of it, a tenant's for whatever it asks. Within one
 policy, unit and window a rule that names somebody beats one that names a group, and that one the
-rule for all others. A rule that is only evaluated beats none that refuses.
+rule for all others. A rule for each user holds for whoever else acts, unless another does. A rule
+that is only evaluated beats none that refuses.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LONGEST_VALUE = 100
 MILLISECOND = timedelta(milliseconds=1)
 
 # How a rule comes to hold for somebody; the highest beats the others.
-REST, GROUP, NAMED = range(3)
+OTHER, REST, GROUP, NAMED = range(-1, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,9 @@ def _group(rule: LimitRule, subject: Subject) -> Matches:
 def _principal(rule: LimitRule, subject: Subject) -> Matches:
     if subject.kind == rule.per:
         yield from _one(rule, subject.who, subject.identities)
+    # Else who names no user, and so acts as the tenant, would leave a limit for each user behind.
+    elif rule.per == "user" and not rule.to and subject.kind != "group":
+        yield subject.who, OTHER
 
 
 def _service(rule: LimitRule, subject: Subject) -> Matches:
@@ -201,7 +205,7 @@ def _bounds(policy: str, rules: Iterable[LimitRule], subject: Subject) -> Iterat
     matching = [(rule, who, level, _rivals(rule)) for rule, who, level in found]
     best: dict[tuple[object, ...], int] = {}
     for _, _, level, rivals in matching:
-        best[rivals] = max(level, best.get(rivals, REST))
+        best[rivals] = max(level, best.get(rivals, OTHER))
     for rule, who, level, rivals in matching:
         if level == best[rivals]:
             yield _bound(policy, rule, who, subject.request.tenant)
