@@ -33,7 +33,7 @@ from tests.conftest import running
 
 pytestmark = pytest.mark.stack
 
-WAIT_S = 60.0
+WAIT_S = 90.0
 
 
 def configuration(stack: LocalStack, **more: str) -> dict[str, str | int | float | bool]:
