@@ -58,7 +58,8 @@ class Crew:
 
     def _watch(self) -> None:
         while not self._done.wait(0.1):
-            for process in self.processes.values():
+            # Others join and leave meanwhile.
+            for process in list(self.processes.values()):
                 process.revive()
 
 
