@@ -14,9 +14,10 @@ import structlog
 from infra.catalog import CatalogView
 from infra.secrets import resolve
 from infra.settings import SettingInvalid
-from schemas.events import Reason, Refusal
+from schemas.events import Refusal
 from schemas.policies import PolicySpec
 from streams.gateway.cache import Cache
+from streams.gateway.limits.rules import unreadable
 from streams.gateway.routing import Health
 from streams.guards import Seal
 
@@ -52,11 +53,7 @@ def policies_of(tenant: str, endpoint: str, view: CatalogView) -> Policies | Ref
     names = dict.fromkeys((*(asked.policies if asked else ()), *(asks.policies if asks else ())))
     for name in names:
         if name not in view.policies:
-            return Refusal(
-                reason=Reason.POLICY_FAILED,
-                message=f"policy {name} cannot be read, so nothing passes it; tell its owner",
-                rule=name,
-            )
+            return unreadable(name)
     return tuple((name, view.policies[name]) for name in names)
 
 
