@@ -17,11 +17,13 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import faust
 import structlog
+from aiokafka.errors import ConsumerStoppedError
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 
@@ -207,6 +209,11 @@ class _Consumer(aiokafka.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.lanes: dict[str, Lane[Any]] = {}
         super().__init__(*args, **kwargs)
+        # Faust resumes it once it stands, for the first time too, at what is committed.
+        self.stop_flow()
+
+    def _new_consumer_thread(self) -> aiokafka.AIOKafkaConsumerThread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetches once and fills the lanes; what it would yield is all there."""
@@ -225,10 +232,14 @@ class _Consumer(aiokafka.Consumer):
             await self.sleep(BRIEFLY_S if active else timeout)
             return
         records = await self._getmany(roomy, timeout if roomy == active else BRIEFLY_S)
-        # In a rebalance, what was fetched is void: all is read on from what is committed.
-        if not self.suspend_flow.is_set():
+        # What was fetched before a rebalance is void: all is read on from what is committed.
+        if not self.suspend_flow.is_set() and self._thread.fetched_in == self._generation:
             for place, batch in records.items():
-                self.lanes[place.topic].put(batch, self.app.consumer_generation_id)
+                self.lanes[place.topic].put(batch, self._generation)
+
+    @property
+    def _generation(self) -> int:
+        return self.app.consumer_generation_id
 
     def stop_flow(self) -> None:
         """Takes nothing more up until the flow is resumed."""
@@ -248,6 +259,39 @@ class _Consumer(aiokafka.Consumer):
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Complains where nothing is fetched; of streams that stand still, for there are none."""
         self.verify_recovery_event_path(now, tp)
+
+
+class _Thread(aiokafka.AIOKafkaConsumerThread):
+    """Faust's thread around aiokafka's consumer; what it fetches moves the position on.
+
+    So nothing may be fetched between a rebalance and the moment at which the flow is resumed: it
+    would have to be dropped, and nobody would read it again. aiokafka's own fetch waits through a
+    rebalance and then takes what is there, so the waiting is done out here.
+    """
+
+    fetched_in = 0
+
+    # `Any`: aiokafka is untyped.
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None
+    ) -> Any:
+        fetcher = consumer._fetcher
+        records = await self._taken(fetcher, active_partitions, max_records)
+        if not records:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(fetcher._create_fetch_waiter(), timeout)
+            records = await self._taken(fetcher, active_partitions, max_records)
+        return records
+
+    async def _taken(self, fetcher: Any, active: Any, max_records: Any) -> Any:
+        # Between this look and the last record taken, this thread does nothing else.
+        if not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
+            return {}
+        if fetcher._closed:
+            raise ConsumerStoppedError
+        self.fetched_in = self.app.consumer_generation_id
+        with fetcher._subscriptions.fetch_context():
+            return await fetcher.fetched_records(active, timeout=0, max_records=max_records)
 
 
 class _Transport(aiokafka.Transport):

@@ -31,7 +31,8 @@ def service(settings: StackSettings) -> Service:
             "QUARKUS_MANAGEMENT_PORT": str(settings.registry_management_port),
         },
         port=settings.registry_port,
-        ready=http_ok(settings.registry_port, "/apis/ccompat/v7/subjects"),
+        # Its API answers while the journal is still being read, as if what is missing never was.
+        ready=http_ok(settings.registry_management_port, "/health/ready"),
         depends_on=("kafka",),
         artifacts=("registry",),
         other_ports=(settings.registry_management_port,),

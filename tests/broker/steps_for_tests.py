@@ -6,12 +6,17 @@ variables of the environment.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+from faust.transport.consumer import Consumer as FaustConsumer
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 
 from infra.catalog import CatalogView
 from schemas.events import RequestCancelled
@@ -21,8 +26,10 @@ from streams.steps import Fail, Runtime, Step, Work, steps
 TOPIC = "TESTS_TOPIC"
 PLACED = "TESTS_PLACED"
 BLOCKED = "TESTS_BLOCKED"
+SOUGHT = "TESTS_SOUGHT"
 
 FOR_EVER_S = 3600
+LATE_S = 1.5
 
 
 def cause(name: str, partitions: int = 1, *, placed: bool = False) -> Topic[RequestCancelled]:
@@ -79,6 +86,26 @@ def _one(step: Step, runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
 def open_copying(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
     """Opens a processor that copies."""
     return _one(copy, runtime, fail)
+
+
+def open_late(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
+    """Opens a processor that copies, and waits for records without end while it fetches; after a
+    rebalance it says that it knows where to read on, and takes a while to do so.
+    """
+    perform_seek = FaustConsumer.perform_seek
+    getmany = AIOKafkaConsumerThread.getmany
+
+    async def get(self: AIOKafkaConsumerThread, active: Any, timeout: float) -> Any:
+        return await getmany(self, active, FOR_EVER_S)
+
+    async def perform(self: FaustConsumer) -> None:
+        await perform_seek(self)
+        Path(os.environ[SOUGHT]).touch()
+        await asyncio.sleep(LATE_S)
+
+    FaustConsumer.perform_seek = perform  # type: ignore[method-assign]
+    AIOKafkaConsumerThread.getmany = get  # type: ignore[method-assign]
+    return open_copying(runtime, fail)
 
 
 def open_failing(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:

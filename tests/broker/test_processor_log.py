@@ -15,7 +15,7 @@ from schemas.events import DeadLetterCause, Header
 from tests.broker.flows import Flow, Flows, event, flows
 from tests.broker.garbage import ODD_HEADERS, garbage, put
 from tests.broker.pools import PATIENCE_S
-from tests.broker.steps_for_tests import PLACED, TOPIC
+from tests.broker.steps_for_tests import SOUGHT, PLACED, TOPIC
 from tests.harness import Process, eventually, unique
 from tests.routed import routed
 
@@ -184,13 +184,31 @@ def longest_silence(flow: Flow) -> dict[str, timedelta]:
     }
 
 
+def owns(process: Process, partitions: int) -> bool:
+    """Returns whether a processor is at work on so many partitions."""
+    status, facts = process.ask("/ready")
+    return status == 200 and facts["partitions"] == partitions
+
+
+def test_what_arrives_between_a_rebalance_and_the_first_fetch_after_it_is_not_passed_over(
+    flows: Flows,
+) -> None:
+    flow = flows(4)
+    sought = flow.folder / unique("sought")
+    with flow.processor("open_late", **{SOUGHT: str(sought)}) as first:
+        eventually(lambda: owns(first, 4), PATIENCE_S, "ownership of all partitions")
+        flow.processes(*flow.send(*range(40)))
+        flow.commits_all()
+        sought.unlink()
+        with flow.processor("open_copying"):
+            eventually(sought.exists, SETTLE_S, "a rebalance")
+            for partition in range(4):
+                flow.put(f"late-{partition}", partition)
+            flow.processes(*(f"late-{partition}" for partition in range(4)))
+
+
 def test_members_come_and_go_under_load_and_every_partition_flows_on_soon(flows: Flows) -> None:
     flow = flows(4)
-
-    def owns(process: Process, partitions: int) -> bool:
-        status, facts = process.ask("/ready")
-        return status == 200 and facts["partitions"] == partitions
-
     with flow.processor("open_copying") as first:
         load = Load(flow, 4)
         try:
