@@ -206,6 +206,8 @@ class _Consumer(aiokafka.Consumer):
     ``faust/transport/consumer.py`` again: the broker's tests of the processor tell the rest.
     """
 
+    _thread: _Thread
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.lanes: dict[str, Lane[Any]] = {}
         super().__init__(*args, **kwargs)

@@ -95,8 +95,8 @@ def open_late(runtime: Runtime, fail: Fail) -> Mapping[Topic[Any], Work]:
     perform_seek = FaustConsumer.perform_seek
     getmany = AIOKafkaConsumerThread.getmany
 
-    async def get(self: AIOKafkaConsumerThread, active: Any, timeout: float) -> Any:
-        return await getmany(self, active, FOR_EVER_S)
+    async def get(self: AIOKafkaConsumerThread, active_partitions: Any, timeout: float) -> Any:
+        return await getmany(self, active_partitions, FOR_EVER_S)
 
     async def perform(self: FaustConsumer) -> None:
         await perform_seek(self)

@@ -15,7 +15,7 @@ from schemas.events import DeadLetterCause, Header
 from tests.broker.flows import Flow, Flows, event, flows
 from tests.broker.garbage import ODD_HEADERS, garbage, put
 from tests.broker.pools import PATIENCE_S
-from tests.broker.steps_for_tests import SOUGHT, PLACED, TOPIC
+from tests.broker.steps_for_tests import PLACED, SOUGHT, TOPIC
 from tests.harness import Process, eventually, unique
 from tests.routed import routed
 
