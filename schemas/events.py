@@ -13,6 +13,34 @@ from uuid import UUID
 from schemas import binary
 
 
+class IndexState(StrEnum):
+    """How an index stands."""
+
+    UNKNOWN = "UNKNOWN"
+    BUILDING = "BUILDING"
+    READY = "READY"
+    PAUSED = "PAUSED"
+    DEGRADED = "DEGRADED"
+    FAILED = "FAILED"
+
+
+_INDEXSTATE = binary.symbols(IndexState)
+
+class SourceState(StrEnum):
+    """How the capture of a table stands."""
+
+    UNKNOWN = "UNKNOWN"
+    STARTING = "STARTING"
+    SNAPSHOT = "SNAPSHOT"
+    STREAMING = "STREAMING"
+    PAUSED = "PAUSED"
+    DEGRADED = "DEGRADED"
+    FAILED = "FAILED"
+    REMOVED = "REMOVED"
+
+
+_SOURCESTATE = binary.symbols(SourceState)
+
 class Entry(StrEnum):
     """What happened to a charge."""
 
@@ -103,12 +131,14 @@ class Role(StrEnum):
 _ROLE = binary.symbols(Role)
 
 class Task(StrEnum):
-    """What a model is asked for."""
+    """What a model or an index is asked for."""
 
     UNKNOWN = "UNKNOWN"
     CHAT = "CHAT"
     EMBEDDING = "EMBEDDING"
     RERANK = "RERANK"
+    SEARCH = "SEARCH"
+    WRITE = "WRITE"
 
 
 _TASK = binary.symbols(Task)
@@ -386,6 +416,195 @@ class LineageRecorded(Event):
             cause_id=record["cause_id"],
             at=record["at"],
             edges=tuple([LineageEdge.from_avro(item) for item in record["edges"]]),
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class IndexReported(Event):
+    """How an index stands, told by the process that keeps it; the last one told holds.
+
+    Attributes:
+        index: Three-level name of the index. Also the record key.
+        generation: The generation that queries see; 0 while none is complete.
+        building: The generation that is being built; null where none is.
+        state: How it stands.
+        reason: What is wrong, where something is.
+        remedy: What to do about it.
+        rows: Rows of the source that are in the generation that queries see.
+        chunks: Chunks of them.
+        read: Records of the source that the generation being built has taken in, or else the
+            one that queries see.
+        waiting: Records of the source that it has yet to take in.
+        embedded: Texts that were embedded since the process began; what was embedded before and
+            is known counts not.
+        freshness_ms: From the commit of the latest change to the moment at which it could be
+            found.
+        drift: Rows that the last reconciliation found missing, surplus, stale or out of reach;
+            null before the first.
+        reconciled_at: When source and index were last compared.
+        reported_at: When it was so.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.index.IndexReported"
+
+    index: str
+    generation: int = 0
+    building: int | None = None
+    state: IndexState
+    reason: str | None = None
+    remedy: str | None = None
+    rows: int = 0
+    chunks: int = 0
+    read: int = 0
+    waiting: int = 0
+    embedded: int = 0
+    freshness_ms: int | None = None
+    drift: int | None = None
+    reconciled_at: datetime | None = None
+    reported_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.index),
+            binary.long(self.generation),
+            binary.ABSENT if self.building is None else binary.PRESENT + binary.long(self.building),
+            _INDEXSTATE[self.state],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.remedy is None else binary.PRESENT + binary.text(self.remedy),
+            binary.long(self.rows),
+            binary.long(self.chunks),
+            binary.long(self.read),
+            binary.long(self.waiting),
+            binary.long(self.embedded),
+            binary.ABSENT if self.freshness_ms is None else binary.PRESENT + binary.long(self.freshness_ms),
+            binary.ABSENT if self.drift is None else binary.PRESENT + binary.long(self.drift),
+            binary.ABSENT if self.reconciled_at is None else binary.PRESENT + binary.millis(self.reconciled_at),
+            binary.millis(self.reported_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "index": self.index,
+            "generation": self.generation,
+            "building": self.building,
+            "state": self.state,
+            "reason": self.reason,
+            "remedy": self.remedy,
+            "rows": self.rows,
+            "chunks": self.chunks,
+            "read": self.read,
+            "waiting": self.waiting,
+            "embedded": self.embedded,
+            "freshness_ms": self.freshness_ms,
+            "drift": self.drift,
+            "reconciled_at": self.reconciled_at,
+            "reported_at": self.reported_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> IndexReported:
+        """Returns the event that fastavro read."""
+        return cls(
+            index=record["index"],
+            generation=record["generation"],
+            building=record["building"],
+            state=IndexState(record["state"]),
+            reason=record["reason"],
+            remedy=record["remedy"],
+            rows=record["rows"],
+            chunks=record["chunks"],
+            read=record["read"],
+            waiting=record["waiting"],
+            embedded=record["embedded"],
+            freshness_ms=record["freshness_ms"],
+            drift=record["drift"],
+            reconciled_at=record["reconciled_at"],
+            reported_at=record["reported_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SourceReported(Event):
+    """How the capture of a table stands, told by the process that watches it; the last one told
+    holds.
+
+    Attributes:
+        table: Three-level name of the table. Also the record key.
+        state: How it stands.
+        reason: What is wrong, where something is; never a row's content.
+        remedy: What to do about it.
+        topic: Topic that the changes lie on.
+        connector: Name of its connector.
+        slot: Name of its replication slot.
+        confirmed_lsn: Up to where the database may forget its log: 0/16B3748.
+        lag_bytes: How much of the database's log is written and not yet confirmed.
+        retained_bytes: How much of its log the database keeps for the slot.
+        reported_at: When it was so.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.index.SourceReported"
+
+    table: str
+    state: SourceState
+    reason: str | None = None
+    remedy: str | None = None
+    topic: str = ''
+    connector: str = ''
+    slot: str = ''
+    confirmed_lsn: str | None = None
+    lag_bytes: int | None = None
+    retained_bytes: int | None = None
+    reported_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.table),
+            _SOURCESTATE[self.state],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.remedy is None else binary.PRESENT + binary.text(self.remedy),
+            binary.text(self.topic),
+            binary.text(self.connector),
+            binary.text(self.slot),
+            binary.ABSENT if self.confirmed_lsn is None else binary.PRESENT + binary.text(self.confirmed_lsn),
+            binary.ABSENT if self.lag_bytes is None else binary.PRESENT + binary.long(self.lag_bytes),
+            binary.ABSENT if self.retained_bytes is None else binary.PRESENT + binary.long(self.retained_bytes),
+            binary.millis(self.reported_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "table": self.table,
+            "state": self.state,
+            "reason": self.reason,
+            "remedy": self.remedy,
+            "topic": self.topic,
+            "connector": self.connector,
+            "slot": self.slot,
+            "confirmed_lsn": self.confirmed_lsn,
+            "lag_bytes": self.lag_bytes,
+            "retained_bytes": self.retained_bytes,
+            "reported_at": self.reported_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> SourceReported:
+        """Returns the event that fastavro read."""
+        return cls(
+            table=record["table"],
+            state=SourceState(record["state"]),
+            reason=record["reason"],
+            remedy=record["remedy"],
+            topic=record["topic"],
+            connector=record["connector"],
+            slot=record["slot"],
+            confirmed_lsn=record["confirmed_lsn"],
+            lag_bytes=record["lag_bytes"],
+            retained_bytes=record["retained_bytes"],
+            reported_at=record["reported_at"],
         )
 
 
@@ -811,6 +1030,7 @@ class Completion(Event):
         logprobs: One entry a token where the request asked for them.
         vectors: Embeddings, one for each input in their order.
         scores: Relevance, one for each input in their order; the higher the better.
+        found: What an index answered, as JSON text (schemas/search.py: Found or Written).
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.Completion"
@@ -823,6 +1043,7 @@ class Completion(Event):
     logprobs: tuple[TokenLogprob, ...] = ()
     vectors: tuple[tuple[float, ...], ...] = ()
     scores: tuple[float, ...] = ()
+    found: str | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -835,6 +1056,7 @@ class Completion(Event):
             binary.items([item.to_bytes() for item in self.logprobs]),
             binary.items([binary.items([binary.single(item) for item in item]) for item in self.vectors]),
             binary.items([binary.double(item) for item in self.scores]),
+            binary.ABSENT if self.found is None else binary.PRESENT + binary.text(self.found),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -848,6 +1070,7 @@ class Completion(Event):
             "logprobs": [item.to_avro() for item in self.logprobs],
             "vectors": self.vectors,
             "scores": self.scores,
+            "found": self.found,
         }
 
     @classmethod
@@ -862,6 +1085,7 @@ class Completion(Event):
             logprobs=tuple([TokenLogprob.from_avro(item) for item in record["logprobs"]]),
             vectors=tuple([tuple(item) for item in record["vectors"]]),
             scores=tuple(record["scores"]),
+            found=record["found"],
         )
 
 
@@ -1339,7 +1563,9 @@ class InferenceRequested(Event):
             conversation.
         task: What is asked for.
         inputs: Texts to embed, or documents to rank.
-        query: What documents are ranked by.
+        query: What documents are ranked by, or searched for.
+        search: How an index is searched or written to, as JSON text (schemas/search.py: Search
+            or Write).
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRequested"
@@ -1361,6 +1587,7 @@ class InferenceRequested(Event):
     task: Task = Task.CHAT
     inputs: tuple[str, ...] = ()
     query: str | None = None
+    search: str | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -1382,6 +1609,7 @@ class InferenceRequested(Event):
             _TASK[self.task],
             binary.items([binary.text(item) for item in self.inputs]),
             binary.ABSENT if self.query is None else binary.PRESENT + binary.text(self.query),
+            binary.ABSENT if self.search is None else binary.PRESENT + binary.text(self.search),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -1404,6 +1632,7 @@ class InferenceRequested(Event):
             "task": self.task,
             "inputs": self.inputs,
             "query": self.query,
+            "search": self.search,
         }
 
     @classmethod
@@ -1427,6 +1656,7 @@ class InferenceRequested(Event):
             task=Task(record["task"]),
             inputs=tuple(record["inputs"]),
             query=record["query"],
+            search=record["search"],
         )
 
 
@@ -1545,6 +1775,8 @@ class InferenceRouted(Event):
         cache_key: What the answer is kept under for the same request again; empty where it is
             not.
         sealed: What placeholders stand for, encrypted under the tenant's key.
+        access: What of an index the caller may see, as JSON text (schemas/search.py: Access);
+            null where the route is to none.
         judgements: What policies found and did, on the way in.
     """
 
@@ -1564,6 +1796,7 @@ class InferenceRouted(Event):
     charges: tuple[Charge, ...] = ()
     cache_key: str = ''
     sealed: bytes | None = None
+    access: str | None = None
     judgements: tuple[Judgement, ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -1583,6 +1816,7 @@ class InferenceRouted(Event):
             binary.items([item.to_bytes() for item in self.charges]),
             binary.text(self.cache_key),
             binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
+            binary.ABSENT if self.access is None else binary.PRESENT + binary.text(self.access),
             binary.items([item.to_bytes() for item in self.judgements]),
         ))
 
@@ -1603,6 +1837,7 @@ class InferenceRouted(Event):
             "charges": [item.to_avro() for item in self.charges],
             "cache_key": self.cache_key,
             "sealed": self.sealed,
+            "access": self.access,
             "judgements": [item.to_avro() for item in self.judgements],
         }
 
@@ -1624,6 +1859,7 @@ class InferenceRouted(Event):
             charges=tuple([Charge.from_avro(item) for item in record["charges"]]),
             cache_key=record["cache_key"],
             sealed=record["sealed"],
+            access=record["access"],
             judgements=tuple([Judgement.from_avro(item) for item in record["judgements"]]),
         )
 
@@ -3109,6 +3345,8 @@ EVENTS: dict[str, type[Event]] = {
     "tessera.catalog.CatalogChanged": CatalogChanged,
     "tessera.catalog.CatalogWanted": CatalogWanted,
     "tessera.catalog.LineageRecorded": LineageRecorded,
+    "tessera.index.IndexReported": IndexReported,
+    "tessera.index.SourceReported": SourceReported,
     "tessera.inference.Completion": Completion,
     "tessera.inference.CompletionCached": CompletionCached,
     "tessera.inference.Delta": Delta,

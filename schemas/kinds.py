@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.checks import Address, Masking, SecretReference
+from schemas.checks import Address, SecretReference
+from schemas.indexes import IndexSpec
 from schemas.policies import PolicySpec
 from schemas.routing import EndpointSpec, Prices
 from schemas.shapes import (
@@ -26,6 +27,7 @@ from schemas.shapes import (
     Text,
     VersionName,
 )
+from schemas.tables import TableSpec
 
 # The top of everything: who holds a privilege here holds it everywhere.
 ROOT = "*"
@@ -99,78 +101,6 @@ class FunctionVersionSpec(Spec):
     def references(self) -> Iterator[str]:
         """Yields the connection."""
         yield from filter(None, (self.connection,))
-
-
-class RowFilter(Shape):
-    """Rows that a principal sees.
-
-    Attributes:
-        to: Principals that it holds for; a principal under several sees what each of them lets it.
-        where: Condition over the columns.
-    """
-
-    to: tuple[Name, ...] = Field(min_length=1, max_length=MOST_RULES)
-    where: Text
-
-
-class ColumnMask(Shape):
-    """A column that is masked for everyone but some.
-
-    Attributes:
-        column: The column.
-        mask: What is shown: nothing, a hash, or the last four characters.
-        unless: Principals who see it as it is.
-    """
-
-    column: Text
-    mask: Literal["hash", "last4", "null"] = "null"
-    unless: tuple[Name, ...] = Field(default=(), max_length=MOST_RULES)
-
-
-ColumnMasks = Annotated[tuple[ColumnMask, ...], Field(max_length=MOST_RULES), Masking]
-
-
-class Column(Shape):
-    """A column of a table or index."""
-
-    name: Text
-    type: Text = "string"
-    comment: str = ""
-
-
-class TableSpec(Spec):
-    """A table or data set.
-
-    Attributes:
-        location: ``topic:NAME``, ``lake:NAME``, ``file:PATH``, or ``schema.table`` on a connection.
-        connection: Database that it lies in.
-    """
-
-    location: Text
-    columns: tuple[Column, ...] = ()
-    connection: FullName | None = None
-    row_filters: tuple[RowFilter, ...] = Field(default=(), max_length=MOST_RULES)
-    column_masks: ColumnMasks = ()
-
-    def references(self) -> Iterator[str]:
-        """Yields the connection."""
-        yield from filter(None, (self.connection,))
-
-
-class IndexSpec(Spec):
-    """A vector index over a table, or one that callers fill themselves (no source)."""
-
-    source: FullName | None = None
-    endpoint: FullName | None = None
-    key_columns: tuple[Text, ...] = ()
-    text: str = ""
-    columns: tuple[Column, ...] = ()
-    row_filters: tuple[RowFilter, ...] = Field(default=(), max_length=MOST_RULES)
-    column_masks: ColumnMasks = ()
-
-    def references(self) -> Iterator[str]:
-        """Yields the source and the embedding endpoint."""
-        yield from filter(None, (self.source, self.endpoint))
 
 
 class AgentSpec(Spec):

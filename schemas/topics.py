@@ -20,6 +20,7 @@ from schemas.events import (
     CatalogWanted,
     CompletionCached,
     Event,
+    IndexReported,
     InferenceAttempted,
     InferenceCompleted,
     InferenceHeld,
@@ -34,6 +35,7 @@ from schemas.events import (
     LineageRecorded,
     RecordDeadLettered,
     RequestCancelled,
+    SourceReported,
     UsageCounted,
     UsageSummed,
 )
@@ -96,6 +98,21 @@ class Topic(Generic[E]):
         if not address.startswith(f"{self.name}."):
             raise ValueError(f"{address} is no member of {self.name}")
         return _of_family(self, address)
+
+
+def captured(table: str, location: str) -> str:
+    """Returns the topic that Debezium puts the changes of a table on.
+
+    Args:
+        table: Three-level name of the table; no two connectors share it.
+        location: ``schema.table`` in its database.
+    """
+    return f"{capture_prefix(table)}.{location}"
+
+
+def capture_prefix(table: str) -> str:
+    """Returns what the topics of a table's connector begin with."""
+    return f"cdc.{table}"
 
 
 @lru_cache(maxsize=4096)
@@ -162,6 +179,13 @@ COMPLETION_CACHED = Topic(
     event=CompletionCached,
     key=lambda cached: cached.tenant,
     retention_ms=DAY_MS,
+)
+INDEX_REPORTED = Topic(
+    name="index.reported.v1",
+    event=IndexReported,
+    key=lambda reported: reported.index,
+    partitions=1,
+    compacted=True,
 )
 INFERENCE_ATTEMPTED = Topic(
     name="inference.attempted.v1",
@@ -242,6 +266,13 @@ REQUEST_CANCELLED = Topic(
     partitions=1,
     retention_ms=DAY_MS,
 )
+SOURCE_REPORTED = Topic(
+    name="source.reported.v1",
+    event=SourceReported,
+    key=lambda reported: reported.table,
+    partitions=1,
+    compacted=True,
+)
 # As many partitions as the topics whose records it counts: each ledger has one home.
 USAGE_COUNTED = Topic(
     name="usage.counted.v1",
@@ -266,6 +297,7 @@ TOPICS: tuple[Topic[Any], ...] = (
     CATALOG_WANTED,
     COMPLETION_CACHED,
     DEAD_LETTERS,
+    INDEX_REPORTED,
     INFERENCE_ATTEMPTED,
     INFERENCE_COMPLETED,
     INFERENCE_HELD,
@@ -279,6 +311,7 @@ TOPICS: tuple[Topic[Any], ...] = (
     LINEAGE_RECORDED,
     REPLY,
     REQUEST_CANCELLED,
+    SOURCE_REPORTED,
     USAGE_COUNTED,
     USAGE_SUMMED,
 )

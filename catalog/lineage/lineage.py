@@ -39,20 +39,20 @@ from schemas.events import (
     LineageRecorded,
     Outcome,
 )
+from schemas.indexes import IndexSpec
 from schemas.kinds import (
     OBJECTS,
     VERSIONED,
     AgentSpec,
     Described,
     FunctionVersionSpec,
-    IndexSpec,
     ModelVersionSpec,
-    TableSpec,
     Version,
 )
 from schemas.policies import PolicySpec
 from schemas.routing import EndpointSpec
 from schemas.shapes import Spec
+from schemas.tables import TableSpec
 
 log = structlog.get_logger()
 

@@ -19,9 +19,11 @@ from catalog.lineage.lineage import (
     unfit,
 )
 from schemas.events import CatalogChanged, InferenceRecorded, LineageEdge, Outcome
-from schemas.kinds import OBJECTS, AgentSpec, Described, IndexSpec, TableSpec, Version
+from schemas.indexes import IndexSpec
+from schemas.kinds import OBJECTS, AgentSpec, Described, Version
 from schemas.policies import FunctionRule, HttpRule, JudgeRule, PolicySpec
 from schemas.routing import EndpointSpec, RouteSpec
+from schemas.tables import TableSpec
 from tests.catalog.lineage_graphs import NOON, edge, told
 
 ROW = InferenceRecorded(
