@@ -20,14 +20,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch
+from infra.bus import Record
+from infra.past import before
 from infra.settings import KafkaSettings
 from infra.signing import Signature, claim, claimed, is_genuine
 from infra.telemetry import Headers, trace_id
@@ -50,7 +51,6 @@ MARK_BYTES = 16
 # Marks, on one partition. A key may come to be known after a record of it; up to so many in memory,
 # what is signed by a key unknown is remembered for that.
 MOST_DOUBTFUL = 100_000
-SILENCE_S = 1.0
 
 
 class Mark(NamedTuple):
@@ -229,34 +229,8 @@ def recall(kafka: KafkaSettings, record: Record, since_ms: int, known: int) -> M
     Raises:
         BusUnreachable: No broker answers.
     """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": kafka.bootstrap_servers,
-            "group.id": f"recall-{record.topic}",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            # As the gateway's own consumer: it takes what lies there, committed or not.
-            "isolation.level": "read_uncommitted",
-            # What lies behind the record is read ahead in vain.
-            "queued.max.messages.kbytes": 16 * 1024,
-            "fetch.queue.backoff.ms": 5,
-            # What is asked next must not wait behind a fetch that finds nothing.
-            "fetch.wait.max.ms": 10,
-            "log_level": 0,
-        }
-    )
-    try:
-        place = TopicPartition(record.topic, record.partition, since_ms)
-        [start] = consumer.offsets_for_times([place], TRANSFER_S)
-        if not 0 <= start.offset < record.offset or known >= record.offset:
-            return []
-        start.offset = max(start.offset, known)
-        consumer.assign([start])
-        return list(marked(_before(consumer, record)))
-    except KafkaException as problem:
-        raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
-    finally:
-        consumer.close()
+    with closing(before(kafka, record, since_ms, known)) as records:
+        return list(marked(records))
 
 
 def marked(records: Iterable[Record]) -> Iterator[tuple[int, Mark]]:
@@ -265,18 +239,6 @@ def marked(records: Iterable[Record]) -> Iterator[tuple[int, Mark]]:
         signed = claimed(record.headers, record.value or b"")
         if signed is not None:
             yield from ((record.offset, mark) for mark in marks(record, signed))
-
-
-def _before(consumer: Consumer, record: Record) -> Iterator[Record]:
-    """Yields the records before one; it lies on the log itself, unless it was just deleted."""
-    place = TopicPartition(record.topic, record.partition)
-    while True:
-        for each in (records := fetch(consumer, BATCH, SILENCE_S)):
-            if each.offset >= record.offset:
-                return
-            yield each
-        if not records and consumer.get_watermark_offsets(place, TRANSFER_S)[0] >= record.offset:
-            return
 
 
 def _came_from(headers: Headers) -> bytes | None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch
+from infra.bus import Record
+from infra.past import before
 from infra.settings import KafkaSettings
 from infra.telemetry import now
 from schemas.codec import Codec, Unreadable
@@ -28,7 +29,6 @@ log = structlog.get_logger()
 
 # How long after its deadline it is known that something was judged, and how far clocks lie apart.
 KEPT_S = 120
-SILENCE_S = 1.0
 
 
 class Mark(NamedTuple):
@@ -104,15 +104,15 @@ class Judging(Steps):
         began = time.monotonic()
         ahead_s = self._runtime.view.limits.max_deadline_ms / 1000 + KEPT_S
         since_ms = int((now().timestamp() - ahead_s) * 1000)
-        before = await asyncio.to_thread(
+        judged = await asyncio.to_thread(
             recall, self._runtime.kafka, self._runtime.codec, record, since_ms, firsts.end or 0
         )
-        for offset, mark in before:
+        for offset, mark in judged:
             firsts.first(mark, offset)
         log.info(
             "verdicts recalled",
             partition=record.partition,
-            records=len(before),
+            records=len(judged),
             elapsed_ms=int((time.monotonic() - began) * 1000),
         )
 
@@ -132,29 +132,8 @@ def recall(
     Raises:
         BusUnreachable: No broker answers.
     """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": kafka.bootstrap_servers,
-            "group.id": f"recall-{record.topic}",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_uncommitted",
-            "fetch.queue.backoff.ms": 5,
-            "log_level": 0,
-        }
-    )
-    try:
-        place = TopicPartition(record.topic, record.partition, since_ms)
-        [start] = consumer.offsets_for_times([place], TRANSFER_S)
-        if not 0 <= start.offset < record.offset or known >= record.offset:
-            return []
-        start.offset = max(start.offset, known)
-        consumer.assign([start])
-        return list(_read(codec, _before(consumer, record)))
-    except KafkaException as problem:
-        raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
-    finally:
-        consumer.close()
+    with closing(before(kafka, record, since_ms, known)) as records:
+        return list(_read(codec, records))
 
 
 def _read(codec: Codec, records: Iterable[Record]) -> Iterator[tuple[int, Mark]]:
@@ -164,15 +143,3 @@ def _read(codec: Codec, records: Iterable[Record]) -> Iterator[tuple[int, Mark]]
         # Of a schema that is not known yet: it comes by the way of all records, too.
         except (LookupError, Unreadable):
             continue
-
-
-def _before(consumer: Consumer, record: Record) -> Iterator[Record]:
-    """Yields the records before one; it lies on the log itself, unless it was just deleted."""
-    place = TopicPartition(record.topic, record.partition)
-    while True:
-        for each in (records := fetch(consumer, BATCH, SILENCE_S)):
-            if each.offset >= record.offset:
-                return
-            yield each
-        if not records and consumer.get_watermark_offsets(place, TRANSFER_S)[0] >= record.offset:
-            return

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch
+from infra.past import SILENCE_S, looking_back
 from infra.registry import Registry, SchemaMissing
 from infra.settings import KafkaSettings
 from schemas.codec import Codec, SchemaUnlearned, Unreadable
@@ -32,7 +33,6 @@ E = TypeVar("E", bound=Event)
 
 # Entries of the ledger that are looked through at once, backwards, for earlier decisions.
 LOOK_BACK = 5000
-SILENCE_S = 1.0
 PATIENCE_S = 60.0
 
 
@@ -87,24 +87,8 @@ def standing(
 def _reading(
     kafka: KafkaSettings, codec: Codec, registry: Registry, partition: int, *, shared: bool
 ) -> Iterator[_Reading]:
-    consumer = Consumer(
-        {
-            "bootstrap.servers": kafka.bootstrap_servers,
-            "group.id": f"recover-{USAGE_COUNTED.name}",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_uncommitted",
-            # What is asked next must not wait behind a fetch that finds nothing.
-            "fetch.wait.max.ms": 10,
-            "fetch.queue.backoff.ms": 5,
-            "log_level": 0,
-        }
-    )
-    with closing(consumer):
-        try:
-            yield _Reading(consumer, codec, registry, partition, shared=shared)
-        except KafkaException as problem:
-            raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
+    with looking_back(kafka, f"recover-{USAGE_COUNTED.name}") as consumer:
+        yield _Reading(consumer, codec, registry, partition, shared=shared)
 
 
 class _Reading:
