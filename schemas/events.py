@@ -1235,8 +1235,8 @@ class InferenceAttempted(Event):
     """One route was tried for a request, or got a copy of it. One row of the table of attempts.
 
     Attributes:
-        attempt_id: Request, number of the attempt, and route where it is a copy. Unique in the
-            table.
+        attempt_id: Decision on the request (the request itself in rows older than decisions
+            have ids), number of the attempt, and route where it is a copy. Unique in the table.
         request_id: The request. Also the record key.
         attempt: 0 for the first route tried.
         mirrored: Whether it was a copy that nobody heard (shadow traffic).
@@ -1544,8 +1544,9 @@ class InferenceRequested(Event):
     """A caller asked an endpoint for a completion.
 
     Attributes:
-        request_id: Unique id chosen by the caller; a record sent twice with the same id is one
-            request.
+        request_id: Id chosen by the caller, who matches replies by it and by their claim. A
+            signed record that is sent again is refused as replayed; the same id on another
+            record is another request, charged for itself and with a row of its own.
         tenant: Who pays. Also the record key.
         principal: Who acts for the tenant; empty when the tenant itself does.
         endpoint: What is asked: a three-level name such as main.default.smollm2.
@@ -1778,6 +1779,8 @@ class InferenceRouted(Event):
         access: What of an index the caller may see, as JSON text (schemas/search.py: Access);
             null where the route is to none.
         judgements: What policies found and did, on the way in.
+        decision_id: Names the decision on one record of a request, and no other, however often
+            the record is read; empty in events older than this field.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRouted"
@@ -1798,6 +1801,7 @@ class InferenceRouted(Event):
     sealed: bytes | None = None
     access: str | None = None
     judgements: tuple[Judgement, ...] = ()
+    decision_id: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -1818,6 +1822,7 @@ class InferenceRouted(Event):
             binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
             binary.ABSENT if self.access is None else binary.PRESENT + binary.text(self.access),
             binary.items([item.to_bytes() for item in self.judgements]),
+            binary.text(self.decision_id),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -1839,6 +1844,7 @@ class InferenceRouted(Event):
             "sealed": self.sealed,
             "access": self.access,
             "judgements": [item.to_avro() for item in self.judgements],
+            "decision_id": self.decision_id,
         }
 
     @classmethod
@@ -1861,6 +1867,7 @@ class InferenceRouted(Event):
             sealed=record["sealed"],
             access=record["access"],
             judgements=tuple([Judgement.from_avro(item) for item in record["judgements"]]),
+            decision_id=record["decision_id"],
         )
 
 
@@ -2188,10 +2195,11 @@ class InferencePart(Event):
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class InferenceRecorded(Event):
-    """One row of the inference table: what became of one request.
+    """One row of the inference table: what became of one record of a request.
 
     Attributes:
-        request_id: The request. Also the record key, and unique in the table.
+        request_id: The request. Also the record key. A caller who uses an id for several
+            records has a row for each.
         tenant: Who pays.
         principal: Who acted.
         endpoint: What was asked.
@@ -2228,6 +2236,8 @@ class InferenceRecorded(Event):
         judgements: What policies found and did, as JSON text.
         rule: Rule that refused: policy/rule.
         connection: Outside provider that gave the outcome.
+        row_id: Names the decision that the row is of, and no other. Unique in the table; empty
+            in rows older than this column, in which request_id is.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRecorded"
@@ -2268,6 +2278,7 @@ class InferenceRecorded(Event):
     judgements: str = '[]'
     rule: str | None = None
     connection: str | None = None
+    row_id: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -2308,6 +2319,7 @@ class InferenceRecorded(Event):
             binary.text(self.judgements),
             binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
             binary.ABSENT if self.connection is None else binary.PRESENT + binary.text(self.connection),
+            binary.text(self.row_id),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -2349,6 +2361,7 @@ class InferenceRecorded(Event):
             "judgements": self.judgements,
             "rule": self.rule,
             "connection": self.connection,
+            "row_id": self.row_id,
         }
 
     @classmethod
@@ -2391,6 +2404,7 @@ class InferenceRecorded(Event):
             judgements=record["judgements"],
             rule=record["rule"],
             connection=record["connection"],
+            row_id=record["row_id"],
         )
 
 
@@ -2403,6 +2417,8 @@ class InferenceRefused(Event):
         refusal: Why.
         signed: The signature that the request came with, valid or not.
         refused_at: When.
+        decision_id: Names the decision on one record of a request, and no other, however often
+            the record is read; empty in events older than this field.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRefused"
@@ -2411,6 +2427,7 @@ class InferenceRefused(Event):
     refusal: Refusal
     signed: Signed | None = None
     refused_at: datetime
+    decision_id: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -2419,6 +2436,7 @@ class InferenceRefused(Event):
             self.refusal.to_bytes(),
             binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
             binary.millis(self.refused_at),
+            binary.text(self.decision_id),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -2428,6 +2446,7 @@ class InferenceRefused(Event):
             "refusal": self.refusal.to_avro(),
             "signed": None if self.signed is None else self.signed.to_avro(),
             "refused_at": self.refused_at,
+            "decision_id": self.decision_id,
         }
 
     @classmethod
@@ -2438,6 +2457,7 @@ class InferenceRefused(Event):
             refusal=Refusal.from_avro(record["refusal"]),
             signed=None if record["signed"] is None else Signed.from_avro(record["signed"]),
             refused_at=record["refused_at"],
+            decision_id=record["decision_id"],
         )
 
 
