@@ -14,6 +14,7 @@ from schemas.events import (
     Completion,
     Delta,
     FinishReason,
+    InferenceRequested,
     Message,
     Reason,
     Role,
@@ -91,14 +92,22 @@ def test_the_deltas_are_the_completion(
             place, arguments = piece
             name = ANSWER if place == 9 else WEATHER.name
             deltas += spoken.call(place, call_id=str(place), name=name, arguments=arguments)
-    deltas += spoken.ended()
-    told = spoken.kept(replace(ask(), tools=(WEATHER, replace(WEATHER, name=ANSWER))))
+    request = replace(ask(), tools=(WEATHER, replace(WEATHER, name=ANSWER)))
+    *missing, told = spoken.rest(request)
+    assert isinstance(told, Completion)
+    deltas += [piece for piece in missing if isinstance(piece, Delta)]
     assert "".join(delta.content for delta in deltas) == told.content
     assert _joined(deltas) == told.tool_calls
     assert all(call.arguments for call in told.tool_calls)
     if answer_tool:
         assert set(told.content) <= set("{}")
         assert ANSWER not in {call.name for call in told.tool_calls}
+
+
+def ended(spoken: Spoken, request: InferenceRequested) -> Completion:
+    *_, told = spoken.rest(request)
+    assert isinstance(told, Completion)
+    return told
 
 
 def _joined(deltas: list[Delta]) -> tuple[ToolCall, ...]:
@@ -126,14 +135,14 @@ def test_halves_of_characters_come_together_again(said: str, data: st.DataObject
     spoken.begun, spoken.finish_reason = True, FinishReason.LENGTH
     deltas = [delta for half in halves for delta in spoken.say(half)]
     assert "".join(delta.content for delta in deltas) == said
-    assert spoken.kept(ask()).content == said
+    assert ended(spoken, ask()).content == said
 
 
 def test_half_a_character_is_none() -> None:
     spoken = Spoken("\ud83d")
     spoken.begun, spoken.finish_reason = True, FinishReason.LENGTH
     deltas = [*spoken.say("\ude42a"), *spoken.call(1, call_id="\ud83d", name="weather")]
-    told = spoken.kept(ask(tools=(WEATHER,)))
+    told = ended(spoken, ask(tools=(WEATHER,)))
     assert [delta.content for delta in deltas] == ["\ufffda", ""]
     assert (told.model, told.tool_calls[0].id) == ("\ufffd", "\ufffd")
     told.model.encode()
@@ -156,8 +165,7 @@ def test_why_it_stopped_goes_with_what_was_said(
     if calls:
         arguments = '{"city": "Paris", "unit": "celsius"}'
         list(spoken.whole_call(call_id="1", name=WEATHER.name, arguments=arguments))
-    completion: Completion = spoken.kept(ask(tools=(WEATHER,)))
-    assert completion.finish_reason is told
+    assert ended(spoken, ask(tools=(WEATHER,))).finish_reason is told
 
 
 def test_what_is_not_known_is_refused_only_where_it_asks_for_something() -> None:

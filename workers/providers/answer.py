@@ -61,9 +61,8 @@ class Answer:
             return None
         self._size += len(content) + sum(len(piece.arguments) for piece in pieces)
         if self._size > MOST_CHARACTERS:
-            message = f"the provider's answer passed {MOST_CHARACTERS} characters"
-            refusal = Refusal(reason=Reason.PROVIDER_FAILED, message=message)
-            raise ProviderRefused(refusal, self.usage)
+            too_long = failed(f"the provider's answer passed {MOST_CHARACTERS} characters")
+            raise ProviderRefused(too_long, self.usage)
         self._content.append(content)
         return Delta(content=content, tool_calls=pieces)
 
@@ -122,3 +121,8 @@ def stream_cut() -> Refusal:
     """Returns the refusal for a stream that ended before the completion did."""
     message = "the provider's stream ended before the completion did"
     return Refusal(reason=Reason.STREAM_CUT, message=message)
+
+
+def failed(message: str) -> Refusal:
+    """Returns the refusal for what is the provider's fault."""
+    return Refusal(reason=Reason.PROVIDER_FAILED, message=message)

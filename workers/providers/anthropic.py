@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import structlog
 from anthropic import (
     APIConnectionError,
     APIError,
@@ -35,6 +34,7 @@ from schemas.events import (
 from schemas.kinds import ConnectionSpec
 from schemas.openai import mapping, number, parsed, text
 from workers.providers import ProviderRefused
+from workers.providers.answer import failed
 from workers.providers.calls import (
     BROKEN,
     MALFORMED,
@@ -44,22 +44,19 @@ from workers.providers.calls import (
     is_json,
     plain_client,
 )
-from workers.providers.chat import tokens_of
+from workers.providers.chat import inner, tokens_of
 from workers.providers.checks import require_answerable
-from workers.providers.http import SILENCE_S
+from workers.providers.http import SILENCE_S, count_skipped
 from workers.providers.options import read
 from workers.providers.turns import (
     Offer,
     Spoken,
-    failed,
     offer,
     require_drawable,
     system_text,
     top_k,
     turns,
 )
-
-log = structlog.get_logger()
 
 LACKS = frozenset({"frequency_penalty", "presence_penalty", "seed", "top_logprobs"})
 CHOICES: dict[str, str] = {"auto": "auto", "none": "none", "required": "any"}
@@ -130,8 +127,7 @@ class Events(AsyncStream[object]):
                 skipped += 1
             else:
                 yield event
-        if skipped:
-            log.warning("stream lines skipped", lines=skipped)
+        count_skipped(skipped)
 
 
 class Anthropic:
@@ -158,9 +154,8 @@ class Anthropic:
         except (APIError, *BROKEN, *MALFORMED) as error:
             # The provider's own words may quote the prompt, so they must not ride along.
             raise ProviderRefused(_refusal(error, request, answer), answer.usage) from None
-        for delta in answer.ended():
-            yield delta
-        yield answer.kept(request)
+        for piece in answer.rest(request):
+            yield piece
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -297,7 +292,7 @@ def _count(usage: object, answer: Spoken, counts: dict[str, object]) -> None:
     counts.update({name: value for name, value in told.items() if value is not None})
     cached = tokens_of(counts, "cache_read_input_tokens")
     written = tokens_of(counts, "cache_creation_input_tokens")
-    details = mapping(counts.get("output_tokens_details") or {}, "output_tokens_details")
+    details = inner(counts, "output_tokens_details")
     answer.usage = Usage(
         # Anthropic counts these three apart.
         prompt_tokens=tokens_of(counts, "input_tokens") + cached + written,

@@ -41,6 +41,7 @@ from schemas.events import (
 from schemas.kinds import ConnectionSpec
 from schemas.openai import listing, mapping, number, parsed, text
 from workers.providers import ProviderRefused
+from workers.providers.answer import failed
 from workers.providers.calls import (
     BROKEN,
     MALFORMED,
@@ -51,7 +52,7 @@ from workers.providers.calls import (
     plain_client,
     read_complaint,
 )
-from workers.providers.chat import tokens_of
+from workers.providers.chat import inner, tokens_of
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded
 from workers.providers.http import SILENCE_S
@@ -59,7 +60,6 @@ from workers.providers.options import read
 from workers.providers.turns import (
     Offer,
     Spoken,
-    failed,
     invalid,
     offer,
     require_drawable,
@@ -167,9 +167,8 @@ class Bedrock:
                         yield delta
         except (Complained, ParserError, *BROKEN, *MALFORMED) as error:
             raise ProviderRefused(_refusal(error, request, answer), answer.usage) from None
-        for delta in answer.ended():
-            yield delta
-        yield answer.kept(request)
+        for piece in answer.rest(request):
+            yield piece
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -184,16 +183,13 @@ class Bedrock:
             Complained: There is no stream, or an exception in it.
             ParserError: A frame is damaged.
         """
-        response = await self._client.send(call, stream=True)
-        try:
+        async with aclosing(await self._client.send(call, stream=True)) as response:
             await _require_answered(response)
             frames = EventStreamBuffer()
             async for chunk in response.aiter_bytes():
                 frames.add_data(chunk)
                 for frame in frames:
                     yield _event(frame.headers, frame.payload)
-        finally:
-            await response.aclose()
 
     async def _embedded(
         self, request: InferenceRequested, model: str, secret: str | None
@@ -212,12 +208,10 @@ class Bedrock:
     async def _invoked(
         self, model: str, body: Mapping[str, object], secret: str | None
     ) -> Mapping[str, object]:
-        response = await self._client.send(self._call(model, "invoke", body, secret), stream=True)
-        try:
+        call = self._call(model, "invoke", body, secret)
+        async with aclosing(await self._client.send(call, stream=True)) as response:
             await _require_answered(response)
             await response.aread()
-        finally:
-            await response.aclose()
         return mapping(response.json(), "answer")
 
     def _call(
@@ -336,13 +330,13 @@ def _take(kind: str, event: Mapping[str, object], answer: Spoken) -> Iterator[De
     place = int(number(event.get("contentBlockIndex"), "contentBlockIndex"))
     match kind:
         case "contentBlockStart":
-            if tool := _inner(_inner(event, "start"), "toolUse"):
+            if tool := inner(inner(event, "start"), "toolUse"):
                 call_id, name = text(tool.get("toolUseId"), "toolUseId"), text(tool["name"], "name")
                 yield from answer.call(place, call_id=call_id, name=name)
         case "contentBlockDelta":
-            delta = _inner(event, "delta")
+            delta = inner(event, "delta")
             yield from answer.say(text(delta.get("text"), "text"))
-            if piece := text(_inner(delta, "toolUse").get("input"), "input"):
+            if piece := text(inner(delta, "toolUse").get("input"), "input"):
                 yield from answer.call(place, arguments=piece)
         case "messageStop":
             reason = text(event.get("stopReason"), "stopReason")
@@ -351,11 +345,7 @@ def _take(kind: str, event: Mapping[str, object], answer: Spoken) -> Iterator[De
                 raise ProviderRefused(failed(f"the model gave up: {said}"), answer.usage)
             answer.finish_reason = FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
         case "metadata":
-            answer.usage = _usage(_inner(event, "usage"))
-
-
-def _inner(form: Mapping[str, object], name: str) -> Mapping[str, object]:
-    return mapping(form.get(name) or {}, name)
+            answer.usage = _usage(inner(event, "usage"))
 
 
 def _usage(told: Mapping[str, object]) -> Usage:

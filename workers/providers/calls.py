@@ -1,4 +1,4 @@
-"""What dialects share that are no relatives of OpenAI's: how calls fail, and what they may carry.
+"""What dialects share that call a provider: how calls fail, and what they may carry.
 
 Knows HTTP's statuses and errors, and the words that providers have for parameters; knows no
 provider's form.
@@ -12,19 +12,21 @@ from collections.abc import AsyncGenerator, Mapping
 from json import JSONDecodeError
 
 import httpx2
-import structlog
 
 from infra.addresses import AddressForbidden, forbidden
 from schemas.events import InferenceRequested, Reason, Refusal
 from schemas.kinds import ConnectionSpec
 from schemas.openai import FormInvalid, mapping
 from workers.providers import ProviderRefused
-from workers.providers.answer import stream_cut, whole
+from workers.providers.answer import failed, stream_cut, whole
 from workers.providers.chat import Complaint, refusal
-from workers.providers.http import SILENCE_S, address_forbidden, open_client, retry_after_ms
-from workers.providers.turns import failed
-
-log = structlog.get_logger()
+from workers.providers.http import (
+    SILENCE_S,
+    address_forbidden,
+    count_skipped,
+    open_client,
+    retry_after_ms,
+)
 
 # How a body that is not in the provider's form shows itself.
 MALFORMED = (FormInvalid, JSONDecodeError, RecursionError, UnicodeDecodeError)
@@ -145,8 +147,7 @@ async def events_of(response: httpx2.Response) -> AsyncGenerator[object, None]:
             yield event.json()
         else:
             skipped += bool(event.data)
-    if skipped:
-        log.warning("stream lines skipped", lines=skipped)
+    count_skipped(skipped)
 
 
 def is_json(data: str) -> bool:
@@ -169,18 +170,24 @@ def broken(error: Exception, *, begun: bool) -> Refusal:
         case _ if forbidden(error):
             return address_forbidden()
         case httpx2.TimeoutException():
-            return Refusal(
-                reason=Reason.PROVIDER_TIMEOUT, message="the provider did not answer in time"
-            )
+            return late()
         case httpx2.DecodingError() | httpx2.SSEError():
             return failed("the provider's answer is no stream that can be read")
         case httpx2.HTTPError() | httpx2.StreamError() if begun:
             return stream_cut()
         case httpx2.HTTPError() | httpx2.StreamError():
-            return Refusal(
-                reason=Reason.PROVIDER_UNAVAILABLE, message="the provider cannot be reached"
-            )
+            return out_of_reach()
     return failed("the provider's answer is not in its form")
+
+
+def late() -> Refusal:
+    """Returns the refusal for a provider that was silent for too long."""
+    return Refusal(reason=Reason.PROVIDER_TIMEOUT, message="the provider did not answer in time")
+
+
+def out_of_reach() -> Refusal:
+    """Returns the refusal for a provider that no call reaches."""
+    return Refusal(reason=Reason.PROVIDER_UNAVAILABLE, message="the provider cannot be reached")
 
 
 def complained(

@@ -123,7 +123,7 @@ class Transcript(Answer):
             self.finish_reason = FINISH_REASONS.get(reason, FinishReason.UNKNOWN)
         if choice.get("logprobs") is not None:
             self.logprobs.extend(logprobs_of(mapping(choice["logprobs"], "logprobs")))
-        form = mapping(choice.get("delta") or {}, "delta")
+        form = inner(choice, "delta")
         # A model that declines says so in a field of its own; to the caller it is what was said.
         content = text(form.get("content"), "content") + text(form.get("refusal"), "refusal")
         pieces = listing(form.get("tool_calls"), "tool_calls")
@@ -238,8 +238,8 @@ def usage_of(form: Mapping[str, object]) -> Usage:
     Raises:
         FormInvalid: It is not in the form.
     """
-    prompt = mapping(form.get("prompt_tokens_details") or {}, "prompt_tokens_details")
-    completion = mapping(form.get("completion_tokens_details") or {}, "completion_tokens_details")
+    prompt = inner(form, "prompt_tokens_details")
+    completion = inner(form, "completion_tokens_details")
     return Usage(
         prompt_tokens=tokens_of(form, "prompt_tokens"),
         completion_tokens=tokens_of(form, "completion_tokens"),
@@ -250,13 +250,22 @@ def usage_of(form: Mapping[str, object]) -> Usage:
 
 def _piece(piece: object, place: int) -> ToolCallDelta:
     form = mapping(piece, "tool_calls[]")
-    function = mapping(form.get("function") or {}, "function")
+    function = inner(form, "function")
     return ToolCallDelta(
         index=place if form.get("index") is None else int(number(form["index"], "index")),
         id=text(form.get("id"), "id"),
         name=text(function.get("name"), "name"),
         arguments=text(function.get("arguments"), "arguments"),
     )
+
+
+def inner(form: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """Returns an object that another one holds; null is an empty one.
+
+    Raises:
+        FormInvalid: It is none.
+    """
+    return mapping(form.get(name) or {}, name)
 
 
 def tokens_of(form: Mapping[str, object], name: str) -> int:

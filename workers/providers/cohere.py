@@ -43,7 +43,7 @@ from workers.providers.calls import (
     plain_client,
     read_complaint,
 )
-from workers.providers.chat import tokens_of
+from workers.providers.chat import inner, tokens_of
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded, ranked
 from workers.providers.http import SILENCE_S
@@ -124,23 +124,19 @@ class Cohere:
                         yield delta
         except FAULTS as error:
             raise ProviderRefused(_refusal(error, request, answer), answer.usage) from None
-        for delta in answer.ended():
-            yield delta
-        yield answer.kept(request)
+        for piece in answer.rest(request):
+            yield piece
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
 
     async def _events(self, call: httpx2.Request) -> AsyncGenerator[object, None]:
-        response = await self._client.send(call, stream=True)
-        try:
+        async with aclosing(await self._client.send(call, stream=True)) as response:
             await _require_answered(response)
             async with aclosing(events_of(response)) as events:
                 async for event in events:
                     yield event
-        finally:
-            await response.aclose()
 
     async def _figured(
         self, request: InferenceRequested, model: str, secret: str | None
@@ -156,19 +152,17 @@ class Cohere:
             "embedding_types": ["float"],
         }
         told = await self._told("/v2/embed", body, secret)
-        vectors = listing(_inner(told, "embeddings").get("float"), "float")
-        billed = _inner(_inner(told, "meta"), "billed_units")
+        vectors = listing(inner(told, "embeddings").get("float"), "float")
+        billed = inner(inner(told, "meta"), "billed_units")
         return embedded(request, model, vectors, tokens_of(billed, "input_tokens"))
 
     async def _told(
         self, path: str, body: Mapping[str, object], secret: str | None
     ) -> Mapping[str, object]:
-        response = await self._client.send(self._call(path, body, secret), stream=True)
-        try:
+        call = self._call(path, body, secret)
+        async with aclosing(await self._client.send(call, stream=True)) as response:
             await _require_answered(response)
             await response.aread()
-        finally:
-            await response.aclose()
         return mapping(response.json(), "answer")
 
     def _call(self, path: str, body: Mapping[str, object], secret: str | None) -> httpx2.Request:
@@ -271,16 +265,16 @@ def _take(event: object, answer: Spoken) -> Iterator[Delta]:
     """
     form = mapping(event, "event")
     answer.begun = True
-    delta = _inner(form, "delta")
-    message = _inner(delta, "message")
+    delta = inner(form, "delta")
+    message = inner(delta, "message")
     match form.get("type"):
         case "content-start" | "content-delta":
             # What is thought stands in a field of its own.
-            yield from answer.say(text(_inner(message, "content").get("text"), "text"))
+            yield from answer.say(text(inner(message, "content").get("text"), "text"))
         case "tool-call-start" | "tool-call-delta":
             yield from _call(int(number(form.get("index"), "index")), message, answer)
         case "message-end":
-            answer.usage = _usage(_inner(delta, "usage"))
+            answer.usage = _usage(inner(delta, "usage"))
             reason = text(delta.get("finish_reason"), "finish_reason")
             if reason in GIVEN_UP:
                 refusal = Refusal(reason=GIVEN_UP[reason], message="the model gave up")
@@ -289,8 +283,8 @@ def _take(event: object, answer: Spoken) -> Iterator[Delta]:
 
 
 def _call(place: int, message: Mapping[str, object], answer: Spoken) -> Iterator[Delta]:
-    call = _inner(message, "tool_calls")
-    function = _inner(call, "function")
+    call = inner(message, "tool_calls")
+    function = inner(call, "function")
     yield from answer.call(
         place,
         call_id=text(call.get("id"), "id"),
@@ -299,12 +293,8 @@ def _call(place: int, message: Mapping[str, object], answer: Spoken) -> Iterator
     )
 
 
-def _inner(form: Mapping[str, object], name: str) -> Mapping[str, object]:
-    return mapping(form.get(name) or {}, name)
-
-
 def _usage(told: Mapping[str, object]) -> Usage:
-    billed = _inner(told, "billed_units") or _inner(told, "tokens")
+    billed = inner(told, "billed_units") or inner(told, "tokens")
     read = tokens_of(billed, "input_tokens")
     return Usage(
         prompt_tokens=read,

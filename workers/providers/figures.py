@@ -11,7 +11,7 @@ from infra import tokens
 from schemas.events import Completion, FinishReason, InferenceRequested, Usage
 from schemas.openai import FormInvalid, listing, mapping, number
 from workers.providers import ProviderRefused
-from workers.providers.turns import failed
+from workers.providers.answer import failed
 
 # Vectors travel in floats of 32 bits.
 MOST_FLOAT = 3.4e38

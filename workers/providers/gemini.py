@@ -100,9 +100,8 @@ class Gemini:
         except FAULTS as error:
             # The library's words quote the answer, and the provider's may quote the prompt.
             raise ProviderRefused(_refusal(error, request, answer), answer.usage) from None
-        for delta in answer.ended():
-            yield delta
-        yield answer.kept(request)
+        for piece in answer.rest(request):
+            yield piece
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -25,8 +25,9 @@ from schemas.events import (
 )
 from schemas.openai import FormInvalid, parsed
 from workers.providers import ProviderRefused
+from workers.providers.answer import failed
 from workers.providers.chat import tokens_of
-from workers.providers.turns import Offer, Spoken, failed, system_text, top_k, turns
+from workers.providers.turns import Offer, Spoken, system_text, top_k, turns
 
 CHOICES: dict[str, str] = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 FINISH_REASONS: dict[str, FinishReason] = {

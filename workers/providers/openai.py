@@ -19,12 +19,11 @@ from schemas.events import (
 )
 from schemas.kinds import ConnectionSpec
 from schemas.openai import listing, mapping, number, text
-from workers.providers import ProviderRefused
-from workers.providers.chat import Transcript, streaming_body, usage_of
-from workers.providers.checks import require_answerable, require_kept
+from workers.providers.chat import Transcript, inner, streaming_body, usage_of
+from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded, ranked
 from workers.providers.http import SILENCE_S
-from workers.providers.openai_calls import Calls, failed, refusing
+from workers.providers.openai_calls import Calls, answered, refusing
 from workers.providers.options import read
 
 # Where each task is asked for.
@@ -95,24 +94,14 @@ class OpenAI:
         """Closes the connections."""
         await self._calls.close()
 
-    async def _chat(
+    def _chat(
         self, request: InferenceRequested, model: str, secret: str | None
     ) -> AsyncGenerator[Delta | Completion, None]:
         body = streaming_body(request, model, strict_tools=self._options.strict_tools)
         if "max_tokens" in body:
             body[self._options.max_tokens_field] = body.pop("max_tokens")
-        transcript = Transcript(model)
         chunks = self._calls.stream(self._place(model, Task.CHAT), body, secret)
-        with refusing(request, lambda: transcript.begun):
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    if delta := transcript.take(chunk):
-                        yield delta
-        if not transcript.begun:
-            raise ProviderRefused(failed("the provider answered with an empty body"))
-        completion = transcript.completion()
-        require_kept(completion, request)
-        yield completion
+        return answered(chunks, Transcript(model), request)
 
     async def _embed(
         self, request: InferenceRequested, model: str, secret: str | None
@@ -177,6 +166,6 @@ def _model(form: Mapping[str, object], asked: str) -> str:
 
 
 def _usage(form: Mapping[str, object]) -> Usage:
-    usage = mapping(form.get("usage") or {}, "usage")
+    usage = inner(form, "usage")
     # Where nothing is produced, some servers tell the total alone.
     return usage_of({"prompt_tokens": usage.get("total_tokens"), **usage})

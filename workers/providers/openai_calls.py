@@ -6,11 +6,9 @@ attempt a call, no key but the one given for it, and nothing of the environment.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from json import JSONDecodeError
-from typing import Any
+from contextlib import aclosing, contextmanager
+from typing import Any, Protocol
 
 from openai import (
     APIConnectionError,
@@ -23,12 +21,13 @@ from openai import (
 )
 
 from infra.addresses import AddressForbidden
-from schemas.events import InferenceRequested, Reason, Refusal
+from schemas.events import Completion, Delta, InferenceRequested, Refusal
 from schemas.kinds import ConnectionSpec
-from schemas.openai import FormInvalid
 from workers.providers import ProviderRefused
-from workers.providers.answer import stream_cut
+from workers.providers.answer import failed, stream_cut
+from workers.providers.calls import MALFORMED, headed, is_json, late, out_of_reach
 from workers.providers.chat import Complaint, refusal
+from workers.providers.checks import require_kept
 from workers.providers.http import (
     SILENCE_S,
     address_forbidden,
@@ -37,8 +36,6 @@ from workers.providers.http import (
     retry_after_ms,
 )
 
-# How a body shows itself that is not in the form.
-MALFORMED = (FormInvalid, JSONDecodeError, RecursionError, UnicodeDecodeError)
 END = "[DONE]"
 
 
@@ -53,7 +50,7 @@ class Events(AsyncStream[object]):
 
     async def _iter_events(self) -> AsyncIterator[Any]:
         async for event in super()._iter_events():
-            if event.data.startswith(END) or _is_json(event.data):
+            if event.data.startswith(END) or is_json(event.data):
                 yield event
             elif event.data:
                 self.skipped += 1
@@ -62,6 +59,18 @@ class Events(AsyncStream[object]):
 def bearer(secret: str) -> dict[str, str]:
     """Returns the header that carries a key as OpenAI wants it."""
     return {"Authorization": f"Bearer {secret}"}
+
+
+class Taker(Protocol):
+    """An answer that grows by what a stream carries."""
+
+    begun: bool
+
+    def take(self, event: object, /) -> Delta | None:
+        """Adds one event and returns what it brings, or None where that is nothing."""
+
+    def completion(self) -> Completion:
+        """Returns the whole completion."""
 
 
 class Calls:
@@ -122,16 +131,12 @@ class Calls:
         await self._client.close()
 
     def _headers(self, secret: str | None) -> dict[str, str | Omit]:
-        if secret and not (secret.isascii() and secret.isprintable()):
-            raise ProviderRefused(
-                failed("the provider's key has characters that no header carries")
-            )
         return {
             # The library would take these three from the environment.
             "Authorization": Omit(),
             "OpenAI-Organization": Omit(),
             "OpenAI-Project": Omit(),
-            **(self._proof(secret) if secret else {}),
+            **(self._proof(headed(secret)) if secret else {}),
         }
 
 
@@ -154,9 +159,24 @@ def refusing(request: InferenceRequested, begun: Callable[[], bool]) -> Iterator
         raise ProviderRefused(_refusal(error, request, begun=begun())) from None
 
 
-def failed(message: str) -> Refusal:
-    """Returns the refusal for what is the provider's fault."""
-    return Refusal(reason=Reason.PROVIDER_FAILED, message=message)
+async def answered(
+    events: AsyncGenerator[object, None], answer: Taker, request: InferenceRequested
+) -> AsyncGenerator[Delta | Completion, None]:
+    """Yields what a stream brings an answer, and the Completion once it has ended well.
+
+    Raises:
+        ProviderRefused: The call went wrong, or the answer does not keep to the request's schemas.
+    """
+    with refusing(request, lambda: answer.begun):
+        async with aclosing(events):
+            async for event in events:
+                if delta := answer.take(event):
+                    yield delta
+    if not answer.begun:
+        raise ProviderRefused(failed("the provider answered with an empty body"))
+    completion = answer.completion()
+    require_kept(completion, request)
+    yield completion
 
 
 def _refusal(error: Exception, request: InferenceRequested, *, begun: bool) -> Refusal:
@@ -164,15 +184,11 @@ def _refusal(error: Exception, request: InferenceRequested, *, begun: bool) -> R
         case AddressForbidden():
             found = address_forbidden()
         case APITimeoutError():
-            found = Refusal(
-                reason=Reason.PROVIDER_TIMEOUT, message="the provider did not answer in time"
-            )
+            found = late()
         case APIConnectionError() if begun:
             found = stream_cut()
         case APIConnectionError():
-            found = Refusal(
-                reason=Reason.PROVIDER_UNAVAILABLE, message="the provider cannot be reached"
-            )
+            found = out_of_reach()
         case APIStatusError():
             complaint = _complaint(error, error.status_code)
             found = refusal(complaint, request, retry_after_ms(error.response.headers))
@@ -193,11 +209,3 @@ def _complaint(error: APIError, status: int) -> Complaint:
         param=str(error.param or ""),
         code=str(error.code or ""),
     )
-
-
-def _is_json(data: str) -> bool:
-    try:
-        json.loads(data)
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -25,11 +25,11 @@ from schemas.events import (
 from schemas.kinds import ConnectionSpec
 from schemas.openai import TOOL_CHOICES, listing, mapping, number, parsed, text
 from workers.providers import ProviderRefused
-from workers.providers.answer import Answer
-from workers.providers.chat import logprobs_of, tokens_of
-from workers.providers.checks import require_answerable, require_kept
+from workers.providers.answer import Answer, failed
+from workers.providers.chat import inner, logprobs_of, tokens_of
+from workers.providers.checks import require_answerable
 from workers.providers.http import SILENCE_S
-from workers.providers.openai_calls import Calls, failed, refusing
+from workers.providers.openai_calls import Calls, answered
 from workers.providers.options import read
 
 PATH = "/responses"
@@ -76,18 +76,10 @@ class OpenAIResponses:
         require_answerable(request)
         _require_known(request)
         body = response_body(request, model, strict_tools=self._options.strict_tools)
-        response = Response(model)
         events = self._calls.stream(PATH, body, secret)
-        with refusing(request, lambda: response.begun):
-            async with aclosing(events):
-                async for event in events:
-                    if delta := response.take(event):
-                        yield delta
-        if not response.begun:
-            raise ProviderRefused(failed("the provider answered with an empty body"))
-        completion = response.completion()
-        require_kept(completion, request)
-        yield completion
+        async with aclosing(answered(events, Response(model), request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -199,7 +191,7 @@ class Response(Answer):
     def take_cut(self, form: Mapping[str, object]) -> Delta | None:
         """Takes the end of a response that is not."""
         response = self._told(form)
-        why = mapping(response.get("incomplete_details") or {}, "incomplete_details")
+        why = inner(response, "incomplete_details")
         reason = text(why.get("reason"), "reason")
         if reason not in INCOMPLETE:
             raise ProviderRefused(failed("the provider did not complete its answer"), self.usage)
@@ -209,7 +201,7 @@ class Response(Answer):
     def take_failure(self, form: Mapping[str, object]) -> Delta | None:
         """Takes that there will be no response."""
         response = self._told(form)
-        error = mapping(response.get("error") or {}, "error")
+        error = inner(response, "error")
         raise ProviderRefused(_failure(error), self.usage)
 
     def take_error(self, form: Mapping[str, object]) -> Delta | None:
@@ -289,8 +281,8 @@ def _failure(error: Mapping[str, object]) -> Refusal:
 
 
 def _usage(form: Mapping[str, object]) -> Usage:
-    read_of = mapping(form.get("input_tokens_details") or {}, "input_tokens_details")
-    said_of = mapping(form.get("output_tokens_details") or {}, "output_tokens_details")
+    read_of = inner(form, "input_tokens_details")
+    said_of = inner(form, "output_tokens_details")
     return Usage(
         prompt_tokens=tokens_of(form, "input_tokens"),
         completion_tokens=tokens_of(form, "output_tokens"),

@@ -28,7 +28,7 @@ from schemas.events import (
 )
 from schemas.openai import parsed
 from workers.providers import ProviderRefused
-from workers.providers.answer import FIRST_HALVES, Answer, whole
+from workers.providers.answer import Answer, failed
 from workers.providers.checks import require_kept
 
 Block = TypeVar("Block")
@@ -197,14 +197,12 @@ class Spoken(Answer):
         # Indexes of tool calls by what the provider tells its blocks apart by.
         self._places: dict[int, int] = {}
         self._contents: set[int] = set()
-        # Halves of characters that were cut between two pieces, by what they are of.
-        self._halves: dict[int | None, str] = {}
 
     def say(self, text: str) -> Iterator[Delta]:
         """Adds text and yields what that brings."""
         # Beside a forced tool, text is the model's talk about it.
         if not self._answer_tool:
-            yield from self._grown(self._joined(None, text))
+            yield from self._grown(text)
 
     def call(
         self, place: int, *, call_id: str = "", name: str = "", arguments: str = ""
@@ -219,12 +217,11 @@ class Spoken(Answer):
         """
         if self._answer_tool and name == ANSWER:
             self._contents.add(place)
-        arguments = self._joined(place, arguments)
         if place in self._contents:
             yield from self._grown(arguments)
             return
         index = self._places.setdefault(place, len(self._places))
-        piece = ToolCallDelta(index=index, id=whole(call_id), name=whole(name), arguments=arguments)
+        piece = ToolCallDelta(index=index, id=call_id, name=name, arguments=arguments)
         yield from self._grown("", piece)
 
     def whole_call(self, *, call_id: str, name: str, arguments: str) -> Iterator[Delta]:
@@ -232,45 +229,28 @@ class Spoken(Answer):
         place = len(self._places) + len(self._contents)
         yield from self.call(place, call_id=call_id, name=name, arguments=arguments)
 
-    def ended(self) -> Iterator[Delta]:
-        """Yields what is still missing once the stream has ended: arguments of calls without any.
+    def rest(self, request: InferenceRequested) -> Iterator[Delta | Completion]:
+        """Yields what is still missing once the stream has ended, and last the whole answer.
+
+        What may be missing are the arguments of calls without any.
 
         Raises:
-            ProviderRefused: The stream ended before the answer did.
+            ProviderRefused: The stream ended before the answer did, or the answer does not keep to
+                the schemas of its request.
         """
         if not self.begun:
             raise ProviderRefused(failed("the provider answered with an empty body"))
         for index, call in enumerate(self.completion().tool_calls):
             if not call.arguments:
                 yield from self._grown("", ToolCallDelta(index=index, arguments="{}"))
-
-    def kept(self, request: InferenceRequested) -> Completion:
-        """Returns the whole answer.
-
-        Raises:
-            ProviderRefused: The answer does not keep to the schemas of its request.
-        """
         told = self.completion()
-        completion = replace(told, model=whole(told.model), finish_reason=_why(told))
+        completion = replace(told, finish_reason=_why(told))
         require_kept(completion, request)
-        return completion
-
-    def _joined(self, of: int | None, piece: str) -> str:
-        """Returns a piece with the half that came before it, and without one that it ends in."""
-        text = self._halves.pop(of, "") + piece
-        if text and FIRST_HALVES[0] <= text[-1] <= FIRST_HALVES[1]:
-            self._halves[of] = text[-1]
-            text = text[:-1]
-        return whole(text)
+        yield completion
 
     def _grown(self, text: str, *calls: ToolCallDelta) -> Iterator[Delta]:
         if delta := self.grow(text, calls):
             yield delta
-
-
-def failed(message: str) -> Refusal:
-    """Returns the refusal for what is the provider's fault."""
-    return Refusal(reason=Reason.PROVIDER_FAILED, message=message)
 
 
 def invalid(at_fault: str, message: str) -> ProviderRefused:
