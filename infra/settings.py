@@ -191,6 +191,24 @@ class LakeSettings(Settings):
     flush_rows: int = 5000
 
 
+class VectorSettings(Settings):
+    """How to reach the vector store.
+
+    Attributes:
+        url: Of its HTTP interface.
+        grpc_port: Of its gRPC interface, on the same host.
+        key: Reference to the API key: ``env:NAME`` or ``file:PATH``; empty for none.
+        timeout_s: When a call counts as failed.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="VECTORS_", frozen=True)
+
+    url: str = "http://127.0.0.1:18080"
+    grpc_port: int = 15051
+    key: str = "file:.tessera/run/weaviate.secret"
+    timeout_s: int = Field(default=30, gt=0)
+
+
 class SecretsSettings(Settings):
     """Where secrets are besides variables and files.
 

@@ -44,7 +44,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "torch": ("workers/",),
     "transformers": ("workers/",),
     "vllm": ("workers/providers/vllm.py",),
-    "weaviate": ("infra/vectors.py",),
+    "weaviate": ("infra/vectors/",),
 }
 
 READS_ENVIRONMENT = ("infra/secrets.py", "infra/settings.py")
@@ -98,6 +98,7 @@ SERVICE_ONLY = (
     "infra.sql",
     "infra.stack.",
     "infra.usage",
+    "infra.vectors",
 )
 
 

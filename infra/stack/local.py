@@ -18,8 +18,7 @@ from infra import artifacts
 from infra.bootstrap import ROOT, ensure_environment
 from infra.settings import StackSettings
 from infra.stack import control, postgres, state
-from infra.stack.processes import bus, client
-from infra.stack.secret import secret_path
+from infra.stack.processes import bus, client, vectors
 from infra.stack.service import LOOPBACK, is_free, lake_folder, run_folder
 from infra.stack.services import build, closure
 from infra.stack.state import GOOD, State, Status
@@ -195,11 +194,9 @@ class LocalStack:
             **bus(s),
             **client(s),
             **postgres.reached(s),
+            **vectors(s),
             "CONNECT_URL": f"http://{LOOPBACK}:{s.connect_port}",
             "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",
-            "WEAVIATE_API_KEY": f"file:{secret_path('weaviate', s)}",
-            "WEAVIATE_GRPC_PORT": str(s.weaviate_grpc_port),
-            "WEAVIATE_URL": f"http://{LOOPBACK}:{s.weaviate_port}",
         }
 
     def _ensure_supervisor(self, *, detach: bool) -> None:

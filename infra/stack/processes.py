@@ -171,6 +171,15 @@ def bus(settings: StackSettings) -> dict[str, str]:
     }
 
 
+def vectors(settings: StackSettings) -> dict[str, str]:
+    """Where the vector store is, and its key by reference."""
+    return {
+        "VECTORS_GRPC_PORT": str(settings.weaviate_grpc_port),
+        "VECTORS_KEY": f"file:{secret_path('weaviate', settings)}",
+        "VECTORS_URL": f"http://{LOOPBACK}:{settings.weaviate_port}",
+    }
+
+
 def client(settings: StackSettings) -> dict[str, str]:
     """Who asks: the operator, unless the caller's own variables say who."""
     inherited = settings.inherited

@@ -10,6 +10,7 @@ from infra import artifacts
 from infra.settings import StackSettings
 from infra.stack.secret import secret, secret_path
 from infra.stack.service import LOOPBACK, Service, data_folder, http_ok
+from schemas.search import MOST_HITS
 
 NODE = "tessera"
 
@@ -48,6 +49,7 @@ def service(settings: StackSettings) -> Service:
             "GRPC_PORT": str(settings.weaviate_grpc_port),
             "PERSISTENCE_DATA_PATH": str(data),
             "PROMETHEUS_MONITORING_ENABLED": "false",
+            "QUERY_MAXIMUM_RESULTS": str(MOST_HITS),
             "RAFT_BOOTSTRAP_EXPECT": "1",
             "RAFT_INTERNAL_RPC_PORT": str(settings.weaviate_raft_port + 1),
             "RAFT_JOIN": f"{NODE}:{settings.weaviate_raft_port}",

@@ -272,7 +272,7 @@ def vectors(stack: LocalStack, key: str) -> Iterator[weaviate.WeaviateClient]:
 
 
 def test_a_written_vector_is_its_own_nearest_neighbour(full_stack: LocalStack) -> None:
-    with vectors(full_stack, secret(full_stack, "WEAVIATE_API_KEY")) as client:
+    with vectors(full_stack, secret(full_stack, "VECTORS_KEY")) as client:
         notes = client.collections.create(
             "Notes",
             properties=[Property(name="text", data_type=DataType.TEXT)],
@@ -309,7 +309,7 @@ def test_nothing_listens_beyond_loopback_but_what_asks_for_a_key(full_stack: Loc
 
 
 def test_no_secret_is_in_a_log(full_stack: LocalStack) -> None:
-    words = [secret(full_stack, name) for name in ("POSTGRES_PASSWORD", "WEAVIATE_API_KEY")]
+    words = [secret(full_stack, name) for name in ("POSTGRES_PASSWORD", "VECTORS_KEY")]
     for path in (full_stack.settings.home / "logs").iterdir():
         said = path.read_text(errors="replace")
         assert not [word for word in words if word in said], path
