@@ -147,6 +147,7 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
         cache_key=key,
         sealed=guarded.sealed,
         judgements=(*weighed.judgements, *guarded.judgements),
+        decision_id=asked.charge_id,
     )
     waiting = held_request(
         routed,

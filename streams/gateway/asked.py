@@ -46,7 +46,7 @@ class Asked:
 
     @property
     def charge_id(self) -> str:
-        """Names the decision on this record in the ledger, and no other."""
+        """Names the decision on this record, in the ledger and in its row, and no other."""
         return self.refused_id
 
     @property

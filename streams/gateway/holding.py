@@ -101,8 +101,13 @@ def held_answer(
     rules = () if isinstance(policies, Refusal) else remote_rules(policies, "output")
     if not rules and not released.approvals:
         return None
-    # A signed record has a claim of its own; who uses an id twice, unsigned, is asked about once.
-    place = (request.tenant, request.request_id, claimed(routed), routed.charge_id)
+    # Who uses an id twice is asked about twice: each is another answer.
+    place = (
+        request.tenant,
+        request.request_id,
+        claimed(routed),
+        routed.decision_id or routed.charge_id,
+    )
     held = InferenceHeld(
         held_id=_named(*place, str(routed.attempt), "output"),
         tenant=request.tenant,

@@ -100,7 +100,11 @@ def held_back(
     yield from given_back(routed, now)
     request = routed.request
     refused = InferenceRefused(
-        request=request, refusal=refusal, signed=routed.signed, refused_at=now
+        request=request,
+        refusal=refusal,
+        signed=routed.signed,
+        refused_at=now,
+        decision_id=routed.decision_id,
     )
     yield Outgoing(INFERENCE_REFUSED, refused)
     replied = InferenceReplied(

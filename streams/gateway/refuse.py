@@ -74,6 +74,7 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
             refusal=refusal,
             signed=signed(asked.signed),
             refused_at=now,
+            decision_id=asked.charge_id,
         )
         yield Outgoing(INFERENCE_REFUSED, refused)
     if refusal.reason in DENIALS:

@@ -91,10 +91,9 @@ def answer(
     )
     yield from to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
     recorded = row_of_cached(
-        routed.request,
+        routed,
         completion=held.kept,
-        signed=routed.signed,
-        judgements=(*routed.judgements, *held.judgements),
+        judgements=held.judgements,
         now=now,
     )
     yield Outgoing(INFERENCE_RECORDED, recorded)

@@ -22,12 +22,12 @@ from schemas.events import (
     InferenceRecorded,
     InferenceRefused,
     InferenceRequested,
+    InferenceRouted,
     Judgement,
     Outcome,
     Reason,
     Refusal,
     Route,
-    Signed,
     Usage,
 )
 from schemas.openai import TOOL_CHOICES, completion_to_openai, request_to_openai
@@ -97,7 +97,7 @@ def record_refusal(
 ) -> Iterator[Outgoing]:
     """Records a request that no route was tried for: it cost nothing."""
     row = InferenceRecorded(
-        **_begun(refused.request, refused.refused_at, refused.refusal, refused.signed),
+        **_begun(refused, refused.refused_at, refused.refusal),
         outcome=Outcome.REFUSED,
         cost=NOTHING,
     )
@@ -126,7 +126,7 @@ def row(
     routed, route, refusal = completed.routed, completed.routed.route, completed.refusal
     used = used_by_all(completed) or Usage()
     return InferenceRecorded(
-        **_begun(routed.request, now, refusal, routed.signed),
+        **_begun(routed, now, refusal),
         route=route.name,
         model=_model(completed),
         entity=route.entity or None,
@@ -149,31 +149,30 @@ def row(
 
 
 def row_of_cached(
-    request: InferenceRequested,
+    routed: InferenceRouted,
     *,
     completion: Completion,
-    signed: Signed | None,
     judgements: Sequence[Judgement],
     now: datetime,
 ) -> InferenceRecorded:
     """Returns the row of a request that was answered out of the cache: it cost and used nothing.
 
     Args:
-        request: The request as admitted.
+        routed: The request as admitted.
         completion: The answer as it is kept; what it used once is what was saved now.
-        signed: What proves who asked.
-        judgements: What policies found and did.
+        judgements: What policies found and did on the way out; what they did on the way in stands
+            in ``routed``.
         now: When the caller is answered.
     """
     return InferenceRecorded(
-        **_begun(request, now, None, signed),
+        **_begun(routed, now, None),
         outcome=Outcome.COMPLETED,
         model=completion.model,
-        response=_answer(completion, request),
+        response=_answer(completion, routed.request),
         finish_reason=completion.finish_reason,
         saved_tokens=completion.usage.prompt_tokens + completion.usage.completion_tokens,
         cost=NOTHING,
-        judgements=_judged(judgements),
+        judgements=_judged((*routed.judgements, *judgements)),
     )
 
 
@@ -192,7 +191,7 @@ def attempted(
     copy = f"/copy:{route.name}" if routed.mirrored else ""
     return InferenceAttempted(
         # No two are alike: what ends in a number is a try, what ends in a route's name a copy.
-        attempt_id=f"{request.request_id}/{routed.attempt}{copy}",
+        attempt_id=f"{_decision(routed)}/{routed.attempt}{copy}",
         request_id=request.request_id,
         attempt=routed.attempt,
         mirrored=routed.mirrored,
@@ -305,6 +304,7 @@ class _Begun(TypedDict):
     """What the row of every request has. A row is made at once: copying one takes as long again."""
 
     request_id: str
+    row_id: str
     tenant: str
     principal: str
     endpoint: str
@@ -324,11 +324,13 @@ class _Begun(TypedDict):
 
 
 def _begun(
-    request: InferenceRequested, ended: datetime, refusal: Refusal | None, signed: Signed | None
+    decided: InferenceRefused | InferenceRouted, ended: datetime, refusal: Refusal | None
 ) -> _Begun:
     """Returns what the row of every request has, with what an auditor verifies who asked by."""
+    request, signed = decided.request, decided.signed
     return {
         "request_id": request.request_id,
+        "row_id": _decision(decided),
         "tenant": request.tenant,
         "principal": request.principal,
         "endpoint": request.endpoint,
@@ -346,6 +348,11 @@ def _begun(
         "signature": base64.b64encode(signed.signature).decode() if signed else None,
         "signed_digest": signed.digest.hex() if signed else None,
     }
+
+
+def _decision(decided: InferenceRefused | InferenceRouted) -> str:
+    """Returns what tells a row from all others: a caller may use the id of a request twice."""
+    return decided.decision_id or decided.request.request_id
 
 
 def _outcome(refusal: Refusal | None) -> Outcome:

@@ -178,7 +178,11 @@ def _refuse(
     """Says that a request goes nowhere, though its tenant's own limits let it pass."""
     routed = weighed.routed
     refused = InferenceRefused(
-        request=routed.request, refusal=refusal, signed=routed.signed, refused_at=now
+        request=routed.request,
+        refusal=refusal,
+        signed=routed.signed,
+        refused_at=now,
+        decision_id=routed.decision_id,
     )
     yield Outgoing(INFERENCE_REFUSED, refused)
     replied = InferenceReplied(

@@ -210,7 +210,9 @@ def test_a_refused_request_is_one_row_that_cost_nothing(reason: Reason) -> None:
 
 def test_an_answer_out_of_the_cache_cost_nothing_and_saved_its_tokens() -> None:
     signed = Signed(key_id="k", signature=b"s", digest=b"\x01")
-    found = row_of_cached(ask(), completion=ANSWER, signed=signed, judgements=(EMAIL,), now=NOON)
+    sent = routed(signed=signed, decision_id="decision")
+    found = row_of_cached(sent, completion=ANSWER, judgements=(EMAIL,), now=NOON)
+    assert found.row_id == "decision"
     assert (found.outcome, found.status, found.cost) == (Outcome.COMPLETED, 200, Decimal(0))
     assert (found.saved_tokens, found.prompt_tokens, found.completion_tokens) == (1500, 0, 0)
     assert (found.attempts, found.route, found.model, found.key_id) == (0, None, "big-2", "k")
