@@ -24,10 +24,14 @@ class KeyMemory:
     Args:
         column: Column of the keys.
         capacity: Keys remembered; beyond it, the files that were used least recently go.
+        older: Column of the keys of rows that have none in ``column``, which is newer than they.
     """
 
-    def __init__(self, column: str, capacity: int = REMEMBERED_KEYS) -> None:
+    def __init__(
+        self, column: str, capacity: int = REMEMBERED_KEYS, *, older: str | None = None
+    ) -> None:
         self._column = column
+        self._older = older
         self._capacity = capacity
         self._files: OrderedDict[str, Any] = OrderedDict()
         self._duckdb = duckdb.connect()
@@ -64,4 +68,7 @@ class KeyMemory:
         return hashed.to_arrow_table()["hash"].combine_chunks()
 
     def _read(self, file: str) -> Any:
-        return pq.ParquetFile(file).read([self._column])[self._column]
+        stored = pq.ParquetFile(file)
+        wanted = [name for name in (self._column, self._older) if name in stored.schema_arrow.names]
+        columns = stored.read(wanted)
+        return pc.coalesce(*(columns[name] for name in wanted))

@@ -27,11 +27,13 @@ import pyarrow as pa
 from deltalake import (
     CommitProperties,
     DeltaTable,
+    Field,
     Transaction,
     WriterProperties,
     write_deltalake,
 )
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import PrimitiveType
 from pyarrow import fs
 
 from infra.columns import arrow_schema
@@ -45,6 +47,7 @@ WEEK = timedelta(days=7)
 FILE_BYTES = 128 * 1024 * 1024
 
 DATE = "date"
+STATS = "delta.dataSkippingStatsColumns"
 LOG_COLUMNS = (
     pa.field("log_topic", pa.string(), nullable=False),
     pa.field("log_partition", pa.int32(), nullable=False),
@@ -74,17 +77,21 @@ class TableSpec:
         topic: Where its rows come from.
         key: Column that is unique in the table.
         at: Instant column whose UTC date is the partition.
+        older_key: Column that was unique before there was ``key``, and names a row without it.
     """
 
     topic: topics.Topic[Any]
     key: str
     at: str
+    older_key: str | None = None
 
 
 TABLES: dict[str, TableSpec] = {
     "attempts": TableSpec(topic=topics.INFERENCE_ATTEMPTED, key="attempt_id", at="started_at"),
     "audits": TableSpec(topic=topics.AUDIT_RECORDED, key="audit_id", at="at"),
-    "inferences": TableSpec(topic=topics.INFERENCE_RECORDED, key="request_id", at="requested_at"),
+    "inferences": TableSpec(
+        topic=topics.INFERENCE_RECORDED, key="row_id", at="requested_at", older_key="request_id"
+    ),
 }
 
 
@@ -128,6 +135,7 @@ class EventTable:
         at: Instant column whose UTC date is the partition.
         group: Who writes: offsets are kept for each group, as a broker does.
         attempts: How often a commit is tried while others get in before it.
+        older_key: Column that was unique before there was ``key``, and names a row without it.
     """
 
     def __init__(
@@ -140,22 +148,34 @@ class EventTable:
         *,
         group: str,
         attempts: int = 100,
+        older_key: str | None = None,
     ) -> None:
         self.name = name
         self._key = key
+        self._older_key = older_key
         self._at = at
         self._group = group
         self._attempts = attempts
         self._schema = _columns(event)
         self._path = root / name
-        self._table = _open(self._path, self._schema, f"{key},{at},log_partition,log_offset")
-        self._keys = KeyMemory(key)
+        self._bounding = [key, older_key] if older_key else [key]
+        self._table = _open(self._path, self._schema, [*self._bounding, at])
+        self._keys = KeyMemory(key, older=older_key)
 
     @classmethod
-    def of(cls, root: Path, name: str, *, group: str) -> EventTable:
+    def of(cls, root: Path, name: str, *, group: str, attempts: int = 100) -> EventTable:
         """Returns a table that ``TABLES`` names."""
         spec = TABLES[name]
-        return cls(root, name, spec.topic.event, spec.key, spec.at, group=group)
+        return cls(
+            root,
+            name,
+            spec.topic.event,
+            spec.key,
+            spec.at,
+            group=group,
+            attempts=attempts,
+            older_key=spec.older_key,
+        )
 
     def offset(self, topic: str, partition: int) -> int | None:
         """Returns the last offset of a partition that is accounted for, null before the first."""
@@ -227,7 +247,7 @@ class EventTable:
     def _fresh(self, rows: Sequence[Row]) -> list[Row]:
         first: dict[tuple[date, str], Row] = {}
         for row in rows:
-            first.setdefault((self._date(row), getattr(row.event, self._key)), row)
+            first.setdefault((self._date(row), self._named(row)), row)
         for day, group in groupby(sorted(first), key=lambda place: place[0]):
             for key in self._stored(day, [key for _, key in group]):
                 del first[day, key]
@@ -236,9 +256,20 @@ class EventTable:
     def _stored(self, day: date, keys: list[str]) -> set[str]:
         """Returns which of some sorted keys are in the table."""
         # Delta takes an empty string for null, so it bounds nothing.
-        bounds = [(self._key, op, end) for op, end in ((">=", keys[0]), ("<=", keys[-1])) if end]
-        files = self._table.file_uris(file_pruning_predicate=[(DATE, "=", day), *bounds])
-        return self._keys.among(keys, files)
+        ends = [(op, end) for op, end in ((">=", keys[0]), ("<=", keys[-1])) if end]
+        # A merged file may hold rows that either column names.
+        places = [
+            [(DATE, "=", day), *((column, op, end) for op, end in ends)]
+            for column in self._bounding
+        ]
+        return self._keys.among(keys, self._table.file_uris(file_pruning_predicate=places))
+
+    def _named(self, row: Row) -> str:
+        """Returns what is unique of a row in the table."""
+        key: str = getattr(row.event, self._key)
+        if not key and self._older_key:
+            key = getattr(row.event, self._older_key)
+        return key
 
     def _date(self, row: Row) -> date:
         at: datetime = getattr(row.event, self._at)
@@ -266,6 +297,7 @@ class EventTable:
         event = row.event.to_avro()
         return {
             **event,
+            self._key: self._named(row),
             "log_topic": row.topic,
             "log_partition": row.partition,
             "log_offset": row.offset,
@@ -279,18 +311,21 @@ def _columns(event: type[Event]) -> pa.Schema:
     return pa.schema([*own, *(column for column in LOG_COLUMNS if column.name not in own.names)])
 
 
-def _open(path: Path, schema: pa.Schema, stats: str) -> DeltaTable:
-    """Returns a table, made if it is new; only ``stats`` columns show their ends in the log."""
+def _open(path: Path, schema: pa.Schema, bounding: Sequence[str]) -> DeltaTable:
+    """Returns a table, made if it is new; of its event, only ``bounding`` show ends in the log."""
+    stats = {STATS: ",".join([*bounding, "log_partition", "log_offset"])}
     if not DeltaTable.is_deltatable(str(path)):
         path.mkdir(parents=True, exist_ok=True)
         # Another process may be making it: then theirs is as good.
         with suppress(DeltaError):
-            DeltaTable.create(
-                path,
-                schema,
-                partition_by=[DATE],
-                configuration={"delta.dataSkippingStatsColumns": stats},
-            )
+            DeltaTable.create(path, schema, partition_by=[DATE], configuration=stats)
+    table = DeltaTable(path)
+    known = {field.name for field in table.schema().fields}
+    if lacking := [name for name in bounding if name not in known]:
+        # Another process may be at it: then theirs are as good.
+        with suppress(DeltaError):
+            table.alter.add_columns([Field(name, PrimitiveType("string")) for name in lacking])
+            table.alter.set_table_properties(stats)
     return DeltaTable(path)
 
 

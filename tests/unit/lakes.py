@@ -33,10 +33,7 @@ def row(key: str, offset: int, partition: int = 0, at: datetime = NOON) -> Row:
 
 
 def opened(root: Path, **options: Any) -> EventTable:
-    options = {"group": "recorder", **options}
-    return EventTable(
-        root, "inferences", InferenceRecorded, "request_id", "requested_at", **options
-    )
+    return EventTable.of(root, "inferences", **{"group": "recorder", **options})
 
 
 def places(root: Path) -> dict[str, tuple[int, int]]:

@@ -38,6 +38,7 @@ def test_a_row_is_the_event_and_its_place_in_the_log(tmp_path: Path) -> None:
     del expected["tags"]
     assert stored == {
         **expected,
+        "row_id": "a",
         "log_topic": TOPIC,
         "log_partition": 3,
         "log_offset": 7,
