@@ -1,7 +1,7 @@
 """The meter: what is being used right now, from the log, before it is in any table.
 
-Knows the topic of recorded requests. Adds each request once, however often its record lies there,
-and keeps no request: only sums, and how often which latency came.
+Knows the topic of recorded requests. Adds each of their rows once, however often it lies there, and
+keeps none: only sums, and how often which latency came.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.topics import INFERENCE_RECORDED
 
 # Latencies are told to within 2 %.
 STEP = math.log(1.02)
-# Ids of requests that are remembered, so that none counts twice.
+# Rows that are remembered, by their ids, so that none counts twice.
 REMEMBERED = 1_000_000
 # Seconds of the past of which each is counted for itself.
 SECONDS = 60
@@ -101,9 +101,10 @@ class Meter:
 
     def take(self, event: InferenceRecorded) -> None:
         """Adds a request, unless it has been."""
-        if event.request_id in self._known:
+        name = event.row_id or event.request_id
+        if name in self._known:
             return
-        self._known[event.request_id] = None
+        self._known[name] = None
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         self._all.add(event)
