@@ -22,6 +22,8 @@ STATUS = """CAST(CASE
     WHEN outcome = 'REFUSED' THEN 400
     ELSE 500
 END AS INTEGER)"""
+# A caller may use one id for several requests; rows from before the column have only that.
+ROW = "coalesce(row_id, request_id)"
 REQUESTER = "coalesce(nullif(principal, ''), tenant)"
 SERVED = "coalesce(entity, connection, route)"
 NO_ERRORS = "CAST([] AS VARCHAR[])"
@@ -40,7 +42,7 @@ VIEWS: dict[str, str] = {
     "inferences_gateway": f"""
         SELECT
             request_id,
-            request_id AS invocation_id,
+            {ROW} AS invocation_id,
             tags AS request_tags,
             requested_at AS event_time,
             {STATUS} AS status_code,
@@ -59,7 +61,7 @@ VIEWS: dict[str, str] = {
     """,
     "inferences_legacy": f"""
         SELECT
-            request_id AS databricks_request_id,
+            {ROW} AS databricks_request_id,
             request_id AS client_request_id,
             date,
             epoch_ms(requested_at) AS timestamp_ms,
@@ -78,7 +80,7 @@ VIEWS: dict[str, str] = {
     "inferences_serving": f"""
         SELECT
             date AS request_date,
-            request_id AS databricks_request_id,
+            {ROW} AS databricks_request_id,
             request_id AS client_request_id,
             requested_at AS request_time,
             {STATUS} AS status_code,
@@ -139,7 +141,7 @@ VIEWS: dict[str, str] = {
             }} AS token_details,
             'application/json' AS response_content_type,
             {STATUS} AS status_code,
-            request_id AS invocation_id
+            {ROW} AS invocation_id
         FROM inferences
     """,
     "usage_serving": f"""
@@ -147,7 +149,7 @@ VIEWS: dict[str, str] = {
             tenant AS account_id,
             CAST(NULL AS VARCHAR) AS workspace_id,
             request_id AS client_request_id,
-            request_id AS databricks_request_id,
+            {ROW} AS databricks_request_id,
             {REQUESTER} AS requester,
             {STATUS} AS status_code,
             requested_at AS request_time,
