@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,9 @@ async def keys(kafka: KafkaSettings, registry: RegistrySettings) -> Mapping[str,
 def proof(root: Path, request_id: str, known: Mapping[str, SigningKey]) -> str:
     """Returns who signed a request of the inference table, in words.
 
+    A caller may use an id for several requests: each of them is verified for itself, on a line of
+    its own.
+
     Args:
         root: The lake.
         request_id: The request.
@@ -63,12 +66,36 @@ def proof(root: Path, request_id: str, known: Mapping[str, SigningKey]) -> str:
 
     Raises:
         QueryInvalid: There is no inference table.
-        Unproved: There is no such row, no signature in it, or it is not genuine.
+        Unproved: There is no such row; one has no signature, or none that is genuine.
     """
-    rows = query(root, "SELECT * FROM inferences WHERE request_id = $id", {"id": request_id})
-    for row in rows.to_pylist():
-        return verdict(row, known)
-    raise Unproved(f"the table inferences has no request {request_id}")
+    sql = "SELECT * FROM inferences WHERE request_id = $id ORDER BY requested_at, row_id"
+    rows = query(root, sql, {"id": request_id}).to_pylist()
+    if not rows:
+        raise Unproved(f"the table inferences has no request {request_id}")
+    if len(rows) == 1:
+        return verdict(rows[0], known)
+    return _verdicts(rows, known)
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]], known: Mapping[str, SigningKey]) -> str:
+    """Returns who signed each of several requests under one id.
+
+    Raises:
+        Unproved: Of one of them it is not proved; the message tells of all.
+    """
+    lines = [f"{len(rows)} requests have the id {rows[0]['request_id']}:"]
+    unproved = 0
+    for row in rows:
+        try:
+            said = verdict(row, known)
+        except Unproved as problem:
+            said = f"not proved: {problem}"
+            unproved += 1
+        lines.append(f"  row {row['row_id'] or row['request_id']}: {said}")
+    told = "\n".join(lines)
+    if unproved:
+        raise Unproved(told)
+    return told
 
 
 def verdict(row: Mapping[str, Any], known: Mapping[str, SigningKey]) -> str:
