@@ -9,7 +9,8 @@ A thing is a kind and a name. The names:
     file                                        its URI
     policy                                      full name, or one word for a rule that is built in
     principal                                   its name in the catalog
-    response                                    the id of its request
+    response                                    the id of its request; answers under one id are one
+                                                thing, and ``cause_id`` tells their rows apart
     route                                       catalog.schema.endpoint/route
     row                                         table/key@version
     snapshot                                    see ``Snapshot``
@@ -171,7 +172,9 @@ def edges_of_row(row: InferenceRecorded) -> LineageRecorded:
     """Returns what an answer, or a refusal, came from as far as its row knows."""
     answer = Node("response", row.request_id)
     return LineageRecorded(
-        cause_id=row.request_id, at=row.requested_at, edges=tuple(_row_edges(row, answer))
+        cause_id=row.row_id or row.request_id,
+        at=row.requested_at,
+        edges=tuple(_row_edges(row, answer)),
     )
 
 
