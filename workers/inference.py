@@ -190,7 +190,8 @@ class Answering:
 
     def _used(self, used: SecretUsed) -> Outgoing:
         request, signed = self._routed.request, self._routed.signed
-        place = (request.request_id, self._routed.attempt, self._epoch, used.reference)
+        named = self._routed.decision_id or request.request_id
+        place = (named, self._routed.attempt, self._epoch, used.reference)
         recorded = AuditRecorded(
             audit_id=f"secret.used/{'/'.join(map(str, place))}",
             at=now(),
