@@ -11,9 +11,9 @@ import difflib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx2
 import structlog
@@ -27,11 +27,12 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from infra.settings import RegistrySettings
 from schemas.avro import whole
-from schemas.codec import Codec, SchemaUnlearned
+from schemas.codec import Codec, SchemaUnlearned, Unreadable
 from schemas.events import Event
 from schemas.topics import TOPICS, Topic
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -90,13 +91,18 @@ class Registry:
         missing = f"the registry knows no schema {schema_id} of Avro"
         with self._connected() as client, self._told(missing):
             found = client.get_schema(schema_id)
-        try:
-            schema = json.loads(found.schema_str or "null")
-        except ValueError:
-            schema = None
-        if found.schema_type != "AVRO" or not isinstance(schema, dict):
-            raise SchemaMissing(missing)
-        return schema
+        return _avro(found, missing)
+
+    def latest(self, subject: str) -> tuple[int, dict[str, object]]:
+        """Returns id and schema of the newest version of a subject.
+
+        Raises:
+            SchemaMissing: There is no such subject, or it is none of Avro.
+        """
+        missing = f"the registry has no subject {subject} of Avro"
+        with self._connected() as client, self._told(missing):
+            found = client.get_latest_version(subject)
+        return int(found.schema_id or 0), _avro(found.schema, missing)
 
     def register(self, topic: Topic[Any]) -> int:
         """Registers the schema of a topic's values where it is new; returns its id.
@@ -147,6 +153,16 @@ class Registry:
             ) from None
 
 
+def _avro(found: Schema, missing: str) -> dict[str, object]:
+    try:
+        schema = json.loads(found.schema_str or "null")
+    except ValueError:
+        schema = None
+    if found.schema_type != "AVRO" or not isinstance(schema, dict):
+        raise SchemaMissing(missing)
+    return schema
+
+
 def _difference(registered: Schema, here: Schema) -> str:
     old, new = (
         json.dumps(json.loads(schema.schema_str or "null"), indent=2).splitlines()
@@ -158,6 +174,20 @@ def _difference(registered: Schema, here: Schema) -> str:
 def schema_of(event: type[Event]) -> Schema:
     """Returns an event's schema as the registry takes it: whole, as Avro."""
     return Schema(json.dumps(whole(event.SCHEMA)), "AVRO")
+
+
+class Plain(NamedTuple):
+    """A record of a foreign schema: what its key and value say.
+
+    Attributes:
+        key: Fields of an Avro record; text where it is none; None where there is no key.
+        value: Fields of an Avro record; None where there is no value.
+        schema_id: Of the value.
+    """
+
+    key: Mapping[str, Any] | str | None
+    value: Mapping[str, Any] | None
+    schema_id: int | None
 
 
 class Reader:
@@ -175,9 +205,33 @@ class Reader:
             Unreadable: The value is not a framed ``expected``.
             SchemaMissing: Its schema id is none of the registry's.
         """
+        return await self._learned(lambda: self._codec.decode(value, expected))
+
+    async def plain(self, key: bytes | None, value: bytes | None) -> Plain:
+        """Returns what a record of any schema says; waits as ``read`` does.
+
+        Raises:
+            Unreadable: The value is no Avro record.
+            SchemaMissing: Its schema id is none of the registry's.
+        """
+        if value is None:
+            return Plain(await self._key(key), None, None)
+        schema_id, fields = await self._learned(lambda: self._codec.plain(value))
+        return Plain(await self._key(key), fields, schema_id)
+
+    async def _key(self, key: bytes | None) -> Mapping[str, Any] | str | None:
+        if key is None:
+            return None
+        try:
+            return (await self._learned(lambda: self._codec.plain(key)))[1]
+        # Whoever writes no Avro keys writes texts, most often.
+        except (Unreadable, SchemaMissing):
+            return key.decode(errors="backslashreplace")
+
+    async def _learned(self, decode: Callable[[], T]) -> T:
         while True:
             try:
-                return self._codec.decode(value, expected)
+                return decode()
             except SchemaUnlearned as unlearned:
                 await self._learn(unlearned.schema_id)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from io import BytesIO
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fastavro
 
@@ -17,6 +17,8 @@ from schemas.avro import full_name, is_bounded, whole
 from schemas.events import EVENTS, Event
 
 E = TypeVar("E", bound=Event)
+# A schema as fastavro has parsed it.
+_Parsed = Any
 
 FRAME = struct.Struct(">bI")
 
@@ -94,27 +96,27 @@ class Codec:
             Unreadable: The value is not a framed ``expected``.
             SchemaUnlearned: The writer's schema id is new here.
         """
-        if not value:
-            raise Unreadable("the value is empty")
-        if len(value) < FRAME.size or value[0] != 0:
-            raise Unreadable("the value does not start with the Confluent frame")
-        schema_id = FRAME.unpack_from(value)[1]
-        if schema_id not in self._writers:
-            raise SchemaUnlearned(schema_id)
-        name, writer = self._writers[schema_id]
+        schema_id, name, writer = self._writer(value)
         if name != expected.SCHEMA:
             raise Unreadable(f"the value is a {name}, the topic carries {expected.SCHEMA}")
         reader = None if self._ids.get(name) == schema_id else self._own[name]
-        body = BytesIO(value)
-        body.seek(FRAME.size)
+        record = _fields(value or b"", name, writer, reader)
         try:
-            record = fastavro.schemaless_reader(body, writer, reader)
-            event: E = expected.from_avro(record)  # type: ignore[arg-type]
+            event: E = expected.from_avro(record)
         except _BROKEN as problem:
             raise Unreadable(f"the value is no {name}: {type(problem).__name__}") from None
-        if body.tell() != len(value):
-            raise Unreadable(f"{len(value) - body.tell()} bytes follow the {name}")
         return event
+
+    # `Any`: what the fields of a foreign record hold, only its schema says.
+    def plain(self, value: bytes) -> tuple[int, dict[str, Any]]:
+        """Returns a record of any schema as its fields, after the id of that schema.
+
+        Raises:
+            Unreadable: It is no framed record.
+            SchemaUnlearned: Its schema id is new here.
+        """
+        schema_id, name, writer = self._writer(value)
+        return schema_id, _fields(value, name, writer, None)
 
     def learn(self, schema_id: int, schema: Mapping[str, object]) -> None:
         """Remembers a writer's schema.
@@ -132,3 +134,26 @@ class Codec:
         if not bounded:
             raise Unreadable(f"schema {schema_id} describes values without bound")
         self._writers[schema_id] = (name, parsed)
+
+    def _writer(self, value: bytes | None) -> tuple[int, str, _Parsed]:
+        """Returns the id of a value's schema, its name, and the schema."""
+        if not value:
+            raise Unreadable("the value is empty")
+        if len(value) < FRAME.size or value[0] != 0:
+            raise Unreadable("the value does not start with the Confluent frame")
+        schema_id = FRAME.unpack_from(value)[1]
+        if schema_id not in self._writers:
+            raise SchemaUnlearned(schema_id)
+        return schema_id, *self._writers[schema_id]
+
+
+def _fields(value: bytes, name: str, writer: _Parsed, reader: _Parsed | None) -> dict[str, Any]:
+    body = BytesIO(value)
+    body.seek(FRAME.size)
+    try:
+        record = fastavro.schemaless_reader(body, writer, reader)
+    except _BROKEN as problem:
+        raise Unreadable(f"the value is no {name}: {type(problem).__name__}") from None
+    if body.tell() != len(value):
+        raise Unreadable(f"{len(value) - body.tell()} bytes follow the {name}")
+    return record  # type: ignore[return-value]
