@@ -36,22 +36,11 @@ from schemas.topics import (
 from streams.gateway.board import Decision
 from streams.gateway.desk import Desk
 from streams.gateway.judged import goes_on, held_back
+from streams.gateway.refuse import DENIALS
 from streams.gateway.reply import signed
 
 # Characters of a reason that a person gives.
 MOST_REASON = 500
-# Refusals for who decides: an auditor hears of them.
-DENIALS = frozenset(
-    {
-        Reason.KEY_EXPIRED,
-        Reason.KEY_REVOKED,
-        Reason.KEY_UNKNOWN,
-        Reason.PRINCIPAL_FOREIGN,
-        Reason.PRIVILEGE_MISSING,
-        Reason.SIGNATURE_INVALID,
-        Reason.SIGNATURE_MISSING,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
