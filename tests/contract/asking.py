@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from schemas.events import (
@@ -19,6 +19,7 @@ from schemas.events import (
     Sampling,
     Tool,
 )
+from tests.contract.scripted_server import SECRET_WORDS
 from workers.providers import Provider, ProviderRefused, SecretUsed
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -137,3 +138,12 @@ async def refused(subject: Subject, request: InferenceRequested) -> Refusal:
     except ProviderRefused as error:
         return error.refusal
     raise AssertionError("the request was not refused")
+
+
+async def refused_by(subject: Subject, script: str) -> Refusal:
+    """Returns the refusal by a server that misbehaves; it quotes neither the request nor a key."""
+    request = ask(f"I say: {SECRET_WORDS}", sampling=Sampling(max_tokens=1_000))
+    refusal = await refused(replace(subject, model=script), request)
+    assert SECRET_WORDS[:16] not in refusal.message
+    assert "sk-" not in refusal.message
+    return refusal

@@ -6,12 +6,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from aiohttp import web
-
 from tests.contract.misbehaving import delivered, misbehaviours, slowly
-from tests.contract.scripted_server import Script, ScriptedServer, chunk
-
-WEATHER_CALL = '{"city": "北京", "unit": "celsius"}'
+from tests.contract.scripted_server import Script, chunk
+from tests.contract.vendor_ways import WEATHER_CALL, answers
 
 
 def words(body: Mapping[str, Any]) -> list[str]:
@@ -79,17 +76,6 @@ def calls(body: dict[str, Any]) -> list[bytes]:
 def ending(*events: object) -> Script:
     """Returns a script that says half a sentence and then these events."""
     return delivered(lambda body: frames([text_event("half a"), *events]), slowly)
-
-
-def answers(make: Any) -> Script:
-    """Returns a script that answers with one JSON body."""
-
-    async def script(
-        _: ScriptedServer, request: web.Request, body: dict[str, Any]
-    ) -> web.StreamResponse:
-        return web.json_response(make(body))
-
-    return script
 
 
 def embeddings(body: dict[str, Any]) -> dict[str, object]:

@@ -125,14 +125,6 @@ async def echo(_: ScriptedServer, request: web.Request, body: dict[str, Any]) ->
     return response
 
 
-async def ends_early(
-    _: ScriptedServer, request: web.Request, body: dict[str, Any]
-) -> web.StreamResponse:
-    response = await begin(request)
-    await send(response, chunk("half a"))
-    return response
-
-
 async def loses_the_connection(
     _: ScriptedServer, request: web.Request, body: dict[str, Any]
 ) -> web.StreamResponse:
@@ -152,35 +144,16 @@ async def stalls(
     return response
 
 
-async def says_no_json(
-    _: ScriptedServer, request: web.Request, body: dict[str, Any]
-) -> web.StreamResponse:
-    response = await begin(request)
-    await send(response, '{"choices": [')
-    return response
+def says(*events: object) -> Script:
+    async def script(
+        _: ScriptedServer, request: web.Request, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        response = await begin(request)
+        for event in events:
+            await send(response, event)
+        return response
 
-
-async def says_another_form(
-    _: ScriptedServer, request: web.Request, body: dict[str, Any]
-) -> web.StreamResponse:
-    response = await begin(request)
-    await send(response, chunk(delta={"content": 7}))
-    return response
-
-
-async def says_nothing(
-    _: ScriptedServer, request: web.Request, body: dict[str, Any]
-) -> web.StreamResponse:
-    return await begin(request)
-
-
-async def fails_midway(
-    _: ScriptedServer, request: web.Request, body: dict[str, Any]
-) -> web.StreamResponse:
-    response = await begin(request)
-    await send(response, chunk("half a"))
-    await send(response, {"error": {"message": SECRET_WORDS, "code": None}})
-    return response
+    return script
 
 
 def fails(status: int, headers: dict[str, str] | None = None, **error: object) -> Script:
@@ -196,9 +169,9 @@ SCRIPTS: dict[str, Script] = {
     "bad parameter": fails(400, message="temperature is at most 2", param="temperature"),
     "echo": echo,
     "echoes the prompt": fails(400, message=f"no: {SECRET_WORDS}", param="temperature"),
-    "ends early": ends_early,
+    "ends early": says(chunk("half a")),
     "fails": fails(500, message=SECRET_WORDS),
-    "fails midway": fails_midway,
+    "fails midway": says(chunk("half a"), {"error": {"message": SECRET_WORDS, "code": None}}),
     "forbids": fails(401, message="Incorrect API key provided: sk-sec***ret"),
     "limits by date": fails(429, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"}),
     "limits by milliseconds": fails(429, {"retry-after-ms": "1500", "Retry-After": "2"}),
@@ -206,9 +179,9 @@ SCRIPTS: dict[str, Script] = {
     "loses the connection": loses_the_connection,
     "overflows": fails(400, message="too long", code="context_length_exceeded"),
     "redirects": fails(307, {"Location": "/v1/elsewhere"}),
-    "says another form": says_another_form,
-    "says no JSON": says_no_json,
-    "says nothing": says_nothing,
+    "says another form": says(chunk(delta={"content": 7})),
+    "says no JSON": says('{"choices": ['),
+    "says nothing": says(),
     "stalls": stalls,
     "unknown": fails(404, message="no such model", param="model"),
 }

@@ -12,7 +12,7 @@ from schemas.events import InferenceRequested, Reason, Sampling, Task, Usage
 from tests.contract.asking import PERSON, WEATHER, Subject, ask, completion, hear, refused
 from tests.contract.conftest import on_the_session_loop
 from tests.contract.scripted_server import ScriptedServer
-from tests.contract.vendors import conversation, reached, served
+from tests.contract.vendors import EVERY_PARAMETER, conversation, reached, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -34,17 +34,7 @@ async def cohere(server: ScriptedServer) -> AsyncIterator[Subject]:
 
 
 async def test_a_conversation_goes_out_whole(cohere: Subject, server: ScriptedServer) -> None:
-    sampling = Sampling(
-        temperature=0.5,
-        top_p=0.9,
-        top_k=7,
-        max_tokens=100,
-        stop=("END",),
-        seed=3,
-        frequency_penalty=0.1,
-        presence_penalty=0.2,
-    )
-    await hear(cohere, conversation(sampling, tool_choice="auto"))
+    await hear(cohere, conversation(EVERY_PARAMETER, tool_choice="auto"))
     [(_, body)] = server.seen
     assert server.paths == ["/v2/chat"]
     weather = {"name": "weather", "arguments": '{"city": "Paris", "unit": "celsius"}'}

@@ -23,7 +23,7 @@ from tests.contract.asking import PERSON, WEATHER, Subject, ask, completion, hea
 from tests.contract.conftest import on_the_session_loop
 from tests.contract.gemini_server import SIGNATURE
 from tests.contract.scripted_server import ScriptedServer
-from tests.contract.vendors import conversation, reached, served
+from tests.contract.vendors import EVERY_PARAMETER, conversation, reached, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,17 +43,7 @@ async def gemini(server: ScriptedServer) -> AsyncIterator[Subject]:
 
 
 async def test_a_conversation_goes_out_whole(gemini: Subject, server: ScriptedServer) -> None:
-    sampling = Sampling(
-        temperature=0.5,
-        top_p=0.9,
-        top_k=7,
-        max_tokens=100,
-        stop=("END",),
-        seed=3,
-        frequency_penalty=0.1,
-        presence_penalty=0.2,
-    )
-    await hear(gemini, conversation(sampling))
+    await hear(gemini, conversation(EVERY_PARAMETER))
     [(_, body)] = server.seen
     path = "/v1beta/models/arrives slowly:streamGenerateContent?alt=sse"
     assert server.paths == [path.replace(" ", "%20")]

@@ -25,8 +25,9 @@ from schemas.events import (
 from tests.contract.asking import PERSON, WEATHER, Subject, ask, completion, hear, refused
 from tests.contract.conftest import on_the_session_loop
 from tests.contract.connections import connected
-from tests.contract.openai_servers import CHAT, RESPONSES, WEATHER_CALL
+from tests.contract.openai_servers import CHAT, RESPONSES
 from tests.contract.scripted_server import ScriptedServer, scripted_server
+from tests.contract.vendor_ways import WEATHER_CALL
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

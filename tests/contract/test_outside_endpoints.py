@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.events import Delta, Reason, Refusal, Sampling
-from tests.contract.asking import Subject, ask, completion, hear, refused, stream
+from schemas.events import Delta, Reason, Sampling
+from tests.contract.asking import Subject, ask, completion, hear, refused, refused_by, stream
 from tests.contract.conftest import at_once, on_the_session_loop
 from tests.contract.connections import connected
-from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer
+from tests.contract.scripted_server import ScriptedServer
 from workers.providers import ProviderRefused, SecretUsed
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -25,13 +25,6 @@ async def impatient(scripted: ScriptedServer) -> AsyncIterator[Subject]:
         "echo", scripted.idle, "openai", scripted.base_url, options=options
     ) as subject:
         yield subject
-
-
-async def refused_by(subject: Subject, script: str) -> Refusal:
-    refusal = await refused(replace(subject, model=script), ask(f"I say: {SECRET_WORDS}"))
-    assert SECRET_WORDS[:16] not in refusal.message
-    assert "sk-" not in refusal.message
-    return refusal
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from schemas.events import (
     FinishReason,
     Message,
     Reason,
-    Refusal,
     Role,
     Sampling,
     Task,
@@ -31,11 +30,12 @@ from tests.contract.asking import (
     completion,
     hear,
     refused,
+    refused_by,
     stream,
 )
 from tests.contract.conftest import at_once, on_the_session_loop
 from tests.contract.connections import connected
-from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer
+from tests.contract.scripted_server import ScriptedServer
 from tests.contract.vendor_ways import WEATHER_CALL
 from tests.contract.vendors import KEY, VENDORS, reached, served
 
@@ -59,14 +59,6 @@ async def server(name: str) -> AsyncIterator[ScriptedServer]:
 async def subject(name: str, server: ScriptedServer) -> AsyncIterator[Subject]:
     async with reached(name, server) as provider:
         yield provider
-
-
-async def refused_by(subject: Subject, script: str) -> Refusal:
-    request = ask(f"I say: {SECRET_WORDS}", sampling=MANY)
-    refusal = await refused(replace(subject, model=script), request)
-    assert SECRET_WORDS[:16] not in refusal.message
-    assert "sk-" not in refusal.message
-    return refusal
 
 
 async def test_the_deltas_are_the_completion(subject: Subject) -> None:

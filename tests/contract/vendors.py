@@ -32,6 +32,7 @@ CONVERSATION = (
     Message(role=Role.USER, content="And?"),
 )
 SAMPLING = Sampling(temperature=0.5, top_p=0.9, max_tokens=100, stop=("END",))
+EVERY_PARAMETER = replace(SAMPLING, top_k=7, seed=3, frequency_penalty=0.1, presence_penalty=0.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
