@@ -15,6 +15,8 @@ from enum import Enum
 
 # Numbers of so few bytes are looked up: most lengths and counts are.
 SMALL = 2048
+# What an event can say, and no more.
+LEAST_LONG, MOST_LONG = -(2**63), 2**63 - 1
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_DAY = EPOCH.toordinal()
@@ -41,7 +43,7 @@ def long(value: int) -> bytes:
 
 
 def _long(value: int) -> bytes:
-    if not -(1 << 63) <= value < 1 << 63:
+    if not LEAST_LONG <= value <= MOST_LONG:
         raise OverflowError("more than 64 bits")
     left = value << 1 ^ value >> 63
     encoded = bytearray()

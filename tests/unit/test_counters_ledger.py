@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.binary import MOST_LONG
 from schemas.codec import Codec
 from schemas.events import EVENTS, Charge, Entry, UsageCounted, UsageSummed
 from streams.gateway.limits import counters
-from streams.gateway.limits.counter import MOST as MOST_OF_ALL
 from streams.gateway.limits.counters import Counters, dated, milliseconds, summary_of
 from tests.unit.asking import MINUTE, NOON
 
@@ -256,12 +256,12 @@ def test_a_clock_that_is_ahead_frees_nobody_of_what_is_used() -> None:
 
 
 def test_sums_beyond_what_an_event_can_hold_stay_the_most_that_it_can() -> None:
-    most = replace(TOKENS, amount=MOST_OF_ALL)
+    most = replace(TOKENS, amount=MOST_LONG)
     of = Counters()
     for number in range(3):
         of.apply(entry(f"{number}", charges=(TOKENS,)), 2 * number)
         of.apply(entry(f"{number}", Entry.SETTLED, charges=(most,)), 2 * number + 1)
-    assert of.used(TOKENS, NOON) == 3 * MOST_OF_ALL
+    assert of.used(TOKENS, NOON) == 3 * MOST_LONG
     codec = Codec({name: number for number, name in enumerate(EVENTS)})
     summed = [codec.decode(codec.encode(each), UsageSummed) for each in of.summed(NOON)]
-    assert [one.amount for each in summed for one in each.sums] == [MOST_OF_ALL]
+    assert [one.amount for each in summed for one in each.sums] == [MOST_LONG]

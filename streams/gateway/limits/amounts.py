@@ -10,9 +10,9 @@ from decimal import Decimal
 from infra.catalog import CatalogView, Endpoint
 from infra.prices import PICO, dollars, picodollars, price_at
 from infra.tokens import estimate
+from schemas.binary import MOST_LONG
 from schemas.events import Charge, InferenceRequested, Route, Task, Usage
 from schemas.policies import LimitRule
-from streams.gateway.limits.counter import MOST
 
 # What produces no tokens.
 SILENT = frozenset({Task.EMBEDDING, Task.RERANK})
@@ -89,11 +89,11 @@ USED: dict[str, Callable[[Usage], int]] = {
 def amount(rule: LimitRule, expected: Estimate) -> int | None:
     """Returns what a request counts with under a rule; None where its price must be known first."""
     if tokens := USED.get(rule.unit):
-        return min(tokens(expected.usage), MOST)
+        return min(tokens(expected.usage), MOST_LONG)
     if rule.unit != "cost":
         return 1
     if expected.cost is not None:
-        return min(expected.cost, MOST)
+        return min(expected.cost, MOST_LONG)
     return None if rule.unpriced == "refuse" else scaled(rule.unit, rule.unpriced)
 
 

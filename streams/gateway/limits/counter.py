@@ -17,8 +17,6 @@ GRAINS = 60
 LATE_MS = 24 * 60 * 60 * 1000
 # What is only held comes back when some request ends, which nobody knows beforehand.
 ASK_AGAIN_MS = 1000
-# A long of Avro's: no event can say that more was used.
-MOST = 2**63 - 1
 
 
 class Used(NamedTuple):

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from schemas.binary import MOST_LONG
 from schemas.events import Charge, Entry, Reserved, Sum, UsageCounted, UsageSummed
 from schemas.topics import USAGE_COUNTED
-from streams.gateway.limits.counter import MOST, Counter, Held, Used
+from streams.gateway.limits.counter import Counter, Held, Used
 
 # Counters of one tenant: values of tags come from callers, in any number.
 MOST_COUNTERS = 100_000
@@ -184,7 +185,7 @@ class Counters:
             unit=counter.unit,
             window_ms=counter.window_ms,
             sums=tuple(
-                Sum(grain=grain, amount=min(amount, MOST))
+                Sum(grain=grain, amount=min(amount, MOST_LONG))
                 for grain, amount in counter.sums(self._pending)
             ),
             reserved=tuple(

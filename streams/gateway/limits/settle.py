@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from schemas.binary import MOST_LONG
 from schemas.events import (
     Charge,
     Entry,
@@ -15,7 +16,6 @@ from schemas.events import (
 )
 from schemas.topics import USAGE_COUNTED, Outgoing
 from streams.gateway.limits.amounts import really
-from streams.gateway.limits.counter import MOST
 from streams.gateway.limits.weigh import lease_end
 
 
@@ -37,7 +37,7 @@ def settled(
         now: The moment.
     """
     used = (
-        replace(charge, amount=max(0, min(really(charge, usage, cost, failed=failed), MOST)))
+        replace(charge, amount=max(0, min(really(charge, usage, cost, failed=failed), MOST_LONG)))
         for charge in routed.charges
     )
     yield from _entries(routed, used, now)
