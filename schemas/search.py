@@ -49,7 +49,7 @@ class Search(Shape):
         offset: Hits passed over first; with ``k`` at most 10,000.
         after: Where a scan goes on: ``next`` of the page before.
         alpha: Weight of meaning against words in ``hybrid``, from 0 to 1.
-        filters: What hits must satisfy: a dictionary, or a condition like SQL's (infra/filters.py).
+        filters: What hits must satisfy: a dictionary, or a condition like SQL's (infra/conditions).
         score_threshold: Least score of a hit, from 0 to 1.
         sort: Order of the hits, where it is not by score.
         facets: Columns whose values are counted over all that satisfies the filters.

@@ -1,10 +1,12 @@
-"""What rows must satisfy, as a tree, and which rows do: SQL's three-valued logic.
+"""What rows must satisfy, as a tree.
 
-Knows neither how conditions are written (``pairs.py``, ``sql.py``) nor where rows are stored.
+Knows neither how it is written (``pairs.py``, ``sql.py``) nor how rows are held to it
+(``truth.py``, or a store).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +26,16 @@ class Op(StrEnum):
     IN = "IN"
     LIKE = "LIKE"
     NULL = "IS NULL"
+
+
+OPPOSITES = {
+    Op.EQ: Op.NE,
+    Op.GE: Op.LT,
+    Op.GT: Op.LE,
+    Op.LE: Op.GT,
+    Op.LT: Op.GE,
+    Op.NE: Op.EQ,
+}
 
 
 # By type of the column: boolean, long, double, string, date (an instant, in UTC).
@@ -69,3 +81,42 @@ class Or:
 
 
 Condition = And | Or | Not | Compare
+
+
+def without_not(condition: Condition) -> Condition:
+    """Returns a condition that holds for the same rows, with NOT in front of nothing but LIKE.
+
+    NOT IN becomes an ``And`` of NE. ``Not`` of a LIKE does not match null, like all others.
+    """
+    return _pushed(condition, negated=False)
+
+
+def joined(kind: type[And | Or], parts: Iterable[Condition]) -> Condition:
+    """Returns parts as one condition, flat: those of a part of the same kind become its own."""
+    flat: list[Condition] = []
+    for part in parts:
+        flat += part.parts if isinstance(part, kind) else (part,)
+    return flat[0] if len(flat) == 1 else kind(tuple(flat))
+
+
+def _pushed(condition: Condition, *, negated: bool) -> Condition:
+    match condition:
+        case Not(part):
+            return _pushed(part, negated=not negated)
+        case And(parts) | Or(parts):
+            kind = type(condition)
+            if negated:
+                kind = Or if kind is And else And
+            return joined(kind, [_pushed(part, negated=negated) for part in parts])
+    return _negated(condition) if negated else condition
+
+
+def _negated(compare: Compare) -> Condition:
+    column, op, value = compare.column, compare.op, compare.value
+    if op is Op.LIKE:
+        return Not(compare)
+    if op is Op.NULL:
+        return Compare(column, op, not value)
+    if isinstance(value, tuple):
+        return joined(And, [Compare(column, Op.NE, each) for each in value])
+    return Compare(column, OPPOSITES[op], value)
