@@ -10,9 +10,10 @@ import csv
 import unicodedata
 from collections.abc import Collection, Iterator
 from functools import cache
-from importlib import import_module, resources
+from importlib import resources
 from pkgutil import iter_modules
 
+from streams.guards.pii.loading import loaded
 from streams.guards.pii.ordinary import ELSEWHERE, HOUSES, TITLES, WORDS
 from streams.guards.pii.spellings import FIRST_NAMES, SURNAMES
 
@@ -68,9 +69,9 @@ def _known() -> Iterator[tuple[int, str]]:
 
 
 def _from_faker() -> Iterator[tuple[int, str]]:
-    people = import_module("faker.providers.person")
+    people = loaded("faker.providers.person")
     for locale in iter_modules(people.__path__):
-        provider = import_module(f"faker.providers.person.{locale.name}").Provider
+        provider = loaded(f"faker.providers.person.{locale.name}").Provider
         for attribute in dir(provider):
             listed = getattr(provider, attribute)
             if (kind := _kind(attribute)) and isinstance(listed, Collection):
@@ -105,8 +106,8 @@ def _nicknames() -> Iterator[tuple[int, str]]:
 
 
 def _commonest() -> Iterator[str]:
-    yield from import_module("faker.providers.lorem.en_US").Provider.word_list
-    yield from import_module("spacy.lang.en.stop_words").STOP_WORDS
+    yield from loaded("faker.providers.lorem.en_US").Provider.word_list
+    yield from loaded("spacy.lang.en.stop_words").STOP_WORDS
 
 
 def _without_accents(word: str) -> str:

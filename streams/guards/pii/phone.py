@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache, cached_property, lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from streams.guards.pii.loading import loaded
 from streams.guards.pii.nearby import said, said_before, words
 from streams.guards.pii.span import Span
 
@@ -169,7 +169,7 @@ def _at_home(number: str, digits: int, about: _About) -> float:
 
 @cache
 def _plans() -> Any:
-    return import_module("phonenumbers")
+    return loaded("phonenumbers")
 
 
 @lru_cache(maxsize=4096)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from functools import cache, lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from streams.guards.pii.loading import loaded
 
 if TYPE_CHECKING:
     from presidio_analyzer import PatternRecognizer
@@ -33,7 +34,7 @@ PRIVATE_SUFFIXES = frozenset(
 def _recogniser(entity: str) -> PatternRecognizer:
     # Its messages may quote what it judged.
     logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL + 1)
-    recogniser: PatternRecognizer = getattr(import_module(PREDEFINED), RECOGNISERS[entity])()
+    recogniser: PatternRecognizer = getattr(loaded(PREDEFINED), RECOGNISERS[entity])()
     return recogniser
 
 
@@ -54,7 +55,7 @@ def is_bech32(candidate: str) -> bool:
 @cache
 def _suffixes() -> TLDExtract:
     # The list of public suffixes that ships with the package: no file, no network.
-    suffixes: TLDExtract = import_module("tldextract").TLDExtract(None, ())
+    suffixes: TLDExtract = loaded("tldextract").TLDExtract(None, ())
     return suffixes
 
 

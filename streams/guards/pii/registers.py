@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
+
+from streams.guards.pii.loading import loaded
 
 # Where the European Union does not say.
 VAT_CHECKS = {
@@ -23,7 +24,7 @@ VAT_CHECKS = {
 @cache
 def iban_length(country: str) -> int:
     """Returns how many letters and digits an IBAN of a country has; 0 where there are none."""
-    ((_, about), *_) = import_module("stdnum.numdb").get("iban").info(country)
+    ((_, about), *_) = loaded("stdnum.numdb").get("iban").info(country)
     sizes = re.findall("([0-9]+)!", about.get("bban", ""))
     return 4 + sum(map(int, sizes)) if sizes else 0
 
@@ -31,12 +32,12 @@ def iban_length(country: str) -> int:
 def is_iban(number: str) -> bool:
     """Returns whether ``number`` has the form and the checksum of an IBAN."""
     # Banks of some countries have checksums of their own, which old accounts may fail.
-    return bool(import_module("stdnum.iban").is_valid(number, check_country=False))
+    return bool(loaded("stdnum.iban").is_valid(number, check_country=False))
 
 
 @cache
 def vat_check(country: str) -> Callable[[str], bool]:
     """Returns what tells whether a number, without its country, is a VAT number of that."""
-    valid: Callable[[str], bool] = import_module(VAT_CHECKS.get(country, "stdnum.eu.vat")).is_valid
+    valid: Callable[[str], bool] = loaded(VAT_CHECKS.get(country, "stdnum.eu.vat")).is_valid
     prefix = "" if country in {"GB", "XI"} else country
     return lambda number: valid(prefix + number)
