@@ -11,18 +11,16 @@ from schemas.events import (
     Completion,
     InferenceHeld,
     InferenceJudged,
-    InferenceRefused,
-    InferenceReplied,
     InferenceRouted,
     InferenceWeighed,
     Refusal,
 )
-from schemas.topics import INFERENCE_REFUSED, INFERENCE_WEIGHED, Outgoing
+from schemas.topics import INFERENCE_WEIGHED, Outgoing
 from streams.gateway.desk import Desk
 from streams.gateway.holding import asking, judged_answer, routed_of
 from streams.gateway.limits.settle import given_back
 from streams.gateway.release import answer, release
-from streams.gateway.reply import claimed, to_caller
+from streams.gateway.reply import turned_back
 from streams.gateway.rows import used_by
 from streams.gateway.sending import sent
 from streams.guards import with_answer_texts, with_request_texts
@@ -98,22 +96,7 @@ def held_back(
         return
     routed = routed_of(held)
     yield from given_back(routed, now)
-    request = routed.request
-    refused = InferenceRefused(
-        request=request,
-        refusal=refusal,
-        signed=routed.signed,
-        refused_at=now,
-        decision_id=routed.decision_id,
-    )
-    yield Outgoing(INFERENCE_REFUSED, refused)
-    replied = InferenceReplied(
-        request_id=request.request_id,
-        refusal=refusal,
-        claim=claimed(routed),
-        replied_at=now,
-    )
-    yield from to_caller(request.tenant, request.reply_to, replied, view)
+    yield from turned_back(routed, refusal, view, now)
 
 
 def _request_said(routed: InferenceRouted, event: InferenceJudged) -> InferenceRouted:

@@ -8,11 +8,14 @@ from datetime import datetime
 from infra.catalog import CatalogView
 from infra.signing import Signature, claim, milliseconds
 from schemas.events import (
+    InferenceRefused,
     InferenceReplied,
     InferenceRouted,
+    Refusal,
     Signed,
 )
 from schemas.topics import (
+    INFERENCE_REFUSED,
     REPLY,
     Outgoing,
 )
@@ -28,6 +31,28 @@ def to_caller(
     if known := view.tenants.get(tenant):
         owned = reply_to in known.reply_topics
         yield Outgoing(REPLY.at(reply_to if owned else known.reply_topics[0]), replied)
+
+
+def turned_back(
+    routed: InferenceRouted, refusal: Refusal, view: CatalogView, now: datetime
+) -> Iterator[Outgoing]:
+    """Says that a request goes nowhere, though it was on its way: to its caller, and to the log."""
+    request = routed.request
+    refused = InferenceRefused(
+        request=request,
+        refusal=refusal,
+        signed=routed.signed,
+        refused_at=now,
+        decision_id=routed.decision_id,
+    )
+    yield Outgoing(INFERENCE_REFUSED, refused)
+    replied = InferenceReplied(
+        request_id=request.request_id,
+        refusal=refusal,
+        claim=claimed(routed),
+        replied_at=now,
+    )
+    yield from to_caller(request.tenant, request.reply_to, replied, view)
 
 
 def signed(signature: Signature | None) -> Signed | None:

@@ -10,8 +10,6 @@ from infra.catalog import CatalogView
 from schemas.events import (
     Charge,
     Entry,
-    InferenceRefused,
-    InferenceReplied,
     InferenceRouted,
     InferenceWeighed,
     Judgement,
@@ -20,7 +18,6 @@ from schemas.events import (
     UsageCounted,
 )
 from schemas.topics import (
-    INFERENCE_REFUSED,
     INFERENCE_WEIGHED,
     USAGE_COUNTED,
     Outgoing,
@@ -34,7 +31,7 @@ from streams.gateway.limits.rules import rule_of
 from streams.gateway.limits.settle import given_back
 from streams.gateway.limits.weigh import denied, first_home, lease_end, unfit
 from streams.gateway.release import answer
-from streams.gateway.reply import claimed, to_caller
+from streams.gateway.reply import turned_back
 from streams.gateway.sending import sent
 from streams.steps import Fail, Runtime, Step, Taken
 
@@ -94,7 +91,7 @@ def pass_on(heard: Heard, view: CatalogView, now: datetime, desk: Desk) -> Itera
         yield Outgoing(USAGE_COUNTED, _entry(weighed, here, what, refusal, now))
     if refusal:
         yield from given_back(routed, now)
-        yield from _refuse(weighed, refusal, view, now)
+        yield from turned_back(routed, refusal, view, now)
         return
     routed = replace(
         routed,
@@ -170,25 +167,3 @@ def _entry(
         at=now,
         until=lease_end(request),
     )
-
-
-def _refuse(
-    weighed: InferenceWeighed, refusal: Refusal, view: CatalogView, now: datetime
-) -> Iterator[Outgoing]:
-    """Says that a request goes nowhere, though its tenant's own limits let it pass."""
-    routed = weighed.routed
-    refused = InferenceRefused(
-        request=routed.request,
-        refusal=refusal,
-        signed=routed.signed,
-        refused_at=now,
-        decision_id=routed.decision_id,
-    )
-    yield Outgoing(INFERENCE_REFUSED, refused)
-    replied = InferenceReplied(
-        request_id=routed.request.request_id,
-        refusal=refusal,
-        claim=claimed(routed),
-        replied_at=now,
-    )
-    yield from to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
