@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from infra.catalog import CatalogView
 from infra.prices import dollars, picodollars, price_at
+from schemas.binary import MOST_LONG
 from schemas.events import (
     Completion,
     InferenceAttempted,
@@ -36,8 +37,6 @@ from schemas.topics import (
     Outgoing,
 )
 
-# A long of Avro's.
-MOST = 2**63 - 1
 MILLISECOND = timedelta(milliseconds=1)
 NOTHING = Decimal(0)
 OK = 200
@@ -297,7 +296,7 @@ def _tokens(usage: Usage) -> tuple[int, ...]:
 
 def _sum(tokens: Iterable[int]) -> int:
     """Returns a sum that a record can hold, whatever providers say."""
-    return max(0, min(sum(tokens), MOST))
+    return max(0, min(sum(tokens), MOST_LONG))
 
 
 class _Begun(TypedDict):
