@@ -149,7 +149,8 @@ def test_each_part_of_the_time_has_its_requests(tmp_path: Path) -> None:
 EVENTS_DRAWN = st.lists(
     st.builds(
         used,
-        st.sampled_from([f"r{n}" for n in range(12)]),
+        st.sampled_from([f"r{n}" for n in range(6)]),
+        row_id=st.sampled_from(["", "d0", "d1", "d2", "d3"]),
         endpoint=st.sampled_from(["main.a", "main.b"]),
         cost=st.none() | st.decimals(0, 10, places=12),
         outcome=st.sampled_from([each for each in Outcome if each is not Outcome.UNKNOWN]),
@@ -181,6 +182,14 @@ def test_the_meter_tells_what_the_lake_will(
 
 def _without_times(figure: Figure) -> dict[str, Any]:
     return {name: each for name, each in asdict(figure).items() if not name.endswith("_ms")}
+
+
+def test_one_id_counts_once_for_each_decision_however_often_it_is_told() -> None:
+    meter = Meter(grouping("endpoint"))
+    for row_id in ("one", "two", "one", "two"):
+        meter.take(used("a", row_id=row_id))
+    everything, _ = meter.figures()
+    assert (everything.requests, everything.prompt_tokens) == (2, 20)
 
 
 def test_the_meter_counts_each_second_for_itself() -> None:
