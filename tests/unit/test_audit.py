@@ -240,6 +240,28 @@ def test_a_key_that_was_revoked_later_still_proves(tmp_path: Path) -> None:
     assert "which was valid then" in proved(tmp_path, signed(), later)
 
 
+def test_each_request_of_an_id_that_names_several_is_verified_for_itself(tmp_path: Path) -> None:
+    first = replace(signed(), row_id="first")
+    second = replace(signed(), row_id="second", requested_at=NOON + timedelta(minutes=1))
+    table = EventTable.of(tmp_path, "inferences", group="recorder")
+    table.append([Row(second, "recorded", 0, 0), Row(first, "recorded", 0, 1)])
+    known = {KEY.key_id: KEY}
+    valid = f"with key {KEY.key_id}, which was valid then"
+    assert proof(tmp_path, "r1", known).splitlines() == [
+        "2 requests have the id r1:",
+        f"  row first: alice signed request r1, completed at 2026-03-01 12:00:00, {valid}",
+        f"  row second: alice signed request r1, completed at 2026-03-01 12:01:00, {valid}",
+    ]
+    forged = replace(signed(), row_id="third", tenant="other")
+    table.append([Row(forged, "recorded", 0, 2)])
+    with pytest.raises(Unproved) as problem:
+        proof(tmp_path, "r1", known)
+    told = str(problem.value)
+    assert told.count("alice signed") == 2
+    wrong = f"the signature of request r1 is not that of key {KEY.key_id}"
+    assert f"  row third: not proved: {wrong}" in told.splitlines()
+
+
 def test_what_is_not_there_is_not_proved(tmp_path: Path) -> None:
     with pytest.raises(Unproved, match="never knew the key"):
         proved(tmp_path, signed(), None)
