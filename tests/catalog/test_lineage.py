@@ -86,6 +86,12 @@ def test_an_answer_came_from_its_endpoint_route_model_version_adapter_and_princi
     assert recorded.edges[1].attributes == {"tenant": "acme", "key_id": "k"}
 
 
+def test_rows_of_one_id_tell_of_one_response_and_are_told_apart_by_cause() -> None:
+    first, second = (edges_of_row(replace(ROW, row_id=each)) for each in ("one", "two"))
+    assert (first.cause_id, second.cause_id) == ("one", "two")
+    assert first.edges == second.edges
+
+
 def test_a_refusal_was_decided_by_a_policy_for_a_reason() -> None:
     refused = replace(
         ROW, outcome=Outcome.REFUSED, reason="PRIVILEGE_MISSING", route=None, entity=None
