@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.events import Reason
-from schemas.topics import INFERENCE_REFUSED, INFERENCE_REQUESTED
+from schemas.topics import INFERENCE_RECORDED, INFERENCE_REFUSED, INFERENCE_REQUESTED
 from streams.steps import MOVED
 from tests.broker.proving import (
     Sent,
@@ -122,3 +122,10 @@ def test_a_request_that_is_delivered_again_after_a_kill_is_answered_and_not_refu
     replied(bus, copy)
     assert {reason(each) for each in replied(bus, sent)} == {None}
     assert audits(bus, sent.id) == []
+
+    def rows() -> list[str]:
+        recorded = bus.events(INFERENCE_RECORDED)
+        return [each.row_id for each in recorded if each.request_id == sent.id]
+
+    eventually(lambda: len(rows()) == 2, 60, "what is recorded of both deliveries")
+    assert len(set(rows())) == 1, "the table keeps it once"
