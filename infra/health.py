@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
@@ -79,34 +81,32 @@ class Progress:
         self.since[key] = (self.since[key][0], now)
 
 
+class Member(NamedTuple):
+    """What a process consumes as: the group, its own client id in it, and the topics."""
+
+    group: str
+    client_id: str
+    topics: tuple[str, ...]
+
+
 def _admin(kafka: KafkaSettings) -> AdminClient:
     return AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
 
 
 class Health:
-    """Asks the broker about a group from a thread of its own and answers over HTTP.
+    """Asks the broker about groups from a thread of its own and answers over HTTP.
 
     Args:
         settings: Where to listen, and the stall time.
         kafka: Where the broker is.
-        group: The consumer group.
-        client_id: This process's own client id in it.
-        topics: What the group consumes.
+        members: What this process consumes as; it may join and leave groups later.
     """
 
-    def __init__(
-        self,
-        settings: HealthSettings,
-        kafka: KafkaSettings,
-        group: str,
-        client_id: str,
-        topics: Iterable[str],
-    ) -> None:
-        self._group = group
-        self._client_id = client_id
-        self._topics = list(topics)
+    def __init__(self, settings: HealthSettings, kafka: KafkaSettings, *members: Member) -> None:
         self._admin = _admin(kafka)
-        self._progress = Progress(settings.stall_ms / 1000)
+        self._stall_s = settings.stall_ms / 1000
+        self._progress: dict[Member, Progress] = {}
+        self._seen_at = float("-inf")
         self._kafka = kafka
         self._stalled: list[str] = []
         self._closing = threading.Event()
@@ -116,6 +116,16 @@ class Health:
             threading.Thread(target=self._watch, name="health-watch", daemon=True),
             threading.Thread(target=self._server.serve_forever, name="health-http", daemon=True),
         ]
+        for member in members:
+            self.join(member)
+
+    def join(self, member: Member) -> None:
+        """Watches over a group from now on."""
+        self._progress = {**self._progress, member: Progress(self._stall_s)}
+
+    def leave(self, member: Member) -> None:
+        """Watches over a group no more."""
+        self._progress = {each: seen for each, seen in self._progress.items() if each != member}
 
     @property
     def port(self) -> int:
@@ -144,102 +154,53 @@ class Health:
 
     def ready(self) -> tuple[bool, dict[str, object]]:
         """Returns whether work can be expected, and the facts."""
-        progress = self._progress
-        answers = time.monotonic() - progress.seen_at < STALE_S
-        return answers and progress.member and not self._draining, {
+        watched = self._progress.values()
+        answers = time.monotonic() - self._seen_at < STALE_S
+        member = all(progress.member for progress in watched)
+        mine = [place for progress in watched for place in progress.places if place.mine]
+        return answers and member and not self._draining, {
             "broker_answers": answers,
-            "member": progress.member,
+            "member": member,
             "draining": self._draining,
-            "lag": sum(place.lag for place in progress.places if place.mine),
-            "partitions": sum(place.mine for place in progress.places),
+            "lag": sum(place.lag for place in mine),
+            "partitions": len(mine),
         }
 
     def _watch(self) -> None:
         while not self._closing.wait(ASK_EVERY_S):
+            watched = self._progress
             try:
-                places, member = self._ask()
-                self._progress.observe(places, member, time.monotonic())
-                self._judge()
+                for member, progress in watched.items():
+                    places, present = standing(self._admin, member)
+                    progress.observe(places, present, time.monotonic())
+                if not watched:
+                    self._admin.list_topics(timeout=TRANSFER_S)
+                self._seen_at = time.monotonic()
+                self._judge(watched)
             except (KafkaException, TimeoutError) as problem:
                 log.warning("broker does not answer", error=described(problem))
                 # After an outage an old client may wait for ever on a coordinator that is back.
                 self._admin = _admin(self._kafka)
                 continue
-            for place in places:
-                LAG.labels(place.topic, place.partition).set(place.lag)
+            behind: Counter[tuple[str, int]] = Counter()
+            for progress in watched.values():
+                for place in progress.places:
+                    behind[place.topic, place.partition] += place.lag
+            for (topic, partition), lag in behind.items():
+                LAG.labels(topic, partition).set(lag)
 
-    def _judge(self) -> None:
+    def _judge(self, watched: Mapping[Member, Progress]) -> None:
         stalled = []
-        for key in self._progress.stalled(time.monotonic()):
-            if self._waits(*key):
-                stalled.append(f"{key[0]}/{key[1]}")
-            else:
-                self._progress.excuse(key, time.monotonic())
+        for member, progress in watched.items():
+            for topic, partition in progress.stalled(time.monotonic()):
+                committed = progress.since[topic, partition][0]
+                if waits(self._kafka, member.client_id, topic, partition, committed):
+                    stalled.append(f"{topic}/{partition}")
+                else:
+                    progress.excuse((topic, partition), time.monotonic())
         if stalled != self._stalled:
             log.warning("stalled partitions", stalled=stalled)
         self._stalled = stalled
-
-    def _waits(self, topic: str, partition: int) -> bool:
-        """Returns whether a record really waits: transaction markers count as lag, too."""
-        committed = self._progress.since[(topic, partition)][0]
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._kafka.bootstrap_servers,
-                "group.id": f"{self._client_id}-probe",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                # The end answers at once: a partition where nothing waits holds nothing up.
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "log_level": 0,
-            }
-        )
-        try:
-            consumer.assign([TopicPartition(topic, partition, committed)])
-            found = consumer.poll(TRANSFER_S)
-            return found is not None and found.error() is None
-        finally:
-            consumer.close()
-
-    def _ask(self) -> tuple[list[Place], bool]:
-        topics = self._admin.list_topics(timeout=TRANSFER_S).topics
-        wanted = [
-            TopicPartition(topic, partition)
-            for topic in self._topics
-            if topic in topics
-            for partition in topics[topic].partitions
-        ]
-        group = self._admin.describe_consumer_groups([self._group], request_timeout=TRANSFER_S)
-        members = group[self._group].result(TRANSFER_S).members
-        mine = {
-            (owned.topic, owned.partition)
-            for member in members
-            if member.client_id == self._client_id
-            for owned in member.assignment.topic_partitions
-        }
-        asked = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(self._group, wanted)], request_timeout=TRANSFER_S
-        )
-        committed = asked[self._group].result(TRANSFER_S).topic_partitions or []
-        ends = self._admin.list_offsets(
-            {each: OffsetSpec.latest() for each in wanted},  # type: ignore[no-untyped-call]
-            request_timeout=TRANSFER_S,
-        )
-        end = {
-            (each.topic, each.partition): at.result(TRANSFER_S).offset for each, at in ends.items()
-        }
-        places = [
-            Place(
-                topic=each.topic,
-                partition=each.partition,
-                # A group that has not committed yet starts at the beginning.
-                committed=max(each.offset, 0),
-                end=end[(each.topic, each.partition)],
-                mine=(each.topic, each.partition) in mine,
-            )
-            for each in committed
-        ]
-        return places, any(member.client_id == self._client_id for member in members)
 
     def _responder(self) -> type[BaseHTTPRequestHandler]:
         answers: dict[str, Callable[[], tuple[bool, dict[str, object]]]] = {
@@ -269,3 +230,80 @@ class Health:
                 self.wfile.write(body)
 
         return Responder
+
+
+def waits(kafka: KafkaSettings, name: str, topic: str, partition: int, committed: int) -> bool:
+    """Returns whether a record really waits: transaction markers count as lag, too.
+
+    Args:
+        kafka: Where the broker is.
+        name: Names a group that is never joined.
+        topic: What is consumed.
+        partition: Of it.
+        committed: Where its consumer stands.
+    """
+    consumer = Consumer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": f"{name}-probe",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            # The end answers at once: a partition where nothing waits holds nothing up.
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "log_level": 0,
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, partition, committed)])
+        found = consumer.poll(TRANSFER_S)
+        return found is not None and found.error() is None
+    finally:
+        consumer.close()
+
+
+def standing(admin: AdminClient, member: Member) -> tuple[list[Place], bool]:
+    """Returns where a group stands on its topics, and whether the member is in it.
+
+    The ends were asked for last, so no record is missed that was there at the time of the call.
+
+    Raises:
+        KafkaException: The broker does not answer.
+        TimeoutError: It does not answer in time.
+    """
+    topics = admin.list_topics(timeout=TRANSFER_S).topics
+    wanted = [
+        TopicPartition(topic, partition)
+        for topic in member.topics
+        if topic in topics
+        for partition in topics[topic].partitions
+    ]
+    group = admin.describe_consumer_groups([member.group], request_timeout=TRANSFER_S)
+    members = group[member.group].result(TRANSFER_S).members
+    mine = {
+        (owned.topic, owned.partition)
+        for each in members
+        if each.client_id == member.client_id
+        for owned in each.assignment.topic_partitions
+    }
+    asked = admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(member.group, wanted)], request_timeout=TRANSFER_S
+    )
+    committed = asked[member.group].result(TRANSFER_S).topic_partitions or []
+    ends = admin.list_offsets(
+        {each: OffsetSpec.latest() for each in wanted},  # type: ignore[no-untyped-call]
+        request_timeout=TRANSFER_S,
+    )
+    end = {(each.topic, each.partition): at.result(TRANSFER_S).offset for each, at in ends.items()}
+    places = [
+        Place(
+            topic=each.topic,
+            partition=each.partition,
+            # A group that has not committed yet starts at the beginning.
+            committed=max(each.offset, 0),
+            end=end[(each.topic, each.partition)],
+            mine=(each.topic, each.partition) in mine,
+        )
+        for each in committed
+    ]
+    return places, any(each.client_id == member.client_id for each in members)

@@ -41,7 +41,8 @@ from infra.settings import (
 from infra.telemetry import close, configure
 from schemas.codec import Codec
 from streams import approvals_command, ask, limits_command
-from streams.processor import Processor, SettingRefused
+from streams.group import SettingRefused
+from streams.processor import Fixed, Processor
 from streams.steps import Runtime
 
 log = structlog.get_logger()
@@ -61,6 +62,9 @@ PROCESSORS: dict[str, str] = {
     "gateway": "streams.gateway:open_gateway",
     "recorder": "streams.sinks:open_recorder",
 }
+
+# These join and leave groups as they go.
+CREWS: dict[str, str] = {}
 
 UNFIT = (
     BusUnreachable,
@@ -99,14 +103,16 @@ async def work(name: str, path: str, *, follows: bool) -> None:
         publisher=Publisher(kafka, codec, f"{name}-publisher"),
         seal=gateway.seal,
     )
-    processor = Processor(runtime, getattr(import_module(module), function))
+    processor = Processor(runtime)
+    opened = getattr(import_module(module), function)
+    crew = opened(runtime) if path in CREWS.values() else Fixed(runtime, opened)
     if follows:
         reader = Reader(codec, registry)
         following = await follow(kafka, reader, runtime.view, name, processor.fail)
-        await processor.run()
+        await processor.run(crew)
         await following.close()
     else:
-        await processor.run()
+        await processor.run(crew)
     await runtime.publisher.close()
 
 

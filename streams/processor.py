@@ -1,128 +1,102 @@
-"""The stream processor: the one loop that runs steps and sinks, on Faust.
+"""The stream processor: the process around the groups that it is a member of.
 
-Faust brings membership, assignment, fetching and commits; decoding, publishing and the decision
-when a record counts as done are ours. A record is acknowledged when all that came of it lies on the
-log, and never before a record that precedes it.
-
-Records do not pass through Faust's channels, streams and agents, which cost more than all the
-decisions on them: they go from its consumer to our lanes, a batch at a time (``_Consumer``).
+What is once a process stands here: signals, health, garbage, and what ends it. Steps and sinks run
+in one group that bears the process's name; others join and leave groups as they go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-import faust
 import structlog
-from aiokafka.errors import ConsumerStoppedError
-from faust.transport.drivers import aiokafka
-from faust.types import TP
 
 from infra.bus import Record
-from infra.deadletters import bury
 from infra.health import Health
-from infra.prefix import Prefix
-from infra.registry import Reader, SchemaMissing
-from infra.settings import KafkaSettings
-from infra.telemetry import IN_FLIGHT, SECONDS, described
-from schemas.codec import Unreadable
-from schemas.events import DeadLetterCause
+from infra.registry import Reader
+from infra.telemetry import IN_FLIGHT, described
 from schemas.topics import Topic
-from streams.lanes import Lane
-from streams.lenient import read_leniently
-from streams.steps import Fail, Runtime, Taken, Work, too_large
+from streams.group import Feed, Group
+from streams.steps import Fail, Runtime, Work
 
 log = structlog.get_logger()
 
-STOP_S = 20.0
-# How long what is full is left alone.
-BRIEFLY_S = 0.01
 # Objects made, and collections of the younger, before garbage is looked for: records make many that
 # go by themselves, and with Python's own figures a twelfth of the time went into looking.
 COLLECT_AFTER = (50_000, 20, 20)
 
+# Makes the work of each topic.
+Works = Callable[[Runtime, Fail], Mapping[Topic[Any], Work]]
 
-class SettingRefused(ValueError):
-    """A setting asks for something that does not hold."""
+
+class Crew(Protocol):
+    """What decides which groups a process is a member of."""
+
+    async def start(self, processor: Processor) -> None:
+        """Joins what there is to join; may go on joining and leaving in a task of its own."""
+
+    async def close(self) -> None:
+        """Joins nothing more."""
 
 
 class Processor:
-    """A consumer group member that takes up records of several topics.
+    """A process of stream processing.
 
     Args:
         runtime: What the process has at hand.
-        works: Makes the work of each topic.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        works: Callable[[Runtime, Fail], Mapping[Topic[Any], Work]],
-    ) -> None:
-        self._name = name = runtime.name
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._reader = Reader(runtime.codec, runtime.registry)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._works = works(runtime, self.fail)
-        self._client_id = f"{name}-{os.uname().nodename}-{os.getpid()}"
-        self._prefixes: dict[tuple[str, int], tuple[int, Prefix[int]]] = {}
-        self._app = _app(name, self._client_id, runtime.kafka)
-        consumer = self._app.consumer
-        assert isinstance(consumer, _Consumer)
-        self._consumer: _Consumer = consumer
-        for topic, work in self._works.items():
-            self._app.topics.add(self._app.topic(topic.name))
-            consumer.lanes[topic.name] = Lane(partial(self._take, topic, work))
+        self._groups: dict[str, Group] = {}
+        self._health = Health(runtime.health, runtime.kafka)
         IN_FLIGHT.set_function(self._in_flight)
 
-    async def run(self) -> None:
+    async def run(self, crew: Crew) -> None:
         """Works until SIGTERM or SIGINT.
 
         Raises:
             Exception: What ended the work early; the process must end non-zero.
         """
-        health = Health(
-            self._runtime.health,
-            self._runtime.kafka,
-            self._name,
-            self._client_id,
-            [topic.name for topic in self._works],
-        )
-        health.start()
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await self._app.start()
+        self._health.start()
+        await crew.start(self)
         # What is there by now stays.
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
-        log.info("processor started", topics=[topic.name for topic in self._works])
-        ended: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(stop.wait()),
-            asyncio.ensure_future(self._crashed()),
-        ]
-        running = [asyncio.ensure_future(self._run(each)) for each in self._consumer.lanes.values()]
-        await asyncio.wait([*ended, self._failed], return_when=asyncio.FIRST_COMPLETED)
-        health.drain()
+        log.info("processor started", groups=list(self._groups))
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([stopped, self._failed], return_when=asyncio.FIRST_COMPLETED)
+        self._health.drain()
         if not self._failed.done():
-            self._consumer.stop_flow()
-            for work in self._works.values():
-                await work.close()
-            await asyncio.wait_for(self._app.stop(), STOP_S)
-        health.close()
-        for each in (*ended, *running):
-            each.cancel()
+            await crew.close()
+            for group in tuple(self._groups.values()):
+                await group.stop()
+        self._health.close()
+        stopped.cancel()
+        for group in self._groups.values():
+            group.cancel()
         if self._failed.done():
             self._failed.result()
+
+    async def join(self, group: Group) -> None:
+        """Starts a group's member and watches over it."""
+        self._groups[group.member.group] = group
+        await group.start()
+        self._health.join(group.member)
+
+    async def leave(self, group: Group) -> None:
+        """Stops a group's member."""
+        self._health.leave(group.member)
+        await group.stop()
+        del self._groups[group.member.group]
 
     def fail(self, error: BaseException) -> None:
         """Ends the process: what is unsettled will be delivered to another."""
@@ -130,202 +104,36 @@ class Processor:
             log.error("processor failed", error=described(error), reason=type(error).__name__)
             self._failed.set_exception(error)
 
-    async def _crashed(self) -> None:
-        """Returns when Faust itself has crashed, having noted it."""
-        try:
-            await self._app.wait_until_stopped()
-        except Exception as error:  # noqa: BLE001 - Faust raises here whatever crashed it.
-            self.fail(error)
-        if self._app.crash_reason is not None:
-            self.fail(self._app.crash_reason)
-
-    async def _run(self, lane: Lane[Any]) -> None:
-        try:
-            await lane.run()
-        # A surprise ends the process.
-        except Exception as error:  # noqa: BLE001
-            self.fail(error)
-
-    # `Any`: aiokafka's records are untyped.
-    async def _take(self, topic: Topic[Any], work: Work, read: Any, generation: int) -> None:
-        record = Record(
-            read.topic, read.partition, read.offset, read.key, read.value, tuple(read.headers)
-        )
-        prefix = self._prefix(record, generation)
-        prefix.begin(record.offset, record.offset)
-        settle = partial(self._settle, prefix, record, generation, time.monotonic())
-        if problem := too_large(record):
-            await self._bury(record, DeadLetterCause.UNREADABLE, problem, settle)
-            return
-        try:
-            event = await self._reader.read(record.value, topic.event)
-        except Unreadable as error:
-            await self._bury(record, DeadLetterCause.UNREADABLE, str(error), settle)
-        except SchemaMissing as error:
-            await self._bury(record, DeadLetterCause.SCHEMA_UNKNOWN, str(error), settle)
-        else:
-            await work.take(Taken(record, event, record.headers, settle, generation))
-
-    async def _bury(
-        self, record: Record, cause: DeadLetterCause, message: str, settle: Callable[[], None]
-    ) -> None:
-        letter = bury(record, self._name, cause, message)
-        publisher = self._runtime.publisher
-        await publisher.publish(publisher.encode([letter]))
-        settle()
-
-    def _prefix(self, record: Record, generation: int) -> Prefix[int]:
-        key = (record.topic, record.partition)
-        known, prefix = self._prefixes.get(key, (None, None))
-        if prefix is None or known != generation:
-            # After a rebalance Faust reads on from the committed offset: what was under way
-            # before counts no more.
-            prefix = Prefix()
-            self._prefixes[key] = (generation, prefix)
-        return prefix
-
     def _in_flight(self) -> int:
         """Returns how many records are taken up; asked from another thread."""
-        current = self._app.consumer_generation_id
-        held = tuple(self._prefixes.values())
-        return sum(len(prefix) for generation, prefix in held if generation == current)
-
-    def _settle(
-        self, prefix: Prefix[int], record: Record, generation: int, taken_at: float
-    ) -> None:
-        SECONDS.observe(time.monotonic() - taken_at)
-        finished = prefix.finish(record.offset)
-        if finished and generation == self._app.consumer_generation_id:
-            self._consumer.acknowledge(record.topic, record.partition, finished[-1])
+        return sum(group.in_flight for group in tuple(self._groups.values()))
 
 
-class _Consumer(aiokafka.Consumer):
-    """Faust's consumer, which hands what it fetches to lanes.
+class Fixed:
+    """One group for as long as the process lives, named as the process is.
 
-    What is pinned here of Faust 0.15 is its inside, so whoever raises its version reads
-    ``faust/transport/consumer.py`` again: the broker's tests of the processor tell the rest.
+    Args:
+        runtime: What the process has at hand.
+        works: Makes the work of each topic.
     """
 
-    _thread: _Thread
+    def __init__(self, runtime: Runtime, works: Works) -> None:
+        self._runtime = runtime
+        self._works = works
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.lanes: dict[str, Lane[Any]] = {}
-        super().__init__(*args, **kwargs)
-        # Faust resumes it once it stands, for the first time too, at what is committed.
-        self.stop_flow()
+    async def start(self, processor: Processor) -> None:
+        """Joins the group."""
+        runtime = self._runtime
+        reader = Reader(runtime.codec, runtime.registry)
+        feeds = {
+            topic.name: Feed(partial(_read, reader, topic), work)
+            for topic, work in self._works(runtime, processor.fail).items()
+        }
+        await processor.join(Group(runtime, runtime.name, feeds, processor.fail))
 
-    def _new_consumer_thread(self) -> aiokafka.AIOKafkaConsumerThread:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
-
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetches once and fills the lanes; what it would yield is all there."""
-        await self._fill(timeout)
-        nothing: tuple[tuple[TP, Any], ...] = ()
-        for each in nothing:
-            yield each
-
-    async def _fill(self, timeout: float) -> None:
-        if self.suspend_flow.is_set():
-            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
-            return
-        active = self._get_active_partitions()
-        roomy = {place for place in active if not self.lanes[place.topic].full}
-        if not roomy:
-            await self.sleep(BRIEFLY_S if active else timeout)
-            return
-        records = await self._getmany(roomy, timeout if roomy == active else BRIEFLY_S)
-        # What was fetched before a rebalance is void: all is read on from what is committed.
-        if not self.suspend_flow.is_set() and self._thread.fetched_in == self._generation:
-            for place, batch in records.items():
-                self.lanes[place.topic].put(batch, self._generation)
-
-    @property
-    def _generation(self) -> int:
-        return self.app.consumer_generation_id
-
-    def stop_flow(self) -> None:
-        """Takes nothing more up until the flow is resumed."""
-        super().stop_flow()
-        for lane in self.lanes.values():
-            lane.clear()
-
-    def acknowledge(self, topic: str, partition: int, offset: int) -> None:
-        """Notes that a partition is done up to an offset; it is committed within a second."""
-        self._acked[TP(topic, partition)] = [offset]
-
-    def _new_offset(self, tp: TP) -> int:
-        # No gaps are looked for: what was never read, because it is compacted or a transaction's
-        # marker, is not waited for either.
-        return self._acked.pop(tp)[0] + 1
-
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Complains where nothing is fetched; of streams that stand still, for there are none."""
-        self.verify_recovery_event_path(now, tp)
+    async def close(self) -> None:
+        """Leaves the group to the processor."""
 
 
-class _Thread(aiokafka.AIOKafkaConsumerThread):
-    """Faust's thread around aiokafka's consumer; what it fetches moves the position on.
-
-    So nothing may be fetched between a rebalance and the moment at which the flow is resumed: it
-    would have to be dropped, and nobody would read it again. aiokafka's own fetch waits through a
-    rebalance and then takes what is there, so the waiting is done out here.
-    """
-
-    fetched_in = 0
-
-    # `Any`: aiokafka is untyped.
-    async def _fetch_records(
-        self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None
-    ) -> Any:
-        fetcher = consumer._fetcher
-        records = await self._taken(fetcher, active_partitions, max_records)
-        if not records:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(fetcher._create_fetch_waiter(), timeout)
-            records = await self._taken(fetcher, active_partitions, max_records)
-        return records
-
-    async def _taken(self, fetcher: Any, active: Any, max_records: Any) -> Any:
-        # Between this look and the last record taken, this thread does nothing else.
-        if not self.consumer.flow_active or fetcher._subscriptions.reassignment_in_progress:
-            return {}
-        if fetcher._closed:
-            raise ConsumerStoppedError
-        self.fetched_in = self.app.consumer_generation_id
-        with fetcher._subscriptions.fetch_context():
-            return await fetcher.fetched_records(active, timeout=0, max_records=max_records)
-
-
-class _Transport(aiokafka.Transport):
-    Consumer = _Consumer
-
-
-def _app(name: str, client_id: str, kafka: KafkaSettings) -> faust.App:
-    if kafka.processing_guarantee != "at_least_once":
-        raise SettingRefused(
-            f"KAFKA_PROCESSING_GUARANTEE={kafka.processing_guarantee} is refused: Faust's "
-            "exactly_once loses no record but doubles some when a process is killed. Use "
-            "at_least_once: every effect here is keyed by id, so a record read twice counts once"
-        )
-    read_leniently()
-    app = faust.App(
-        id=name,
-        broker=f"kafka://{kafka.bootstrap_servers.replace(',', ';')}",
-        broker_client_id=client_id,
-        broker_commit_interval=1.0,
-        broker_heartbeat_interval=kafka.session_timeout_ms / 1000 / 4,
-        broker_max_poll_records=500,
-        broker_session_timeout=kafka.session_timeout_ms / 1000,
-        consumer_auto_offset_reset="earliest",
-        datadir=tempfile.gettempdir(),
-        loop=asyncio.get_running_loop(),
-        processing_guarantee="at_least_once",
-        producer_request_timeout=60.0,
-        store="memory://",
-        stream_wait_empty=False,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        web_enabled=False,
-    )
-    app.transport = _Transport(app.conf.broker_consumer, app)
-    return app
+async def _read(reader: Reader, topic: Topic[Any], record: Record) -> object:
+    return await reader.read(record.value, topic.event)

@@ -45,7 +45,8 @@ Step = Callable[[Any, CatalogView, datetime], Iterable[Outgoing]]
 class Taken:
     """A record that the processor has taken up; ``settle`` it when its effects are durable.
 
-    Within one generation of the group, records of a partition come without gaps.
+    Within one generation of the group, records of a partition come without gaps. One that comes
+    ``again`` was settled before this process took its partition over.
     """
 
     record: Record
@@ -53,6 +54,7 @@ class Taken:
     headers: Headers
     settle: Callable[[], None]
     generation: int = 0
+    again: bool = False
 
 
 class Work(Protocol):

@@ -36,7 +36,7 @@ FENCES: dict[str, tuple[str, ...]] = {
     "alembic": ("catalog/",),
     "celery": ("workers/jobs.py",),
     "deltalake": ("infra/lake.py",),
-    "faust": ("streams/__main__.py", "streams/processor.py"),
+    "faust": ("streams/__main__.py", "streams/group.py"),
     "openlineage": ("catalog/lineage/openlineage.py",),
     "sqlalchemy": ("catalog/", "infra/sql.py"),
     "sqlglot": ("infra/conditions/sql.py",),

@@ -18,7 +18,7 @@ import structlog
 
 from infra.bus import Encoded, Publisher, PublishFailed, Record
 from infra.deadletters import bury
-from infra.health import Health
+from infra.health import Health, Member
 from infra.registry import Reader, SchemaMissing
 from infra.settings import HealthSettings, KafkaSettings
 from infra.tail import Tail
@@ -135,7 +135,7 @@ class Worker(Generic[E]):
             abandon=self._abandon,
             fail=self.fail,
         )
-        self._health = Health(health, kafka, name, client_id, [topic.name])
+        self._health = Health(health, kafka, Member(name, client_id, (topic.name,)))
         self._cancellations = Tail(
             kafka,
             [REQUEST_CANCELLED.name],

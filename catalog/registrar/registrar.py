@@ -21,7 +21,7 @@ from catalog.registrar.commands import MOST_ID_BYTES, Commands, Superseded
 from catalog.store.store import Store
 from infra.bus import POLL_S, Encoded, Publisher, Record, fetch, membership, partitions
 from infra.deadletters import bury
-from infra.health import Health
+from infra.health import Health, Member
 from infra.registry import Reader, SchemaMissing
 from infra.settings import HealthSettings, KafkaSettings
 from infra.telemetry import RECORDS, consuming, described, now
@@ -108,7 +108,7 @@ class Registrar:
         client_id = f"{GROUP}-{os.uname().nodename}-{os.getpid()}"
         member = membership(kafka, GROUP, client_id, committed=False)
         self._consumer = Consumer({**member, "fetch.wait.max.ms": 50})
-        self._health = Health(health, kafka, GROUP, client_id, [CATALOG_WANTED.name])
+        self._health = Health(health, kafka, Member(GROUP, client_id, (CATALOG_WANTED.name,)))
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._stop.set)
         self._health.start()
