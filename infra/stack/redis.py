@@ -1,10 +1,13 @@
-"""Redis: the broker of the heavy jobs."""
+"""Redis: the broker of the heavy jobs, and the cache of embeddings."""
 
 from __future__ import annotations
 
 from infra import artifacts
 from infra.settings import StackSettings
 from infra.stack.service import LOOPBACK, Probe, Service, data_folder
+
+# What goes when there is no room is what expires anyhow, the cache: jobs stay.
+BOUNDED = {"maxmemory": "512mb", "maxmemory-policy": "volatile-lru"}
 
 
 def service(settings: StackSettings) -> Service:
@@ -15,6 +18,7 @@ def service(settings: StackSettings) -> Service:
         "bind": LOOPBACK,
         "daemonize": "no",
         "dir": str(data),
+        **BOUNDED,
         "port": str(settings.redis_port),
         "save": "",
     }

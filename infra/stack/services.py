@@ -11,6 +11,7 @@ from infra.stack.service import Service
 SERVICES: dict[str, Callable[[StackSettings], Service]] = {
     "catalog": processes.catalog,
     "connect": connect.service,
+    "embedding": processes.embedding,
     "gateway": processes.gateway,
     "guard": processes.guard,
     "inference": processes.inference,

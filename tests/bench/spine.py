@@ -243,7 +243,7 @@ def model(bench: Bench) -> None:
 async def _model(bench: Bench) -> None:
     async with driven_vllm() as engine:
         command = ["-m", "workers", "inference", "--provider", "outside", "--pool", OUTSIDE]
-        connection = {"type": "openai", "url": engine.base_url, "private": True}
+        connection = {"type": "openai", "url": engine.said, "private": True}
         route = {"name": "outside", "pool": OUTSIDE, "model": MODEL, "connection": CONNECTION}
         made = changes(
             [
@@ -252,7 +252,7 @@ async def _model(bench: Bench) -> None:
             ]
         )
         publish(bench.bus, *made)
-        direct = AsyncOpenAI(base_url=engine.base_url, api_key="none", max_retries=0)
+        direct = AsyncOpenAI(base_url=engine.said, api_key="none", max_retries=0)
         with (
             bench.gateway(),
             running(bench.bus, command, bench.folder),

@@ -1,4 +1,4 @@
-"""What the provider suite runs against; one vLLM engine a session serves all that need one."""
+"""What the provider suite runs against; one engine of a kind a session serves all that need it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ import pytest_asyncio
 
 from infra import artifacts
 from infra.bootstrap import ROOT, python_of
+from infra.models import CARRIED
 from infra.settings import InferenceSettings, StackSettings
-from infra.stack.processes import MODEL, VLLM
+from infra.stack.processes import EMBEDDER, MODEL, VLLM
 from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route
 from tests.contract.asking import Subject
 from tests.contract.connections import connected
+from tests.contract.driving import MOST_LINE
 from tests.contract.scripted_server import ScriptedServer, scripted_server
 from workers.providers import ProviderBroken, ProviderRefused, opener
 
@@ -29,18 +31,18 @@ from workers.providers import ProviderBroken, ProviderRefused, opener
 on_the_session_loop = pytest_asyncio.fixture(loop_scope="session")
 
 
-class DrivenVLLM:
-    """The vLLM provider in a process of the worker environment.
+class Driven:
+    """A provider in a process of the worker environment.
 
     Attributes:
-        base_url: Where vLLM's own OpenAI server answers, on the same engine.
+        said: What its driver says of it; of vLLM, where its own OpenAI server answers, too.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._lines: dict[str, asyncio.Queue[dict[str, Any] | None]] = defaultdict(asyncio.Queue)
         self._keys = (str(number) for number in count())
-        self.base_url = ""
+        self.said = ""
 
     async def listen(self) -> None:
         assert self._process.stdout is not None
@@ -51,7 +53,7 @@ class DrivenVLLM:
             queue.put_nowait(None)
 
     async def ready(self) -> None:
-        self.base_url = (await self._hear("ready"))["ready"]
+        self.said = (await self._hear("ready"))["ready"]
 
     async def complete(
         self, request: InferenceRequested, route: Route
@@ -96,26 +98,29 @@ class DrivenVLLM:
 
 
 @asynccontextmanager
-async def driven_vllm() -> AsyncIterator[DrivenVLLM]:
+async def driven_vllm() -> AsyncIterator[Driven]:
     model = await asyncio.to_thread(artifacts.ensure, MODEL, StackSettings())
+    async with driven("provider_driver", str(model)) as vllm:
+        yield vllm
+
+
+@asynccontextmanager
+async def driven(driver: str, model: str) -> AsyncIterator[Driven]:
     process = await asyncio.create_subprocess_exec(
-        str(python_of("worker")),
-        "-m",
-        "tests.contract.provider_driver",
-        str(model),
+        *(str(python_of("worker")), "-m", f"tests.contract.{driver}", model),
         cwd=ROOT,
         env={**os.environ, **VLLM},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
-        limit=2**24,
+        limit=MOST_LINE,
     )
-    driven = DrivenVLLM(process)
-    listening = asyncio.create_task(driven.listen())
+    provider = Driven(process)
+    listening = asyncio.create_task(provider.listen())
     try:
-        await driven.ready()
-        yield driven
-        await driven.close()
+        await provider.ready()
+        yield provider
+        await provider.close()
     finally:
         # The engine's children outlive their parent for seconds.
         with suppress(ProcessLookupError):
@@ -145,7 +150,7 @@ async def scripted() -> AsyncIterator[ScriptedServer]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def vllm() -> AsyncIterator[DrivenVLLM]:
+async def vllm() -> AsyncIterator[Driven]:
     """The one engine of the session; starting it takes a minute on a quiet machine."""
     async with driven_vllm() as driven:
         yield driven
@@ -166,14 +171,27 @@ async def outside(scripted: ScriptedServer) -> AsyncIterator[Subject]:
 
 
 @on_the_session_loop
-async def outside_before_vllm(vllm: DrivenVLLM) -> AsyncIterator[Subject]:
+async def outside_before_vllm(vllm: Driven) -> AsyncIterator[Subject]:
     """The outside provider before vLLM's own server."""
     options = {"strict_tools": "true"}
-    async with connected(MODEL, vllm.drain, "openai", vllm.base_url, options=options) as subject:
+    async with connected(MODEL, vllm.drain, "openai", vllm.said, options=options) as subject:
         yield subject
 
 
 @on_the_session_loop
-async def vllm_in_process(vllm: DrivenVLLM) -> Subject:
+async def vllm_in_process(vllm: Driven) -> Subject:
     """The vLLM provider."""
     return Subject(vllm, MODEL, vllm.drain)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def encoder() -> AsyncIterator[Driven]:
+    """The one sentence encoder of the session."""
+    async with driven("embedding_driver", f"package:{CARRIED[EMBEDDER]}") as encoder:
+        yield encoder
+
+
+@on_the_session_loop
+async def embedding(encoder: Driven) -> Subject:
+    """The embedding provider."""
+    return Subject(encoder, "embeds", encoder.drain)

@@ -18,6 +18,7 @@ from infra.stack import connect, kafka
 from infra.stack.jvm import properties
 from infra.stack.kafka import MAX_MESSAGE_BYTES
 from infra.stack.processes import OPERATOR, SEED, TENANT, VLLM
+from infra.stack.redis import BOUNDED
 from infra.stack.services import build
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -91,10 +92,29 @@ def test_every_target_that_is_built_exists() -> None:
 
 
 def test_our_processes_are_started_as_locally() -> None:
-    for name in ("catalog", "gateway", "inference", "outside", "provision", "recorder"):
+    for name in (
+        "catalog",
+        "embedding",
+        "gateway",
+        "inference",
+        "outside",
+        "provision",
+        "recorder",
+    ):
         assert SERVICES[name]["command"][1:] == list(LOCAL[name].command[1:])
         assert set(LOCAL[name].environment) <= set(SERVICES[name]["environment"])
     assert VLLM.items() <= SERVICES["inference"]["environment"].items()
+
+
+def test_both_embed_with_the_same_model() -> None:
+    told = LOCAL["embedding"].environment
+    same = {name: told[name] for name in told if name.startswith("INFERENCE_")}
+    assert same.items() <= SERVICES["embedding"]["environment"].items()
+
+
+def test_redis_has_the_same_bounds() -> None:
+    words = SERVICES["redis"]["command"]
+    assert all(words[words.index(f"--{name}") + 1] == told for name, told in BOUNDED.items())
 
 
 def test_connect_is_told_the_same() -> None:
@@ -123,7 +143,7 @@ def test_the_broker_treats_groups_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["catalog", "gateway", "inference", "kafka", "outside", "recorder"]
+    "name", ["catalog", "embedding", "gateway", "inference", "kafka", "outside", "recorder"]
 )
 def test_a_service_has_as_long_to_end_as_locally(name: str) -> None:
     assert SERVICES[name]["stop_grace_period"] == f"{LOCAL[name].stop_grace_s:.0f}s"

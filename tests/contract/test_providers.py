@@ -35,9 +35,11 @@ from workers.providers import PROVIDERS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
-# Fixtures, by the provider that they hold against the contract.
+# Fixtures, by the provider that they hold against the contract. What only embeds answers to
+# test_embedding.py.
 SUBJECTS = {
     "echo": ["echo"],
+    "embedding": [],
     "outside": ["outside", "outside_before_vllm"],
     "vllm": ["vllm_in_process"],
 }

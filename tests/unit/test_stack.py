@@ -15,14 +15,14 @@ import yaml
 
 from infra.artifacts import ARTIFACTS
 from infra.bootstrap import ROOT
-from infra.models import PACKAGES
+from infra.models import CARRIED, PACKAGES
 from infra.provision import EARLY
 from infra.secrets import resolve
 from infra.settings import InferenceSettings, LakeSettings, StackSettings
 from infra.signing import Signer
 from infra.stack import control, kafka, postgres, state
 from infra.stack.local import LocalStack, free_ports
-from infra.stack.processes import MODEL, OPERATOR, SEED, TENANT
+from infra.stack.processes import EMBEDDER, MODEL, OPERATOR, SEED, TENANT
 from infra.stack.secret import key_path, secret, secret_path
 from infra.stack.service import Probe, Service, http_ok, is_free, lake_folder
 from infra.stack.services import FOUNDATION, SERVICES, build, closure
@@ -134,6 +134,20 @@ def test_the_seed_holds_whom_the_stack_asks_as_and_what_its_worker_serves() -> N
     [version] = seed["model", model]["versions"]
     assert number == "1"
     assert version["spec"]["uri"] == f"package:{PACKAGES[MODEL].replace('_', '-')}"
+
+
+def test_the_seed_holds_what_embeds() -> None:
+    seed = {(each["kind"], each["name"]): each for each in yaml.safe_load_all(SEED.read_text())}
+    [route] = seed["endpoint", "main.default.minilm"]["spec"]["routes"]
+    service = build(HERE)["embedding"]
+    assert service.needs_worker
+    assert route["pool"] == service.command[service.command.index("--pool") + 1]
+    assert route["model"] == EMBEDDER == service.environment["INFERENCE_MODEL_NAME"]
+    assert service.environment["INFERENCE_MODEL"] == f"package:{CARRIED[EMBEDDER]}"
+    model, _, number = route["entity"].partition("@")
+    assert (seed["model", model]["spec"]["task"], number) == ("embedding", "1")
+    [version] = seed["model", model]["versions"]
+    assert version["spec"]["uri"] == f"package:{CARRIED[EMBEDDER].replace('_', '-')}"
 
 
 def test_the_state_is_read_as_it_was_written(tmp_path: Path) -> None:

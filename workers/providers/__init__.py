@@ -99,6 +99,7 @@ Opener = Callable[[InferenceSettings], Awaitable[Provider]]
 # Dotted paths, so that a process loads only the provider it runs.
 PROVIDERS: dict[str, str] = {
     "echo": "workers.providers.echo:open_echo",
+    "embedding": "workers.providers.embedding:open_embedding",
     "outside": "workers.providers.outside:open_outside",
     "vllm": "workers.providers.vllm:open_vllm",
 }
