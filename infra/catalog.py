@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from infra.grants import Access
 from infra.serving import NUMBER, Endpoint, Serving
 from schemas.events import CatalogChanged, Route
+from schemas.indexes import IndexSpec
 from schemas.kinds import (
     CONTAINERS,
     OBJECTS,
@@ -34,6 +35,7 @@ from schemas.kinds import (
 )
 from schemas.policies import PolicySpec
 from schemas.routing import EndpointSpec, Price
+from schemas.tables import TableSpec
 from schemas.topics import REPLY
 
 __all__ = [
@@ -140,6 +142,8 @@ class CatalogView:
         keys: By the key's id, the revoked and expired among them.
         policies: By three-level name; one that cannot be read is missing.
         connections: By three-level name.
+        indexes: By three-level name.
+        tables: By three-level name.
         position: Position of the latest change that was applied; 0 before the first.
     """
 
@@ -154,10 +158,14 @@ class CatalogView:
         self._tenants: dict[str, Tenant] = {}
         self._policies: dict[str, PolicySpec] = {}
         self._connections: dict[str, ConnectionSpec] = {}
+        self._indexes: dict[str, IndexSpec] = {}
         self._models: dict[str, ModelSpec] = {}
+        self._tables: dict[str, TableSpec] = {}
         self.policies: Mapping[str, PolicySpec] = self._policies
         self.connections: Mapping[str, ConnectionSpec] = self._connections
         self.endpoints: Mapping[str, Endpoint] = self._serving.endpoints
+        self.indexes: Mapping[str, IndexSpec] = self._indexes
+        self.tables: Mapping[str, TableSpec] = self._tables
         self.keys: Mapping[str, SigningKey] = self._keys
         self.principals: Mapping[str, Principal] = self._principals
         self.tenants: Mapping[str, Tenant] = self._tenants
@@ -165,15 +173,17 @@ class CatalogView:
         self._named = _Shared[tuple[Principal, tuple[str, ...]]]()
         self._takes: dict[str, Callable[[CatalogChanged], None]] = {
             **dict.fromkeys((*CONTAINERS, *OBJECTS), self._take_owned),
-            "connection": self._take_connection,
+            "connection": self._keeps(self._connections, ConnectionSpec),
             "endpoint": self._take_endpoint,
             "grant": self._take_grant,
             "group": self._take_group,
+            "index": self._keeps(self._indexes, IndexSpec),
             "key": self._take_key,
             "model": self._take_model,
-            "policy": self._take_policy,
+            "policy": self._keeps(self._policies, PolicySpec),
             "root": self._take_owned,
             "service_principal": self._take_member,
+            "table": self._keeps(self._tables, TableSpec),
             "tenant": self._take_tenant,
             "user": self._take_member,
             "version": self._take_version,
@@ -278,15 +288,15 @@ class CatalogView:
         _keep(self._models, changed.name, _spec(changed, described, ModelSpec))
         self._serving.alias(changed.name, described.aliases if described else None)
 
-    def _take_connection(self, changed: CatalogChanged) -> None:
-        described = _read(changed, Described)
-        self._own(changed, described)
-        _keep(self._connections, changed.name, _spec(changed, described, ConnectionSpec))
+    def _keeps(self, known: dict[str, M], shape: type[M]) -> Callable[[CatalogChanged], None]:
+        """Returns what takes objects that are no more than their specs."""
 
-    def _take_policy(self, changed: CatalogChanged) -> None:
-        described = _read(changed, Described)
-        self._own(changed, described)
-        _keep(self._policies, changed.name, _spec(changed, described, PolicySpec))
+        def take(changed: CatalogChanged) -> None:
+            described = _read(changed, Described)
+            self._own(changed, described)
+            _keep(known, changed.name, _spec(changed, described, shape))
+
+        return take
 
     def _take_tenant(self, changed: CatalogChanged) -> None:
         spec = _spec(changed, _read(changed, Described), TenantSpec)
