@@ -1,14 +1,42 @@
-"""``Vectors``: the store, opened; what may be asked of it."""
+"""``Vectors``: the store, opened, and what may be asked of it."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.data import DataObject
+from weaviate.classes.query import Filter
+from weaviate.collections.classes.filters import FilterReturn
+from weaviate.exceptions import UnexpectedStatusCodeError
+
+from infra.conditions import Condition
 from infra.settings import VectorSettings
-from infra.vectors.documents import Document, Head, Place
+from infra.vectors import graph, layout, searching
+from infra.vectors.connection import connected, reaching
+from infra.vectors.documents import Document, Head, Place, Vector
+from infra.vectors.errors import DimensionsWrong, VectorsRefused
+from infra.vectors.layout import Layout
+from infra.vectors.objects import (
+    FLOOR_ID,
+    MOST_OBJECTS,
+    Unfit,
+    chunk_objects,
+    floats,
+    floor_object,
+    head_object,
+    head_of,
+)
+from infra.vectors.writing import Collection, delete, insert, remove
 from schemas.indexes import IndexSpec
+from schemas.search import Found, Search
+
+EXISTS = 422
+Objects = list[DataObject[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,58 +48,315 @@ class Counted:
 
 
 class Vectors:
-    """The vector store. All calls may raise ``VectorsUnreachable``; none retries."""
+    """The vector store.
+
+    Every call may raise ``VectorsUnreachable``, none tries again by itself. A call about a place
+    raises ``PlaceUnknown`` where that does not exist.
+    """
+
+    def __init__(self, client: WeaviateAsyncClient) -> None:
+        self._client = client
+        self._layouts: dict[Place, Layout] = {}
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: VectorSettings) -> AsyncIterator[Vectors]:
-        """Connects for as long as the block lasts."""
-        yield cls()
+        """Connects for as long as the block lasts.
+
+        Raises:
+            SecretUnavailable: The key's reference leads nowhere.
+            VectorsRefused: The key is not the store's.
+            VectorsUnreachable: Nobody answers.
+        """
+        async with connected(settings) as client:
+            yield cls(client)
 
     async def ensure(self, place: Place, spec: IndexSpec, dimensions: int) -> None:
-        """Makes what a place needs, where it is missing.
+        """Makes what a place needs, where it is missing; also columns that came later.
+
+        Args:
+            place: Where.
+            spec: The index: its columns, and how its vectors are compared.
+            dimensions: Length of a vector.
 
         Raises:
             DimensionsWrong: It exists with vectors of another length.
+            VectorsRefused: It exists and compares vectors in another way.
         """
-        raise NotImplementedError
+        for wanted in (layout.chunks(place, spec, dimensions), layout.heads(place, dimensions)):
+            await self._create(wanted)
+        found = await self._layout(place, fresh=True)
+        if found.dimensions != dimensions:
+            raise DimensionsWrong(
+                f"vectors have {dimensions} dimensions, and those of the index "
+                f"{found.dimensions}: raise its generation"
+            )
+        if found.distance != spec.distance:
+            raise VectorsRefused(
+                f"vectors are compared by {found.distance}, and {spec.distance} is wanted: "
+                "raise the generation of the index"
+            )
+        await self._add_columns(place, spec)
+        await graph.finish(
+            self._collection(layout.chunks_of(place)), self._collection(layout.heads_of(place))
+        )
 
     async def drop(self, place: Place) -> None:
         """Removes a place with all that it holds; one that does not exist is no error."""
-        raise NotImplementedError
+        self._layouts.pop(place, None)
+        with reaching():
+            # Heads last: they name the place until all is gone.
+            await self._client.collections.delete(layout.chunks_of(place))
+            await self._client.collections.delete(layout.heads_of(place))
 
     async def places(self) -> frozenset[Place]:
-        """Returns all places that exist."""
-        raise NotImplementedError
+        """Returns all places that exist, also those that are made or removed only in part."""
+        with reaching():
+            found = await self._client.collections.list_all(simple=True)
+        known = (layout.read(each.description) for each in found.values())
+        return frozenset(each[0] for each in known if each)
 
     async def heads(self, place: Place, ids: Iterable[str]) -> dict[str, Head]:
         """Returns the heads that there are, by document id."""
-        raise NotImplementedError
+        wanted = list(ids)
+        collection = self._collection(layout.heads_of(place))
+        found: dict[str, Head] = {}
+        for start in range(0, len(wanted), MOST_OBJECTS):
+            part = wanted[start : start + MOST_OBJECTS]
+            with reaching():
+                answer = await collection.query.fetch_objects_by_ids(part, limit=len(part))
+            found |= {str(each.uuid): head_of(each.properties) for each in answer.objects}
+        return found
 
     async def floor(self, place: Place) -> str:
         """Returns the version of the last truncation, empty without one."""
-        raise NotImplementedError
+        collection = self._collection(layout.heads_of(place))
+        with reaching():
+            answer = await collection.query.fetch_objects_by_ids([FLOOR_ID])
+        return str(answer.objects[0].properties["floor"]) if answer.objects else ""
 
     async def store(
         self, place: Place, documents: Sequence[Document], *, again: bool = False
     ) -> Mapping[str, str]:
-        """Stores one batch: chunks first, heads last; no version is compared.
+        """Stores one batch: chunks first, heads last. No version is compared: see ``supersedes``.
 
         Args:
             place: Where.
             documents: Each id at most once.
-            again: Whether chunks are deleted before they are inserted, which closes the holes that
-                a crash may have left in the graph.
+            again: Whether chunks are deleted before they are inserted. That closes the holes that
+                a crash may have left in the graph; what is the same is passed over otherwise.
 
         Returns:
-            Why a document was not stored, by its id; it keeps the head that it had.
+            Why a document was not stored, by its id; it keeps the head that it had, and its
+            chunks too unless the store itself refused some of them.
+
+        Raises:
+            ValueError: An id occurs twice.
+            VectorsUnreachable: What of the batch is stored is not known: repeat it with ``again``.
         """
-        raise NotImplementedError
+        if len({document.id for document in documents}) < len(documents):
+            raise ValueError("a document occurs twice in a batch: keep its last state alone")
+        failed, objects = self._objects(documents, await self._layout_for(place, documents))
+        sound = [document for document in documents if document.id not in failed]
+        chunks = self._collection(layout.chunks_of(place))
+        if again:
+            await _delete_all(chunks, sound)
+        refused = await insert(chunks, (each for part in objects.values() for each in part))
+        failed |= {
+            document: refused[str(each.uuid)]
+            for document, part in objects.items()
+            for each in part
+            if str(each.uuid) in refused
+        }
+        if not again:
+            failed |= await _delete_surplus(chunks, [d for d in sound if d.id not in failed])
+        kept = [head_object(document) for document in sound if document.id not in failed]
+        return failed | await insert(self._collection(layout.heads_of(place)), kept)
 
     async def truncate(self, place: Place, version: str) -> None:
-        """Removes every document that is not newer, and sets the floor; it never goes down."""
-        raise NotImplementedError
+        """Removes every document that is not newer, and sets the floor; it never goes down.
+
+        Whoever stores at the same time and has not seen the floor may store what is older: call
+        this again when they have.
+        """
+        heads = self._collection(layout.heads_of(place))
+        chunks = self._collection(layout.chunks_of(place))
+        if version > await self.floor(place) and await insert(heads, [floor_object(version)]):
+            raise VectorsRefused("the floor could not be written; the store's log may say why")
+        older = Filter.by_property("version").less_or_equal(version)
+        await remove(chunks, older)
+        await remove(heads, older)
 
     async def count(self, place: Place) -> Counted:
         """Returns how much there is."""
-        raise NotImplementedError
+        there = Filter.by_property("deleted").equal(False)
+        return Counted(
+            rows=await self._total(layout.heads_of(place), there),
+            chunks=await self._total(layout.chunks_of(place), None),
+        )
+
+    async def search(
+        self,
+        place: Place,
+        spec: IndexSpec,
+        search: Search,
+        *,
+        query: str,
+        vector: Vector | None,
+        where: Condition | None,
+    ) -> Found:
+        """Returns the chunks that a search finds; see ``searching`` for how they are scored.
+
+        Args:
+            place: Where.
+            spec: The index, with the columns that conditions and the search may name.
+            search: How; its own filters are not read.
+            query: What words are looked for.
+            vector: What is near; None for words alone, or to list what satisfies ``where``.
+            where: All that holds: what the caller filters by and what it may see.
+
+        Raises:
+            DimensionsWrong: The vector is not as long as those of the index.
+            SearchInvalid: It cannot be answered; the message says what to ask instead.
+        """
+        made = await self._layout(place)
+        if vector is not None and len(floats(vector)) != made.dimensions:
+            raise DimensionsWrong(
+                f"the vector has {len(floats(vector))} dimensions, and those of the index "
+                f"{made.dimensions}"
+            )
+        asked = self._asked(place, spec, made, where)
+        return await searching.search(asked, search, query, vector and floats(vector))
+
+    async def scan(
+        self, place: Place, spec: IndexSpec, search: Search, *, where: Condition | None
+    ) -> Found:
+        """Returns ``search.k`` chunks in the order of their keys and positions, and where to go on.
+
+        What is written meanwhile moves nothing else: each chunk that is there from the first page
+        to the last is on one of them.
+
+        Raises:
+            SearchInvalid: ``after`` is of no page, or a column is not kept.
+        """
+        asked = self._asked(place, spec, await self._layout(place), where)
+        return await searching.scan(asked, search)
+
+    async def fetch(
+        self, place: Place, spec: IndexSpec, search: Search, *, where: Condition | None
+    ) -> Found:
+        """Returns all chunks of the rows with ``search.keys``, in that order, by position.
+
+        Raises:
+            SearchInvalid: They are too many for one answer, or a column is not kept.
+        """
+        asked = self._asked(place, spec, await self._layout(place), where)
+        return await searching.fetch(asked, search)
+
+    async def unreachable(self, place: Place, sample: int | None = None) -> tuple[str, ...]:
+        """Returns ids of stored chunks that a search by their own vector does not find.
+
+        Args:
+            place: Where.
+            sample: About how many chunks are tried, drawn by chance; all if left out.
+        """
+        return await graph.unreachable(self._collection(layout.chunks_of(place)), sample)
+
+    async def repair(self, place: Place, ids: Iterable[str]) -> None:
+        """Deletes chunks and inserts them again as they are, which puts them into the graph.
+
+        Raises:
+            VectorsRefused: One could not be inserted: store its document again.
+        """
+        chunks = self._collection(layout.chunks_of(place))
+        await graph.repair(chunks, self._collection(layout.heads_of(place)), ids)
+
+    def _collection(self, name: str) -> Collection:
+        return self._client.collections.use(name)
+
+    def _asked(
+        self, place: Place, spec: IndexSpec, made: Layout, where: Condition | None
+    ) -> searching.Asked:
+        chunks = self._collection(layout.chunks_of(place))
+        return searching.Asked(place=place, spec=spec, layout=made, chunks=chunks, where=where)
+
+    async def _create(self, wanted: dict[str, Any]) -> None:
+        with reaching():
+            if await self._client.collections.exists(wanted["name"]):
+                return
+            try:
+                await self._client.collections.create(**wanted)
+            except UnexpectedStatusCodeError as error:
+                # Another process may have been as fast.
+                if error.status_code != EXISTS or "already exists" not in str(error):
+                    raise
+
+    async def _add_columns(self, place: Place, spec: IndexSpec) -> None:
+        collection = self._collection(layout.chunks_of(place))
+        with reaching():
+            known = {each.name for each in (await collection.config.get()).properties}
+            lacking = [each for each in layout.columns(spec) if each.name not in known]
+            for each in lacking:
+                await collection.config.add_property(each)
+        if lacking:
+            await self._layout(place, fresh=True)
+
+    async def _layout(self, place: Place, *, fresh: bool = False) -> Layout:
+        if fresh or place not in self._layouts:
+            with reaching():
+                config = await self._collection(layout.chunks_of(place)).config.get()
+            self._layouts[place] = layout.layout_of(config)
+        return self._layouts[place]
+
+    async def _layout_for(self, place: Place, documents: Iterable[Document]) -> Layout:
+        """Returns the layout; asked for anew where documents have columns that it lacks."""
+        made = await self._layout(place)
+        new = any(document.columns.keys() - made.kinds.keys() for document in documents)
+        return await self._layout(place, fresh=True) if new else made
+
+    def _objects(
+        self, documents: Iterable[Document], made: Layout
+    ) -> tuple[dict[str, str], dict[str, Objects]]:
+        """Returns why documents are unfit, and the chunks of the others, by document."""
+        failed: dict[str, str] = {}
+        objects: dict[str, Objects] = {}
+        for document in documents:
+            try:
+                head_object(document)
+                objects[document.id] = chunk_objects(document, made)
+            except Unfit as unfit:
+                failed[document.id] = str(unfit)
+        return failed, objects
+
+    async def _total(self, name: str, where: FilterReturn | None) -> int:
+        with reaching():
+            answer = await self._collection(name).aggregate.over_all(
+                total_count=True, filters=where
+            )
+        return answer.total_count or 0
+
+
+async def _delete_all(chunks: Collection, documents: Sequence[Document]) -> None:
+    if documents:
+        await remove(chunks, _of(documents))
+
+
+async def _delete_surplus(chunks: Collection, documents: Sequence[Document]) -> dict[str, str]:
+    """Removes chunks beyond those that documents have now; returns where that failed, and why.
+
+    How many there were before is not asked: the head of a document is older than its chunks after
+    a crash between the two.
+    """
+    failed: dict[str, str] = {}
+    alike: dict[int, list[Document]] = defaultdict(list)
+    for document in documents:
+        alike[len(document.chunks)].append(document)
+    for many, part in alike.items():
+        beyond = _of(part) & Filter.by_property("position").greater_or_equal(many)
+        if await delete(chunks, beyond):
+            failed |= dict.fromkeys((each.id for each in part), "old chunks could not be removed")
+    return failed
+
+
+def _of(documents: Iterable[Document]) -> FilterReturn:
+    return Filter.by_property("document").contains_any([document.id for document in documents])

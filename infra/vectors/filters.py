@@ -1,0 +1,104 @@
+"""Conditions as the store's own filters: the same rows as ``infra.conditions.matches`` tells.
+
+Whether a column is null is kept in a property of its own, ``present``: what Weaviate knows of null
+it does not know of objects that are older than the property.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from weaviate.classes.query import Filter
+from weaviate.collections.classes.filters import FilterReturn
+
+from infra.conditions import And, Compare, Condition, Not, Op, Or, without_not
+from infra.vectors.errors import SearchInvalid
+from infra.vectors.layout import Layout
+from infra.vectors.properties import EDGE, SWAPPED, encoded, pattern_property
+from schemas.indexes import ColumnType, Kept
+
+WILDCARDS = {"%": "*", "_": "?"}
+
+
+def filter_of(
+    condition: Condition | None, kinds: Mapping[str, ColumnType], layout: Layout
+) -> FilterReturn | None:
+    """Returns a filter for the rows that satisfy a condition; None where there is none.
+
+    Args:
+        condition: Over columns that the index keeps.
+        kinds: Their types.
+        layout: Where they lie.
+
+    Raises:
+        SearchInvalid: A column is not kept, or a pattern cannot be looked for.
+    """
+    if condition is None:
+        return None
+
+    def made(part: Condition) -> FilterReturn:
+        match part:
+            case And(parts):
+                return Filter.all_of([made(each) for each in parts])
+            case Or(parts):
+                return Filter.any_of([made(each) for each in parts])
+            case Not(Compare() as like):
+                name = _named(like.column, kinds, layout)
+                return Filter.not_(_like(name, str(like.value))) & present(name)
+            case Compare():
+                kind = kinds.get(part.column, "string")
+                return _leaf(part, _named(part.column, kinds, layout), kind)
+        raise AssertionError("NOT stands in front of LIKE alone")
+
+    return made(without_not(condition))
+
+
+def both(first: FilterReturn, second: FilterReturn | None) -> FilterReturn:
+    """Returns a filter for what satisfies both."""
+    return first if second is None else first & second
+
+
+def present(name: str) -> FilterReturn:
+    """Returns a filter for the objects whose property is not null."""
+    return Filter.by_property("present").contains_any([name])
+
+
+def _named(column: str, kinds: Mapping[str, ColumnType], layout: Layout) -> str:
+    if column not in kinds:
+        raise SearchInvalid(f'column "{column}" is not kept by the index')
+    return layout.property(Kept(name=column, type=kinds[column]))
+
+
+def _leaf(leaf: Compare, name: str, kind: ColumnType) -> FilterReturn:
+    if leaf.op is Op.NULL:
+        return Filter.not_(present(name)) if leaf.value else present(name)
+    if leaf.op is Op.LIKE:
+        return _like(name, str(leaf.value))
+    found = Filter.by_property(name)
+    if isinstance(leaf.value, tuple):
+        return found.contains_any([encoded(kind, value) for value in leaf.value])
+    value = encoded(kind, leaf.value)
+    if leaf.op is Op.NE:
+        return found.not_equal(value) & present(name)
+    comparisons: Mapping[Op, Callable[[str], FilterReturn]] = {
+        Op.EQ: found.equal,
+        Op.GE: found.greater_or_equal,
+        Op.GT: found.greater_than,
+        Op.LE: found.less_or_equal,
+        Op.LT: found.less_than,
+    }
+    return comparisons[leaf.op](value)
+
+
+def _like(name: str, pattern: str) -> FilterReturn:
+    letters, written = iter(pattern), []
+    for letter in letters:
+        if letter in WILDCARDS:
+            written.append(WILDCARDS[letter])
+            continue
+        literal = next(letters, letter) if letter == "\\" else letter
+        turned = literal.translate(SWAPPED)
+        if turned in WILDCARDS.values():
+            raise SearchInvalid("a pattern holds a noncharacter that cannot be looked for")
+        written.append(turned)
+    return Filter.by_property(pattern_property(name)).like(f"{EDGE}{''.join(written)}{EDGE}")

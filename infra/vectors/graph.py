@@ -1,0 +1,152 @@
+"""Holes in the graph: chunks that are stored and that no search by vector finds, and their repair.
+
+A crash of Weaviate leaves some of what it wrote last out of its graph, though not out of its store.
+Writing the same again changes nothing; deleting and inserting does. What a repair deletes is noted
+before, among the heads, so that one that is cut short can be finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+from uuid import UUID, uuid4
+
+from weaviate.classes.data import DataObject
+from weaviate.classes.query import Filter, MetadataQuery
+
+from infra.vectors.connection import reaching
+from infra.vectors.errors import VectorsRefused
+from infra.vectors.writing import Collection, insert, remove
+from schemas.search import MOST_HITS
+
+PAGE = 200
+AT_ONCE = 8
+# Chunks with the same vector hide one another: so many are looked at, then ten times as many.
+NEIGHBOURS = 10
+# Of distances that are called none.
+NEAR = 1e-5
+NOTE = "repair"
+
+
+async def unreachable(chunks: Collection, sample: int | None) -> tuple[str, ...]:
+    """Returns the ids of chunks that their own vector does not lead to."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def found(each: Any) -> bool:
+        async with gate:
+            return await _leads_to(chunks, each)
+
+    missed: list[str] = []
+    async for page in _pages(chunks, sample):
+        verdicts = await asyncio.gather(*(found(each) for each in page))
+        missed += [str(one.uuid) for one, there in zip(page, verdicts, strict=True) if not there]
+    return tuple(missed)
+
+
+async def repair(chunks: Collection, heads: Collection, ids: Iterable[str]) -> None:
+    """Deletes chunks and inserts them as they were; nobody may store their documents meanwhile.
+
+    Raises:
+        VectorsRefused: One could not be inserted.
+    """
+    await finish(chunks, heads)
+    wanted = list(dict.fromkeys(ids))
+    for start in range(0, len(wanted), PAGE):
+        part = wanted[start : start + PAGE]
+        with reaching():
+            answer = await chunks.query.fetch_objects_by_ids(
+                part, limit=len(part), include_vector=True
+            )
+        await _renew(chunks, heads, [_written(each) for each in answer.objects])
+
+
+async def finish(chunks: Collection, heads: Collection) -> None:
+    """Brings back what repairs had deleted when they were cut short, unless it has changed since.
+
+    Raises:
+        VectorsRefused: It could not be inserted.
+    """
+    noted = Filter.by_property("note").equal(NOTE)
+    with reaching():
+        answer = await heads.query.fetch_objects(filters=noted, limit=PAGE)
+    for note in answer.objects:
+        objects = json.loads(note.properties["inputs"])
+        await _insert(chunks, [each for each in objects if await _lacks(chunks, heads, each)])
+        await remove(heads, Filter.by_id().equal(note.uuid))
+
+
+async def _renew(chunks: Collection, heads: Collection, objects: list[dict[str, Any]]) -> None:
+    if not objects:
+        return
+    note = uuid4()
+    properties = {"deleted": True, "inputs": json.dumps(objects), "note": NOTE}
+    if await insert(heads, [DataObject(uuid=note, properties=properties)]):
+        raise VectorsRefused("a repair could not be noted, and was not begun")
+    await remove(chunks, Filter.by_id().contains_any([each["uuid"] for each in objects]))
+    await _insert(chunks, objects)
+    await remove(heads, Filter.by_id().equal(note))
+
+
+async def _insert(chunks: Collection, objects: list[dict[str, Any]]) -> None:
+    if failed := await insert(chunks, (DataObject(**each) for each in objects)):
+        raise VectorsRefused(f"{len(failed)} chunks could not be inserted: {min(failed.values())}")
+
+
+async def _lacks(chunks: Collection, heads: Collection, each: dict[str, Any]) -> bool:
+    """Returns whether a chunk is of the document as it is now, and missing."""
+    properties = each["properties"]
+    with reaching():
+        head = await heads.query.fetch_objects_by_ids([properties["document"]])
+        there = await chunks.query.fetch_objects_by_ids([each["uuid"]])
+    versions = [one.properties["version"] for one in head.objects]
+    return versions == [properties["version"]] and not there.objects
+
+
+def _written(found: Any) -> dict[str, Any]:
+    properties = {name: value for name, value in found.properties.items() if value is not None}
+    return {
+        "uuid": str(found.uuid),
+        "properties": properties,
+        "vector": list(found.vector["default"]),
+    }
+
+
+async def _pages(chunks: Collection, sample: int | None) -> AsyncIterator[list[Any]]:
+    """Yields all objects, or so many as of a place by chance, in the order of their ids."""
+    after, left, wrapped = (UUID(int=0) if sample is None else uuid4()), sample, sample is None
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        with reaching():
+            answer = await chunks.query.fetch_objects(
+                limit=size, after=after, include_vector=True, return_properties=False
+            )
+        if not answer.objects and wrapped:
+            return
+        if answer.objects:
+            yield answer.objects
+            after = answer.objects[-1].uuid
+        else:
+            after, wrapped = UUID(int=0), True
+        left = None if left is None else left - len(answer.objects)
+
+
+async def _leads_to(chunks: Collection, each: Any) -> bool:
+    limit = NEIGHBOURS
+    while True:
+        with reaching():
+            answer = await chunks.query.near_vector(
+                each.vector["default"],
+                limit=limit,
+                return_metadata=MetadataQuery(distance=True),
+                return_properties=False,
+            )
+        if any(one.uuid == each.uuid for one in answer.objects):
+            return True
+        if len(answer.objects) < limit or limit == MOST_HITS:
+            return False
+        first, last = (answer.objects[at].metadata.distance or 0.0 for at in (0, -1))
+        if abs(last - first) > NEAR:
+            return False
+        limit = min(limit * 10, MOST_HITS)

@@ -1,0 +1,90 @@
+"""Writing to a collection: in batches, with the result of each object looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from weaviate.classes.data import DataObject
+from weaviate.collections import CollectionAsync
+from weaviate.collections.classes.filters import FilterReturn
+from weaviate.exceptions import WeaviateInsertManyAllFailedError
+
+from infra.vectors.connection import missing, passing, reaching
+from infra.vectors.errors import PlaceUnknown, VectorsRefused, VectorsUnreachable
+from infra.vectors.objects import slices
+from schemas.search import MOST_HITS
+
+Collection = CollectionAsync[Any, Any]
+
+# By what Weaviate says of an object; its own words may quote the object.
+REASONS = {
+    "invalid": "a value is not of its property's type",
+    "no such prop": "a column is not kept here: ensure the place with it first",
+    "vector": "a vector is not as long as those of the index",
+}
+UNKNOWN = "the store refuses it; its log may say why"
+
+
+async def insert(collection: Collection, objects: Iterable[DataObject[Any, Any]]) -> dict[str, str]:
+    """Writes objects over those with their ids; one that is the same as before is passed over.
+
+    Returns:
+        Why an object was not written, by its id.
+
+    Raises:
+        PlaceUnknown: There is no such collection.
+        VectorsRefused: The store refuses the whole batch.
+        VectorsUnreachable: What was written of the batch is not known.
+    """
+    failed: dict[str, str] = {}
+    for batch in slices(objects):
+        said = await _said(collection, batch)
+        failed |= {str(batch[number].uuid): _reason(words) for number, words in said.items()}
+    return failed
+
+
+async def delete(collection: Collection, where: FilterReturn) -> int:
+    """Removes the objects that satisfy a filter, however many there are.
+
+    Returns:
+        How many could not be removed.
+
+    Raises:
+        PlaceUnknown: There is no such collection.
+        VectorsRefused: The store refuses.
+        VectorsUnreachable: What was removed is not known.
+    """
+    while True:
+        with reaching():
+            result = await collection.data.delete_many(where=where)
+        if result.failed or result.matches < MOST_HITS:
+            return result.failed
+
+
+async def remove(collection: Collection, where: FilterReturn) -> None:
+    """Removes objects as ``delete`` does, all of them.
+
+    Raises:
+        VectorsRefused: Some could not be removed.
+    """
+    if failed := await delete(collection, where):
+        raise VectorsRefused(f"{failed} objects could not be removed; the store's log may say why")
+
+
+async def _said(collection: Collection, batch: list[DataObject[Any, Any]]) -> dict[int, str]:
+    with reaching():
+        try:
+            result = await collection.data.insert_many(batch)
+        except WeaviateInsertManyAllFailedError as error:
+            return dict.fromkeys(range(len(batch)), str(error))
+    return {number: error.message for number, error in result.errors.items()}
+
+
+def _reason(words: str) -> str:
+    if missing(words):
+        raise PlaceUnknown("the store has no such collection: ensure the place first")
+    if passing(words):
+        raise VectorsUnreachable("the store takes no objects now")
+    known = words.lower()
+    return next((reason for part, reason in REASONS.items() if part in known), UNKNOWN)
