@@ -427,6 +427,7 @@ class IndexReported(Event):
         index: Three-level name of the index. Also the record key.
         generation: The generation that queries see; 0 while none is complete.
         building: The generation that is being built; null where none is.
+        triggered: The last trigger of a triggered index that was followed to its end.
         state: How it stands.
         reason: What is wrong, where something is.
         remedy: What to do about it.
@@ -450,6 +451,7 @@ class IndexReported(Event):
     index: str
     generation: int = 0
     building: int | None = None
+    triggered: int = 0
     state: IndexState
     reason: str | None = None
     remedy: str | None = None
@@ -469,6 +471,7 @@ class IndexReported(Event):
             binary.text(self.index),
             binary.long(self.generation),
             binary.ABSENT if self.building is None else binary.PRESENT + binary.long(self.building),
+            binary.long(self.triggered),
             _INDEXSTATE[self.state],
             binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
             binary.ABSENT if self.remedy is None else binary.PRESENT + binary.text(self.remedy),
@@ -489,6 +492,7 @@ class IndexReported(Event):
             "index": self.index,
             "generation": self.generation,
             "building": self.building,
+            "triggered": self.triggered,
             "state": self.state,
             "reason": self.reason,
             "remedy": self.remedy,
@@ -510,6 +514,7 @@ class IndexReported(Event):
             index=record["index"],
             generation=record["generation"],
             building=record["building"],
+            triggered=record["triggered"],
             state=IndexState(record["state"]),
             reason=record["reason"],
             remedy=record["remedy"],
