@@ -58,6 +58,13 @@ def full_stack() -> Iterator[LocalStack]:
 
 
 @pytest.fixture(scope="session")
+def vector_stack() -> Iterator[LocalStack]:
+    """Weaviate; whoever harms it must leave it ready."""
+    with running(["weaviate"]) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
 def bus(stack: LocalStack) -> Bus:
     """The broker and the registry with every topic and schema of the tests' catalog."""
     bus = Bus(stack)

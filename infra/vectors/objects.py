@@ -23,6 +23,8 @@ from infra.vectors.properties import (
 )
 from schemas.search import Hit
 
+Object = DataObject[Any, Any]
+
 # Of one call: enough to be fast, few enough for its answer to come in time.
 MOST_OBJECTS = 500
 MOST_CHARACTERS = 4_000_000
@@ -37,46 +39,19 @@ class Unfit(ValueError):
     """A document cannot be stored; the message says why and quotes nothing of it."""
 
 
-def chunk_objects(document: Document, layout: Layout) -> list[DataObject[Any, Any]]:
-    """Returns a document's chunks as objects.
+def objects_of(document: Document, layout: Layout) -> tuple[Object, list[Object]]:
+    """Returns a document's head and its chunks as objects.
 
     Raises:
         Unfit: A vector or a value is not what the layout says, or a text is no Unicode.
     """
     try:
-        order = order_of(document.key)
-        shared = {
-            "chunks": len(document.chunks),
-            "committed_at": document.committed_at,
-            "document": document.id,
-            "key": _json(document.key),
-            "version": document.version,
-            **_columns(document.columns, layout),
-        }
-        return [
-            _chunk_object(chunk, document.id, shared, order, layout) for chunk in document.chunks
-        ]
+        return _head_object(document), _chunk_objects(document, layout)
     except UnicodeEncodeError:
         raise Unfit("a text holds half a character, which is no Unicode") from None
 
 
-def head_object(document: Document) -> DataObject[Any, Any]:
-    """Returns a document's head as an object.
-
-    Raises:
-        Unfit: A text is no Unicode.
-    """
-    properties = {
-        "deleted": document.deleted,
-        "digests": [chunk.digest for chunk in document.chunks],
-        "inputs": _json(document.inputs),
-        "key": _json(document.key),
-        "version": document.version,
-    }
-    return DataObject(uuid=document.id, properties=properties)
-
-
-def floor_object(version: str) -> DataObject[Any, Any]:
+def floor_object(version: str) -> Object:
     """Returns the object that keeps the version of the last truncation."""
     return DataObject(uuid=FLOOR_ID, properties={"deleted": True, "floor": version})
 
@@ -114,9 +89,9 @@ def hit_of(
     )
 
 
-def slices(objects: Iterable[DataObject[Any, Any]]) -> Iterator[list[DataObject[Any, Any]]]:
+def slices(objects: Iterable[Object]) -> Iterator[list[Object]]:
     """Yields objects in batches that one call takes."""
-    batch: list[DataObject[Any, Any]] = []
+    batch: list[Object] = []
     size = 0
     for each in objects:
         weight = _weight(each)
@@ -134,9 +109,33 @@ def floats(vector: Vector) -> list[float]:
     return array("f", vector).tolist() if isinstance(vector, bytes) else list(vector)
 
 
+def _head_object(document: Document) -> Object:
+    properties = {
+        "deleted": document.deleted,
+        "digests": [chunk.digest for chunk in document.chunks],
+        "inputs": _json(document.inputs),
+        "key": _json(document.key),
+        "version": document.version,
+    }
+    return DataObject(uuid=document.id, properties=properties)
+
+
+def _chunk_objects(document: Document, layout: Layout) -> list[Object]:
+    order = order_of(document.key)
+    shared = {
+        "chunks": len(document.chunks),
+        "committed_at": document.committed_at,
+        "document": document.id,
+        "key": _json(document.key),
+        "version": document.version,
+        **_columns(document.columns, layout),
+    }
+    return [_chunk_object(chunk, document.id, shared, order, layout) for chunk in document.chunks]
+
+
 def _chunk_object(
     chunk: Chunk, document: str, shared: Mapping[str, Any], order: str, layout: Layout
-) -> DataObject[Any, Any]:
+) -> Object:
     vector = floats(chunk.vector)
     if len(vector) != layout.dimensions:
         raise Unfit(
@@ -180,6 +179,6 @@ def _json(values: Mapping[str, Any]) -> str:
     return text
 
 
-def _weight(each: DataObject[Any, Any]) -> int:
+def _weight(each: Object) -> int:
     """Returns about how many bytes an object has."""
     return sum(len(value) for value in chain(each.properties.values()) if isinstance(value, str))

@@ -11,11 +11,11 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from infra.conditions.values import instant, rfc3339
+from infra.conditions.values import in_utc, instant, rfc3339
 from schemas.indexes import ColumnType, Kept
 
 LONGEST_READABLE = 40
@@ -102,9 +102,8 @@ def _date(value: Any) -> str | None:
     moment = instant(value) if isinstance(value, str) else value
     if not isinstance(moment, datetime):
         return None
-    return (
-        f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}z".lower()
-    )
+    text = in_utc(moment).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return f"{text}z".lower()
 
 
 def _double(value: Any) -> str | None:

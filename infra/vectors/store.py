@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from weaviate import WeaviateAsyncClient
-from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
 from weaviate.exceptions import UnexpectedStatusCodeError
@@ -24,19 +23,20 @@ from infra.vectors.layout import Layout
 from infra.vectors.objects import (
     FLOOR_ID,
     MOST_OBJECTS,
+    Object,
     Unfit,
-    chunk_objects,
     floats,
     floor_object,
-    head_object,
     head_of,
+    objects_of,
 )
 from infra.vectors.writing import Collection, delete, insert, remove
 from schemas.indexes import IndexSpec
 from schemas.search import Found, Search
 
 EXISTS = 422
-Objects = list[DataObject[Any, Any]]
+# A document, its head and its chunks as objects.
+Sound = tuple[Document, Object, list[Object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +156,16 @@ class Vectors:
         """
         if len({document.id for document in documents}) < len(documents):
             raise ValueError("a document occurs twice in a batch: keep its last state alone")
-        failed, objects = self._objects(documents, await self._layout_for(place, documents))
-        sound = [document for document in documents if document.id not in failed]
+        made = await self._layout_for(place, documents)
         chunks = self._collection(layout.chunks_of(place))
+        sound, failed = _sound(documents, made)
         if again:
-            await _delete_all(chunks, sound)
-        refused = await insert(chunks, (each for part in objects.values() for each in part))
-        failed |= {
-            document: refused[str(each.uuid)]
-            for document, part in objects.items()
-            for each in part
-            if str(each.uuid) in refused
-        }
+            await _delete_all(chunks, [document for document, _, _ in sound])
+        failed |= await _insert_chunks(chunks, sound)
+        sound = [each for each in sound if each[0].id not in failed]
         if not again:
-            failed |= await _delete_surplus(chunks, [d for d in sound if d.id not in failed])
-        kept = [head_object(document) for document in sound if document.id not in failed]
+            failed |= await _delete_surplus(chunks, [document for document, _, _ in sound])
+        kept = (head for document, head, _ in sound if document.id not in failed)
         return failed | await insert(self._collection(layout.heads_of(place)), kept)
 
     async def truncate(self, place: Place, version: str) -> None:
@@ -314,26 +309,31 @@ class Vectors:
         new = any(document.columns.keys() - made.kinds.keys() for document in documents)
         return await self._layout(place, fresh=True) if new else made
 
-    def _objects(
-        self, documents: Iterable[Document], made: Layout
-    ) -> tuple[dict[str, str], dict[str, Objects]]:
-        """Returns why documents are unfit, and the chunks of the others, by document."""
-        failed: dict[str, str] = {}
-        objects: dict[str, Objects] = {}
-        for document in documents:
-            try:
-                head_object(document)
-                objects[document.id] = chunk_objects(document, made)
-            except Unfit as unfit:
-                failed[document.id] = str(unfit)
-        return failed, objects
-
     async def _total(self, name: str, where: FilterReturn | None) -> int:
         with reaching():
             answer = await self._collection(name).aggregate.over_all(
                 total_count=True, filters=where
             )
         return answer.total_count or 0
+
+
+def _sound(documents: Iterable[Document], made: Layout) -> tuple[list[Sound], dict[str, str]]:
+    """Returns the documents that can be stored, and why the others cannot, by their ids."""
+    sound: list[Sound] = []
+    unfit: dict[str, str] = {}
+    for document in documents:
+        try:
+            sound.append((document, *objects_of(document, made)))
+        except Unfit as reason:
+            unfit[document.id] = str(reason)
+    return sound, unfit
+
+
+async def _insert_chunks(chunks: Collection, sound: Sequence[Sound]) -> dict[str, str]:
+    """Returns why documents failed some chunk of which was refused."""
+    owners = {str(each.uuid): document.id for document, _, part in sound for each in part}
+    refused = await insert(chunks, (each for _, _, part in sound for each in part))
+    return {owners[chunk]: reason for chunk, reason in refused.items()}
 
 
 async def _delete_all(chunks: Collection, documents: Sequence[Document]) -> None:
