@@ -192,6 +192,14 @@ class LakeSettings(Settings):
     flush_rows: int = 5000
 
 
+class RedisSettings(Settings):
+    """How to reach Redis, by URL; empty for no cache of vectors."""
+
+    model_config = SettingsConfigDict(env_prefix="REDIS_", frozen=True)
+
+    url: str = "redis://127.0.0.1:16379/0"
+
+
 class VectorSettings(Settings):
     """How to reach the vector store.
 

@@ -18,7 +18,7 @@ from infra import artifacts
 from infra.bootstrap import ROOT, ensure_environment
 from infra.settings import StackSettings
 from infra.stack import control, postgres, state
-from infra.stack.processes import bus, client, vectors
+from infra.stack.processes import bus, cache, client, vectors
 from infra.stack.service import LOOPBACK, is_free, lake_folder, run_folder
 from infra.stack.services import build, closure
 from infra.stack.state import GOOD, State, Status
@@ -194,6 +194,7 @@ class LocalStack:
             **bus(s),
             **client(s),
             **postgres.reached(s),
+            **cache(s),
             **vectors(s),
             "CONNECT_URL": f"http://{LOOPBACK}:{s.connect_port}",
             "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",

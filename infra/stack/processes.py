@@ -201,6 +201,11 @@ def bus(settings: StackSettings) -> dict[str, str]:
     }
 
 
+def cache(settings: StackSettings) -> dict[str, str]:
+    """Where vectors are kept that are known already."""
+    return {"REDIS_URL": f"redis://{LOOPBACK}:{settings.redis_port}/0"}
+
+
 def vectors(settings: StackSettings) -> dict[str, str]:
     """Where the vector store is, and its key by reference."""
     return {
