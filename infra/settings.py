@@ -92,6 +92,7 @@ class StackSettings(Settings):
     outside_health_port: int = 19105
     guard_health_port: int = 19106
     embedding_health_port: int = 19107
+    sources_health_port: int = 19109
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""
@@ -180,6 +181,34 @@ class PostgresSettings(Settings):
     user: str = "tessera"
     password: str = "file:.tessera/run/postgres.secret"
     database: str = "tessera_catalog"
+
+
+class ConnectSettings(Settings):
+    """How to reach Kafka Connect.
+
+    Attributes:
+        url: Its REST interface.
+        lent: Folder for the passwords of connectors; Connect itself reads them there.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CONNECT_", frozen=True)
+
+    url: str = "http://127.0.0.1:18083"
+    lent: Path = Path(".tessera/run/lent")
+
+
+class SourcesSettings(Settings):
+    """How closely captured tables are watched.
+
+    Attributes:
+        every_ms: How often each is looked at.
+        tell_ms: How often it is told at least how far one has come.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SOURCES_", frozen=True)
+
+    every_ms: int = Field(default=5000, gt=0)
+    tell_ms: int = Field(default=30_000, gt=0)
 
 
 class LakeSettings(Settings):

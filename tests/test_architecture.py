@@ -88,6 +88,7 @@ SERVICE_ONLY = (
     "infra.audit",
     "infra.cli",
     "infra.columns",
+    "infra.connectors",
     "infra.conditions",
     "infra.demo",
     "infra.embedding",

@@ -5,9 +5,10 @@
     python -m workers inference --engine dtype=bfloat16 --engine tensor_parallel_size=2
     python -m workers inference --provider outside --pool outside    the catalog's connections
     python -m workers guard                                  asks those who judge requests, answers
+    python -m workers sources                                captures tables, as the catalog says
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*; for
-guards GUARD_*, and CLIENT_* says as whom judges are asked.
+guards GUARD_*, and CLIENT_* says as whom judges are asked; for sources CONNECT_*, SOURCES_*.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from importlib import import_module
 
 import structlog
 
@@ -28,12 +30,14 @@ from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
 from infra.secrets import SecretUnavailable, resolve
 from infra.settings import (
     ClientSettings,
+    ConnectSettings,
     GuardSettings,
     HealthSettings,
     InferenceSettings,
     KafkaSettings,
     RegistrySettings,
     SettingInvalid,
+    SourcesSettings,
     TelemetrySettings,
 )
 from infra.signing import KeyUnusable, Signer
@@ -136,6 +140,23 @@ async def guard(settings: GuardSettings) -> None:
     await publisher.close()
 
 
+async def sources(settings: SourcesSettings) -> None:
+    """Runs the watch over captured tables until it is told to stop."""
+    # The service environment alone has a driver for databases.
+    watch = import_module("workers.sources")
+    kafka = KafkaSettings()
+    registry = Registry(RegistrySettings())
+    codec = Codec(await asyncio.to_thread(registry.ids))
+    reader = Reader(codec, registry)
+    publisher = Publisher(kafka, codec, "sources-publisher")
+    work = watch.Sources(kafka, ConnectSettings(), settings, HealthSettings(), publisher, reader)
+    async with AsyncExitStack() as held:
+        following = await follow(kafka, reader, work.view, "sources", work.fail, work.changed)
+        held.push_async_callback(following.close)
+        await work.run()
+    await publisher.close()
+
+
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -143,7 +164,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("worker", choices=["guard", "inference"])
+    parser.add_argument("worker", choices=["guard", "inference", "sources"])
     parser.add_argument("--provider", help="echo, outside, vllm, or package.module:function")
     parser.add_argument("--pool", help="worker pool: last segment of the routed topic")
     parser.add_argument("--model", help="model folder")
@@ -160,6 +181,10 @@ def main() -> int:
         if arguments.worker == "guard":
             configure("guard", TelemetrySettings())
             asyncio.run(guard(GuardSettings()))
+            return 0
+        if arguments.worker == "sources":
+            configure("sources", TelemetrySettings())
+            asyncio.run(sources(SourcesSettings()))
             return 0
         settings = _settings(arguments)
         configure(f"inference-{settings.pool}", TelemetrySettings())

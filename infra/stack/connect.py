@@ -12,10 +12,11 @@ from pathlib import Path
 from infra import artifacts
 from infra.settings import StackSettings
 from infra.stack.jvm import LOGGING, java, properties, write
-from infra.stack.service import LOOPBACK, Service, data_folder, http_ok
+from infra.stack.service import LOOPBACK, Service, data_folder, http_ok, private, run_folder
 
 HEAP_MIB = 512
 PLUGINS = ("converter", "debezium")
+PROVIDERS = "org.apache.kafka.common.config.provider"
 
 
 def service(settings: StackSettings) -> Service:
@@ -24,11 +25,13 @@ def service(settings: StackSettings) -> Service:
     config, logging = folder / "worker.properties", folder / "log4j2.properties"
 
     def prepare() -> None:
+        private(lent_folder(settings))
         values = configuration(
             broker=f"{LOOPBACK}:{settings.kafka_port}",
             registry=f"http://{LOOPBACK}:{settings.registry_port}/apis/ccompat/v7",
             listener=f"http://{LOOPBACK}:{settings.connect_port}",
             plugins=[artifacts.folder(name, settings.cache) for name in PLUGINS],
+            secrets=lent_folder(settings),
         )
         write(config, properties(values))
         write(logging, LOGGING)
@@ -52,8 +55,21 @@ def service(settings: StackSettings) -> Service:
     )
 
 
+def lent_folder(settings: StackSettings) -> Path:
+    """Where the passwords lie that connectors log in with; nothing else is read for them."""
+    return run_folder(settings) / "lent"
+
+
+def reached(settings: StackSettings) -> dict[str, str]:
+    """Where it is and where it reads passwords, for any process of ours."""
+    return {
+        "CONNECT_LENT": str(lent_folder(settings)),
+        "CONNECT_URL": f"http://{LOOPBACK}:{settings.connect_port}",
+    }
+
+
 def configuration(
-    *, broker: str, registry: str, listener: str, plugins: Sequence[Path]
+    *, broker: str, registry: str, listener: str, plugins: Sequence[Path], secrets: Path
 ) -> dict[str, str | int]:
     """What the worker is told; the image for Docker is told the same with other addresses."""
     topics = {
@@ -71,6 +87,10 @@ def configuration(
     }
     return {
         "bootstrap.servers": broker,
+        "config.providers": "file",
+        "config.providers.file.class": f"{PROVIDERS}.DirectoryConfigProvider",
+        # Whoever reaches the REST interface may name any file there: only what is lent is read.
+        "config.providers.file.param.allowed.paths": str(secrets),
         "group.id": "connect",
         "listeners": listener,
         "offset.flush.interval.ms": 1000,

@@ -17,7 +17,7 @@ from pathlib import Path
 from infra import artifacts
 from infra.bootstrap import ROOT, ensure_environment
 from infra.settings import StackSettings
-from infra.stack import control, postgres, state
+from infra.stack import connect, control, postgres, state
 from infra.stack.processes import bus, cache, client, vectors
 from infra.stack.service import LOOPBACK, is_free, lake_folder, run_folder
 from infra.stack.services import build, closure
@@ -196,7 +196,7 @@ class LocalStack:
             **postgres.reached(s),
             **cache(s),
             **vectors(s),
-            "CONNECT_URL": f"http://{LOOPBACK}:{s.connect_port}",
+            **connect.reached(s),
             "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",
         }
 

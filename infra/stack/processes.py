@@ -9,7 +9,7 @@ from dataclasses import replace
 from infra import artifacts, models
 from infra.bootstrap import ROOT, python_of
 from infra.settings import StackSettings
-from infra.stack import postgres
+from infra.stack import connect, postgres
 from infra.stack.secret import key_path, private_key, secret, secret_path
 from infra.stack.service import LOOPBACK, Service, http_ok, lake_folder, private
 
@@ -190,6 +190,24 @@ def recorder(settings: StackSettings) -> Service:
         settings,
     )
     return replace(process, prepare=lambda: private(lake_folder(settings)))
+
+
+def sources(settings: StackSettings) -> Service:
+    """The worker that has tables captured by Kafka Connect, and watches over them.
+
+    Secrets that connections name as ``env:NAME`` are those of whoever started the stack.
+    """
+    process = _process(
+        "sources",
+        (sys.executable, "-m", "workers", "sources"),
+        settings.sources_health_port,
+        settings,
+    )
+    return replace(
+        process,
+        environment={**process.environment, **connect.reached(settings)},
+        depends_on=("catalog", "connect"),
+    )
 
 
 def bus(settings: StackSettings) -> dict[str, str]:

@@ -22,6 +22,7 @@ SERVICES: dict[str, Callable[[StackSettings], Service]] = {
     "recorder": processes.recorder,
     "redis": redis.service,
     "registry": registry.service,
+    "sources": processes.sources,
     "weaviate": weaviate.service,
 }
 # What is not ours: the ground that the processes stand on.

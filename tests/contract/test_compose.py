@@ -124,8 +124,15 @@ def test_connect_is_told_the_same() -> None:
         registry="http://registry:8080/apis/ccompat/v7",
         listener="http://0.0.0.0:8083",
         plugins=[folder / artifacts.folder(name, ROOT).name for name in connect.PLUGINS],
+        secrets=Path("/lent"),
     )
     assert (ROOT / "infra" / "connect.properties").read_text() == properties(expected)
+
+
+def test_connect_reads_passwords_where_they_are_lent() -> None:
+    assert SERVICES["sources"]["environment"]["CONNECT_LENT"] == "/lent"
+    for name in ("connect", "sources"):
+        assert SERVICES[name]["volumes"] == ["lent:/lent"]
 
 
 def test_the_broker_takes_messages_of_the_same_size() -> None:
