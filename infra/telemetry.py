@@ -36,8 +36,10 @@ PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 # Bytes; a longer header than this is no trace, and what comes of a record must not carry it on.
 LONGEST_PARENT = 256
 
-# Libraries whose log lines quote errors.
-QUOTING = frozenset({"asyncio", "faust", "mode", "vllm"})
+# Libraries whose log lines quote errors, or requests with their keys.
+QUOTING = frozenset(
+    {"anthropic", "asyncio", "faust", "httpcore", "httpx", "mode", "openai", "vllm"}
+)
 
 RECORDS = Counter("tessera_records", "Records taken up, by what became of them", ["what"])
 SECONDS = Histogram("tessera_record_seconds", "From taking a record up to its acknowledgement")
