@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -38,6 +38,8 @@ log = structlog.get_logger()
 HEARSAY_S = 2.0
 # Of every connection, whatever its dialect: how many requests may be under way here at once.
 MOST = "max_in_flight"
+# Characters of a secret that tell it is quoted.
+TELLING = 8
 
 
 @dataclass(slots=True)
@@ -87,9 +89,11 @@ class Outside:
                 yield used
                 if used.failure:
                     raise _failed("the provider's key cannot be read on this platform")
-            async with aclosing(line.dialect.complete(request, route.model, secret)) as pieces:
-                async for piece in pieces:
-                    yield piece
+            pieces = line.dialect.complete(request, route.model, secret)
+            async with aclosing(pieces):
+                with _unsaid(secret):
+                    async for piece in pieces:
+                        yield piece
 
     async def close(self) -> None:
         """Closes all dialects."""
@@ -177,6 +181,24 @@ async def _unlocked(reference: str) -> tuple[SecretUsed, str | None]:
     except SecretUnavailable as lack:
         return SecretUsed(reference=reference, failure=str(lack)), None
     return SecretUsed(reference=reference), secret
+
+
+@contextmanager
+def _unsaid(secret: str | None) -> Iterator[None]:
+    """Withholds a provider's words where they quote the secret it was sent, or a piece of it."""
+    try:
+        yield
+    except ProviderRefused as refused:
+        if not secret or not _quotes(refused.refusal.message, secret):
+            raise
+        message = "the provider refuses the request, in words that quote its key"
+        refusal = replace(refused.refusal, message=message)
+        raise ProviderRefused(refusal, refused.usage) from None
+
+
+def _quotes(said: str, secret: str) -> bool:
+    places = range(max(1, len(secret) - TELLING + 1))
+    return any(secret[at : at + TELLING] in said for at in places)
 
 
 def _failed(message: str) -> ProviderRefused:
