@@ -11,10 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from infra.telemetry import now
 from schemas.events import Outcome, Reason
 from tests.contract.anthropic_server import begun, ended, saying, text_block
+from tests.contract.misbehaving import broken_off, delivered
 from tests.contract.scripted_server import fails
 from tests.gateway.town import Caller, Town, connection, endpoint, tenant, way
 from tests.gateway.upstreams import says
@@ -31,6 +33,14 @@ FAILURES = {
     "limited": ("busy", Reason.RATE_LIMITED),
     "mute": ("hangs", Reason.PROVIDER_TIMEOUT),
 }
+# How a connection may be lost before the first word.
+EARLY = {"begun": "breaks when it has begun", "gone": "breaks at once"}
+
+
+async def breaks_at_once(_: object, request: web.Request, body: object) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,6 +48,8 @@ def defined(town: Town) -> None:
     said = text_block('{"name": ', '"Ada"}')
     town.upstreams.scripts.update(
         {
+            "breaks at once": breaks_at_once,
+            "breaks when it has begun": delivered(lambda _: [b": begun\n\n"] * 2, broken_off),
             "busy": fails(429, message="not now"),
             "good": says(lambda text: ["go", "od"]),
             "soon-again": fails(429, {"retry-after-ms": "1500"}),
@@ -57,11 +69,18 @@ def defined(town: Town) -> None:
     many = {"failures": 1000, "lasts": "1s"}
     town.define(
         tenant(TENANT),
-        *(connection(f"over-{name}", up) for name in (*FAILURES, "first", "good", "second")),
+        *(
+            connection(f"over-{name}", up)
+            for name in (*EARLY, *FAILURES, "first", "good", "second")
+        ),
         connection("over-again", up),
         connection("over-claude", up, type="anthropic"),
         connection("over-blamed", up),
         *(endpoint(f"over-{name}", each, good, cooldown=many) for name, each in ill.items()),
+        *(
+            endpoint(f"over-{name}", way(name, f"over-{name}", model), good, cooldown=many)
+            for name, model in EARLY.items()
+        ),
         endpoint("over-all", *ill.values(), cooldown=many),
         endpoint("over-blame", way("a", "over-blamed", "bad parameter"), good),
         endpoint("over-blame-422", way("a", "over-blamed", "unprocessable"), good),
@@ -90,6 +109,20 @@ async def test_a_route_that_fails_is_made_up_for_by_the_next(
     heard = await caller.ask(f"over-{name}", "say six words and no more", stream=stream)
     assert heard.text == "good"
     assert heard.routes == [(name, FAILURES[name][1])]
+
+
+@pytest.mark.parametrize("name", sorted(EARLY))
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_connection_that_breaks_before_the_first_word_is_made_up_for_unseen(
+    town: Town, caller: Caller, name: str, stream: bool
+) -> None:
+    before = len(town.upstreams.to(f"over-{name}"))
+    heard = await caller.ask(f"over-{name}", stream=stream)
+    assert heard.text == heard.shown == "good"
+    assert heard.routes == [(name, Reason.PROVIDER_UNAVAILABLE)]
+    assert len(town.upstreams.to(f"over-{name}")) == before + 1
+    row = await asyncio.to_thread(town.row, heard.request.request_id)
+    assert (row.outcome, row.route, row.attempts) == (Outcome.COMPLETED, "good", 2)
 
 
 async def test_where_all_routes_fail_one_reply_names_all_that_was_tried(

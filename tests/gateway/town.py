@@ -38,6 +38,7 @@ from schemas.events import (
 from schemas.topics import INFERENCE_REQUESTED, REPLY
 from streams.client import Part, Reply, Stitch
 from tests.broker.pools import Follower
+from tests.broker.test_spans import Collector
 from tests.gateway.upstreams import Upstreams
 from tests.harness import Bus, Process, eventually
 from tests.seed import Document, changes, publish
@@ -48,17 +49,17 @@ MINUTE = timedelta(minutes=1)
 _numbers = count(1)
 
 
-def _scouts() -> tuple[str, ...]:
-    """Returns a tenant for each partition, so that each gateway has some of them."""
+def one_for_each_partition(name: str) -> tuple[str, ...]:
+    """Returns names of tenants, one for each partition, so that each gateway has some of them."""
     found: dict[int, str] = {}
-    for name in (f"scout{number}" for number in range(1000)):
+    for each in (f"{name}{number}" for number in range(1000)):
         found.setdefault(
-            (murmur2(name.encode()) & 0x7FFFFFFF) % INFERENCE_REQUESTED.partitions, name
+            (murmur2(each.encode()) & 0x7FFFFFFF) % INFERENCE_REQUESTED.partitions, each
         )
     return tuple(found.values())
 
 
-SCOUTS = _scouts()
+SCOUTS = one_for_each_partition("scout")
 
 
 def connection(name: str, upstreams: Upstreams, **spec: Any) -> Document:
@@ -197,6 +198,7 @@ class Town:
         upstreams: Where requests go.
         gateways: Both of them.
         worker: Asks outside providers.
+        spans: What the second gateway tells of its work, which also logs all it can.
         folder: Where all processes keep logs and tables.
         recorded: Rows of requests.
         attempted: Rows of tries.
@@ -207,6 +209,7 @@ class Town:
     upstreams: Upstreams
     gateways: tuple[Process, Process]
     worker: Process
+    spans: Collector
     folder: Path
     recorded: Follower[InferenceRecorded]
     attempted: Follower[InferenceAttempted]
@@ -256,10 +259,7 @@ class Town:
 
     def cpu_s(self) -> float:
         """Returns how long the worker has kept a processor busy, in seconds."""
-        with urlopen(f"http://127.0.0.1:{self.worker.port}/metrics", timeout=5) as metrics:
-            found = re.search(rb"^process_cpu_seconds_total ([0-9.e+-]+)$", metrics.read(), re.M)
-        assert found
-        return float(found[1])
+        return metric(self.worker, "process_cpu_seconds_total")
 
     def _of(self, follower: Follower[Any], request_id: str, number: int) -> list[Any]:
         def found() -> list[Any]:
@@ -269,6 +269,14 @@ class Town:
         rows = found()
         assert len(rows) == number
         return rows
+
+
+def metric(process: Process, name: str) -> float:
+    """Returns what a process says of itself under a name."""
+    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as metrics:
+        found = re.search(rf"^{name} ([0-9.e+-]+)$".encode(), metrics.read(), re.M)
+    assert found
+    return float(found[1])
 
 
 def request(tenant: str, name: str, *said: str, **changes: Any) -> InferenceRequested:

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from streams.guards.pii import find
 
-texts = {"PERSON": "Ask Ada Lovelace", "IP_ADDRESS": "at 192.168.3.4 now", "CREDIT_CARD": "4" + "1" * 15}
+texts = {"PERSON": "Ask Ada Lovelace", "IP_ADDRESS": "at 192.168.3.4",
+    "CREDIT_CARD": "4" + "1" * 15}
 together = Barrier(len(texts))
 
 def look(kind):
