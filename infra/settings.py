@@ -93,6 +93,7 @@ class StackSettings(Settings):
     guard_health_port: int = 19106
     embedding_health_port: int = 19107
     sources_health_port: int = 19109
+    indexer_health_port: int = 19110
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""

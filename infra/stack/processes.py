@@ -119,6 +119,29 @@ def guard(settings: StackSettings) -> Service:
     )
 
 
+def indexer(settings: StackSettings) -> Service:
+    """The processor that keeps indexes up to date; endpoints are asked as the operator."""
+    process = _process(
+        "indexer",
+        (sys.executable, "-m", "streams", "index"),
+        settings.indexer_health_port,
+        settings,
+    )
+    return replace(
+        process,
+        environment={
+            **process.environment,
+            **cache(settings),
+            **vectors(settings),
+            "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
+            "CLIENT_PRINCIPAL": OPERATOR,
+            "CLIENT_TENANT": TENANT,
+        },
+        # It is answered on the tenant's topic, which comes with the catalog.
+        depends_on=("catalog", "redis", "weaviate"),
+    )
+
+
 def inference(settings: StackSettings) -> Service:
     """The worker that serves the packaged model with vLLM; starting it takes minutes.
 

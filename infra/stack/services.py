@@ -14,6 +14,7 @@ SERVICES: dict[str, Callable[[StackSettings], Service]] = {
     "embedding": processes.embedding,
     "gateway": processes.gateway,
     "guard": processes.guard,
+    "indexer": processes.indexer,
     "inference": processes.inference,
     "kafka": kafka.service,
     "outside": processes.outside,
