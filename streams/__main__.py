@@ -1,13 +1,15 @@
 """Starts a stream processor, or asks a question.
 
     python -m streams gateway             admits requests and releases answers
+    python -m streams index               keeps indexes up to date with their tables
     python -m streams recorder            writes the inference table
     python -m streams package.module:open_it --name NAME       one of your own
     python -m streams ask "..."           see --help
     python -m streams approvals list      see --help
     python -m streams limits              see --help
 
-Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*.
+Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*;
+those of the index also from VECTORS_*, CLIENT_* and REDIS_*.
 """
 
 from __future__ import annotations
@@ -30,19 +32,22 @@ from infra.provision import ProvisioningFailed
 from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
 from infra.secrets import SecretUnavailable
 from infra.settings import (
+    ClientSettings,
     GatewaySettings,
     HealthSettings,
     KafkaSettings,
     LakeSettings,
+    RedisSettings,
     RegistrySettings,
     SettingInvalid,
     TelemetrySettings,
+    VectorSettings,
 )
 from infra.telemetry import close, configure
 from schemas.codec import Codec
 from streams import approvals_command, ask, limits_command
 from streams.group import SettingRefused
-from streams.processor import Fixed, Processor
+from streams.processor import Crew, Fixed, Processor
 from streams.steps import Runtime
 
 log = structlog.get_logger()
@@ -64,7 +69,9 @@ PROCESSORS: dict[str, str] = {
 }
 
 # These join and leave groups as they go.
-CREWS: dict[str, str] = {}
+CREWS: dict[str, str] = {
+    "index": "streams.index.crew:open_index",
+}
 
 UNFIT = (
     BusUnreachable,
@@ -105,7 +112,10 @@ async def work(name: str, path: str, *, follows: bool) -> None:
     )
     processor = Processor(runtime)
     opened = getattr(import_module(module), function)
-    crew = opened(runtime) if path in CREWS.values() else Fixed(runtime, opened)
+    if path in CREWS.values():
+        crew: Crew = opened(runtime, VectorSettings(), ClientSettings(), RedisSettings())
+    else:
+        crew = Fixed(runtime, opened)
     if follows:
         reader = Reader(codec, registry)
         following = await follow(kafka, reader, runtime.view, name, processor.fail)
@@ -128,11 +138,10 @@ def main() -> int:
     parser.add_argument("processor", help="a name from above, or package.module:function")
     parser.add_argument("--name", help="group and process name; needed for one of your own")
     arguments = parser.parse_args()
-    path = PROCESSORS.get(arguments.processor, arguments.processor)
+    known = {**PROCESSORS, **CREWS}
+    path = known.get(arguments.processor, arguments.processor)
     if ":" not in path:
-        parser.error(
-            f"no processor {path}: use {', '.join(PROCESSORS)}, or package.module:function"
-        )
+        parser.error(f"no processor {path}: use {', '.join(known)}, or package.module:function")
     name = arguments.name or arguments.processor
     if ":" in name:
         parser.error("give a processor of your own a --name")

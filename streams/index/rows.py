@@ -6,32 +6,34 @@ without a value says that the row of its key is gone.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from infra.bus import Record
 from infra.registry import Plain
 
-# Debezium's word for a large value that the database's log leaves out since it did not change.
+# Debezium's word for a large value that the database's log leaves out since it did not change. In
+# a list of texts it is the only one; in a list of numbers it stands as its characters' codes.
 UNAVAILABLE = "__debezium_unavailable_value"
+_LEFT_OUT = (UNAVAILABLE, UNAVAILABLE.encode(), [UNAVAILABLE], list(UNAVAILABLE.encode()))
 
 ENVELOPE = frozenset({"after", "op", "source"})
+WRITTEN = frozenset({"c", "r", "u"})
 
 # A row as it came: its columns by name.
 Row = Mapping[str, Any]
 
 
 class Op(StrEnum):
-    """What happened.
-
-    A row was written (UPSERT) or deleted (DELETE) at a place of its database's log; all rows were
-    deleted (TRUNCATE); or the topic says without such a place that a row is no more (GONE).
-    """
+    """What happened: a row was written or deleted, or all rows of the table were deleted."""
 
     DELETE = "DELETE"
-    GONE = "GONE"
     TRUNCATE = "TRUNCATE"
     UPSERT = "UPSERT"
 
@@ -48,9 +50,12 @@ class Change:
         op: What happened.
         key: Values of the key columns; empty where all rows are meant.
         row: All columns as they came, the key's among them; empty unless it was written.
-        version: Sorts as the table's log does.
+        version: Sorts as the table's log does; see ``version_of``.
         committed_at: When it was committed, in milliseconds since 1970; None where nobody says.
         unavailable: Columns whose values did not change and were left out.
+        after_snapshot: Whether it follows the snapshot rows that lie before it on its partition,
+            though its place in the database's log may be before theirs.
+        after_all: Whether it follows whatever lies before it on its partition.
     """
 
     op: Op
@@ -59,69 +64,96 @@ class Change:
     version: str
     committed_at: int | None = None
     unavailable: frozenset[str] = frozenset()
+    after_snapshot: bool = False
+    after_all: bool = False
 
 
-def version_of(lsn: int, offset: int) -> str:
-    """Returns the version of a change: text that sorts by place in the log, then by offset."""
-    return f"{lsn:020d}.{offset:020d}"
+def version_of(number: int, offset: int, *, snapshot: bool = False) -> str:
+    """Returns the version of a change: text that sorts by place in the log, then by offset.
+
+    Example:
+        >>> version_of(7, 3)
+        '00000000000000000007.00000000000000000003'
+
+    Args:
+        number: Place in the database's log; 0 where there is none.
+        offset: On the topic's partition.
+        snapshot: Whether it is of a row that was read, not of a change that was logged.
+    """
+    return f"{number:020d}.{offset:020d}{'r' if snapshot else ''}"
 
 
-def change_of(record: Record, plain: Plain, key_columns: tuple[str, ...] = ()) -> Change | None:
+def parts(version: str) -> tuple[int, int, bool]:
+    """Returns what a version was made of."""
+    number, _, offset = version.partition(".")
+    return int(number), int(offset.rstrip("r")), offset.endswith("r")
+
+
+def change_of(
+    record: Record, plain: Plain, key_columns: tuple[str, ...] = (), *, captured: bool = False
+) -> Change | None:
     """Returns what a record says; None where it says nothing of any row.
 
     Args:
         record: Where it lies.
         plain: Its key and value as they were decoded.
         key_columns: What tells rows apart; the fields of the record's key if there are none.
+        captured: Whether a connector of ours wrote it: then what has no value only repeats what
+            the record before it says.
 
     Raises:
         ChangeUnreadable: It is not known of which row it tells.
     """
-    dated = record.dated if record.dated >= 0 else None
     value = plain.value
-    if value is None:
-        key = _key(plain.key, {}, key_columns)
-        version = version_of(0, record.offset)
-        return Change(op=Op.GONE, key=key, row={}, version=version, committed_at=dated)
-    if ENVELOPE.issubset(value):
-        return _captured(record, plain, value, key_columns)
+    if value is None and captured:
+        return None
+    if value is not None and ENVELOPE.issubset(value):
+        return _logged(record, plain, value, key_columns)
     return Change(
-        op=Op.UPSERT,
-        key=_key(plain.key, value, key_columns),
-        row=value,
+        op=Op.DELETE if value is None else Op.UPSERT,
+        key=_key(plain.key, value or {}, key_columns),
+        row=value or {},
         version=version_of(0, record.offset),
-        committed_at=dated,
+        committed_at=record.dated if record.dated >= 0 else None,
+        after_all=value is None,
     )
 
 
-def _captured(
+def _logged(
     record: Record, plain: Plain, value: Row, key_columns: tuple[str, ...]
 ) -> Change | None:
-    source = value["source"] or {}
-    version = version_of(int(source.get("lsn") or 0), record.offset)
+    op, source = value["op"], value["source"] or {}
+    if op not in WRITTEN and op not in {"d", "t"}:
+        return None
+    snapshot = op == "r"
+    # What a transaction wrote before the last commit before its own became visible only after it.
+    before = _last_commit(source.get("sequence"))
+    number = max(source.get("lsn") or 0, 0 if snapshot else before or 0)
+    version = version_of(number, record.offset, snapshot=snapshot)
     committed_at = source.get("ts_ms")
-    op, after, before = value["op"], value["after"] or {}, value.get("before") or {}
     if op == "t":
         return Change(op=Op.TRUNCATE, key={}, row={}, version=version, committed_at=committed_at)
-    if op == "d":
-        key = _key(plain.key, before, key_columns)
-        return Change(op=Op.DELETE, key=key, row={}, version=version, committed_at=committed_at)
-    if op not in {"c", "r", "u"}:
-        return None
+    written = op in WRITTEN
+    row = (value["after"] if written else None) or {}
     return Change(
-        op=Op.UPSERT,
-        key=_key(plain.key, after, key_columns),
-        row=after,
+        op=Op.UPSERT if written else Op.DELETE,
+        key=_key(plain.key, row or value.get("before") or {}, key_columns),
+        row=row,
         version=version,
         committed_at=committed_at,
-        unavailable=frozenset(name for name, each in after.items() if _left_out(each)),
+        unavailable=frozenset(name for name, each in row.items() if each in _LEFT_OUT),
+        # The first transaction after a snapshot does not say what was committed before it.
+        after_snapshot=not snapshot and before is None,
     )
 
 
-def _left_out(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return len(value) == 1 and value[0] == UNAVAILABLE
-    return value in (UNAVAILABLE, UNAVAILABLE.encode())
+def _last_commit(sequence: str | None) -> int | None:
+    """Returns the place of the commit before a change, of what Debezium calls its sequence."""
+    try:
+        last = json.loads(sequence or "null")
+        return int(last[0]) if isinstance(last, list) and last and last[0] is not None else None
+    except ValueError:
+        return None
 
 
 def _key(key: object, row: Row, columns: tuple[str, ...]) -> Row:
@@ -129,13 +161,24 @@ def _key(key: object, row: Row, columns: tuple[str, ...]) -> Row:
     fields = key if isinstance(key, Mapping) else {}
     if not columns and not fields:
         raise ChangeUnreadable("the record has no key, and the index names no key columns")
-    if not columns:
-        return dict(fields)
-    if len(columns) == 1 and not row and not fields and key is not None:
-        return {columns[0]: key}
+    if len(columns) == 1 and not row and isinstance(key, str):
+        fields = {columns[0]: key}
     found = {**row, **fields}
-    if missing := sorted(set(columns) - found.keys()):
-        raise ChangeUnreadable(f"key columns are missing in the record: {', '.join(missing)}")
-    if nulls := [each for each in columns if found[each] is None]:
-        raise ChangeUnreadable(f"key columns are null in the record: {', '.join(nulls)}")
-    return {each: found[each] for each in columns}
+    wanted = columns or tuple(fields)
+    if missing := [each for each in wanted if found.get(each) is None]:
+        raise ChangeUnreadable(f"key columns that the record lacks: {', '.join(sorted(missing))}")
+    return {each: _plain(found[each]) for each in wanted}
+
+
+# `Any`: JSON's values.
+def _plain(value: object) -> Any:
+    """Returns a key's value as JSON has it: the same for the same row, whoever reads it."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    raise ChangeUnreadable("a key column is neither text, number, date nor bytes")

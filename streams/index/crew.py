@@ -1,0 +1,306 @@
+"""Which generations of which indexes are kept, as the catalog says, and what is told of them.
+
+Every process of the group looks by itself, once a second. Who has the first partition of a source
+tells of its index; where nobody takes up records, whoever sees a difference does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+
+import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from infra.asker import Asker
+from infra.bus import BusUnreachable
+from infra.registry import Reader
+from infra.secrets import resolve
+from infra.settings import ClientSettings, RedisSettings, VectorSettings
+from infra.signing import Signer
+from infra.telemetry import now
+from infra.vectors import Counted, Place, PlaceUnknown, Vectors, VectorsRefused, VectorsUnreachable
+from schemas.events import IndexReported, IndexState, SourceReported
+from schemas.indexes import IndexSpec
+from schemas.topics import INDEX_REPORTED, REPLY, SOURCE_REPORTED, Outgoing
+from streams.index.keeping import Keeping, Office, Progress, forget
+from streams.index.latest import Latest
+from streams.index.report import Seen, generations, obsolete, report, same
+from streams.index.standing import GroupHeld
+from streams.processor import Processor
+from streams.steps import Runtime
+
+log = structlog.get_logger()
+
+LOOK_S = 1.0
+# Looks for which a place must be without an index, or obsolete, before it goes: queries that began
+# before may still see it, and another process may know of an index that is not known here yet.
+GRACE_LOOKS = 10
+SILENT = (
+    BusUnreachable,
+    GroupHeld,
+    KafkaException,
+    TimeoutError,
+    VectorsRefused,
+    VectorsUnreachable,
+)
+
+
+class Crew:
+    """Keeps all indexes that have a source.
+
+    Args:
+        runtime: What the process has at hand.
+        vectors: Where the vector store is.
+        client: As whom embedding endpoints are asked.
+        redis: Where vectors are cached.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        vectors: VectorSettings,
+        client: ClientSettings,
+        redis: RedisSettings,
+    ) -> None:
+        self._runtime = runtime
+        self._settings = (vectors, client, redis)
+        self._open = AsyncExitStack()
+        self._keepings: dict[Place, tuple[IndexSpec, Keeping]] = {}
+        self._ending: dict[Place, asyncio.Task[None]] = {}
+        self._telling: dict[str, asyncio.Task[None]] = {}
+        self._strays: dict[Place, int] = {}
+        self._cleaning: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self, processor: Processor) -> None:
+        """Begins to keep what is to be kept.
+
+        Raises:
+            BusUnreachable: No broker answers.
+            LookupError: A topic is missing: provisioning has not run.
+            SecretUnavailable: The key of whom endpoints are asked as is not there.
+        """
+        runtime, (vectors, client, redis) = self._runtime, self._settings
+        reader = Reader(runtime.codec, runtime.registry)
+        follow = (runtime.kafka, reader)
+        self._indexes = Latest[IndexReported](*follow, INDEX_REPORTED, runtime.name, processor.fail)
+        self._sources = Latest[SourceReported](
+            *follow, SOURCE_REPORTED, runtime.name, processor.fail
+        )
+        for latest in (self._indexes, self._sources):
+            await latest.start()
+            self._open.push_async_callback(latest.close)
+        asker = Asker(
+            runtime.kafka,
+            runtime.registry,
+            client.tenant,
+            REPLY.member(client.tenant).name,
+            Signer(resolve(client.key)) if client.key else None,
+        )
+        self._office = Office(
+            runtime=runtime,
+            processor=processor,
+            vectors=await self._open.enter_async_context(Vectors.open(vectors)),
+            asker=await self._open.enter_async_context(asker),
+            client=client,
+            redis=redis,
+            admin=AdminClient(
+                {"bootstrap.servers": runtime.kafka.bootstrap_servers, "log_level": 0}
+            ),
+        )
+        self._looking = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Keeps nothing any more."""
+        others = [*self._telling.values(), self._looking, self._cleaning]
+        tasks = [task for task in others if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for place in tuple(self._keepings):
+            self._end(place)
+        await asyncio.gather(*self._ending.values())
+        await self._open.aclose()
+
+    async def _watch(self) -> None:
+        try:
+            while True:
+                self._look()
+                await asyncio.sleep(LOOK_S)
+        # What is looked after no more must not seem so.
+        except Exception as error:  # noqa: BLE001
+            self._office.processor.fail(error)
+
+    def _look(self) -> None:
+        indexes = self._runtime.view.indexes
+        specs = {name: spec for name, spec in indexes.items() if spec.source}
+        wanted = {
+            Place(name, generation): _kept(spec)
+            for name, spec in specs.items()
+            for generation in generations(spec, self._indexes.get(name))
+        }
+        for place, (spec, keeping) in tuple(self._keepings.items()):
+            if wanted.get(place) != spec or keeping.standing.lost:
+                self._end(place)
+        for place, (_, keeping) in self._keepings.items():
+            keeping.follow(specs[place.index].trigger)
+        for place, spec in wanted.items():
+            if place not in self._keepings and place not in self._ending:
+                keeping = Keeping(self._office, place, specs[place.index])
+                self._keepings[place] = (spec, keeping)
+                keeping.start()
+        for name, spec in specs.items():
+            if name not in self._telling:
+                self._telling[name] = task = asyncio.create_task(self._tell(name, spec))
+                task.add_done_callback(partial(self._told, name))
+        if self._cleaning is None or self._cleaning.done():
+            self._cleaning = asyncio.create_task(self._guarded_clean())
+
+    def _told(self, name: str, _: asyncio.Task[None]) -> None:
+        del self._telling[name]
+
+    def _end(self, place: Place) -> None:
+        _, keeping = self._keepings.pop(place)
+        self._ending[place] = task = asyncio.create_task(self._stop(keeping))
+        task.add_done_callback(lambda _: self._ending.pop(place, None))
+
+    async def _stop(self, keeping: Keeping) -> None:
+        try:
+            await keeping.stop()
+        # A member that does not leave cannot be joined again.
+        except Exception as error:  # noqa: BLE001
+            self._office.processor.fail(error)
+
+    async def _tell(self, name: str, spec: IndexSpec) -> None:
+        """Tells of an index where something has changed."""
+        try:
+            seen, trigger = await self._seen(name, spec)
+            told = report(name, seen, trigger, now()) if seen else None
+            if told is not None and not same(told, self._indexes.get(name)):
+                await self._publish(told)
+        except SILENT as lack:
+            log.warning("index not told of", index=name, reason=type(lack).__name__)
+        # A surprise ends the process.
+        except Exception as error:  # noqa: BLE001
+            self._office.processor.fail(error)
+
+    async def _seen(self, name: str, spec: IndexSpec) -> tuple[Seen | None, int]:
+        """Returns what is known of an index; None where another process knows better."""
+        mine = {
+            place.generation: each
+            for place, (_, each) in self._keepings.items()
+            if place.index == name
+        }
+        last, source = self._indexes.get(name), self._sources.get(spec.source or "")
+        generation = max(
+            mine, key=lambda each: (each == spec.generation, each), default=spec.generation
+        )
+        keeping = mine.get(generation)
+        progress: Progress | None = None
+        counted: Counted | None = None
+        if keeping is not None and keeping.joined:
+            if not keeping.leads:
+                return None, 0
+            progress = await keeping.look()
+            serving = generation if progress.complete else (last.generation if last else 0)
+            if serving and (last is None or _moved(progress, serving, last)):
+                counted = await self._counted(Place(name, serving))
+        return Seen(
+            spec=spec,
+            last=last,
+            generation=generation,
+            standing=keeping.standing if keeping else None,
+            progress=progress,
+            counted=counted,
+            source=source,
+        ), keeping.trigger if keeping else 0
+
+    async def _counted(self, place: Place) -> Counted | None:
+        try:
+            return await self._office.vectors.count(place)
+        except (PlaceUnknown, VectorsUnreachable):
+            return None
+
+    async def _publish(self, told: IndexReported) -> None:
+        publisher = self._runtime.publisher
+        await publisher.publish(publisher.encode([Outgoing(INDEX_REPORTED, told)]))
+        before = self._indexes.get(told.index)
+        self._indexes.put(told)
+        if before is None or before.state is not told.state:
+            log.info("index stands", index=told.index, state=told.state, building=told.building)
+
+    async def _guarded_clean(self) -> None:
+        try:
+            await self._clean()
+        except SILENT as lack:
+            log.warning("vectors not cleaned up", reason=type(lack).__name__)
+        # A surprise ends the process.
+        except Exception as error:  # noqa: BLE001
+            self._office.processor.fail(error)
+
+    async def _clean(self) -> None:
+        """Drops what neither queries nor the catalog need any more."""
+        places = await self._office.vectors.places()
+        strays = {place for place in places if self._stray(place)}
+        self._strays = {place: self._strays.get(place, 0) + 1 for place in strays}
+        for place, looks in self._strays.items():
+            if looks < GRACE_LOOKS or place in self._keepings or place in self._ending:
+                continue
+            # The group goes first: a place that is made anew must not begin where this one ended.
+            await asyncio.to_thread(forget, self._office.admin, place)
+            await self._office.vectors.drop(place)
+            log.info("generation dropped", index=place.index, generation=place.generation)
+            if place.index not in self._runtime.view.indexes:
+                unknown = IndexReported(
+                    index=place.index, state=IndexState.UNKNOWN, reported_at=now()
+                )
+                await self._publish(unknown)
+
+    def _stray(self, place: Place) -> bool:
+        spec = self._runtime.view.indexes.get(place.index)
+        if spec is None:
+            return True
+        return bool(spec.source) and obsolete(
+            place.generation, spec, self._indexes.get(place.index)
+        )
+
+
+def open_index(
+    runtime: Runtime, vectors: VectorSettings, client: ClientSettings, redis: RedisSettings
+) -> Crew:
+    """Returns what keeps all indexes that have a source.
+
+    Args:
+        runtime: What the process has at hand.
+        vectors: Where the vector store is.
+        client: As whom embedding endpoints are asked.
+        redis: Where vectors are cached.
+    """
+    return Crew(runtime, vectors, client, redis)
+
+
+def _kept(spec: IndexSpec) -> IndexSpec:
+    """Returns what of an index matters to its keeping: who sees it, and when, does not."""
+    return spec.model_copy(
+        update={
+            "column_masks": (),
+            "generation": 1,
+            "paused": False,
+            "row_filters": (),
+            "trigger": 0,
+        }
+    )
+
+
+def _moved(progress: Progress, serving: int, last: IndexReported) -> bool:
+    """Returns whether the generation that queries see may hold something else than was told."""
+    # What is being built has no counts of its own; the serving one's group is not looked at.
+    return (
+        serving != last.generation
+        or progress.read != last.read
+        or progress.waiting != last.waiting
+        or last.building is not None
+    )
