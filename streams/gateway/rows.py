@@ -365,6 +365,9 @@ def _model(completed: InferenceCompleted) -> str:
 
 
 def _answer(completion: Completion, request: InferenceRequested) -> str:
+    if completion.vectors:
+        # They would be most of the table, and whoever wants them again has the texts.
+        completion = replace(completion, vectors=((),) * len(completion.vectors))
     return _json(completion_to_openai(completion, request.request_id))
 
 

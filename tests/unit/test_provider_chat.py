@@ -194,10 +194,10 @@ def test_a_chat_model_embeds_nothing() -> None:
 
 
 def test_vectors_that_no_event_can_carry_are_refused() -> None:
-    vector = (0.5,) * 250_000
-    require_carriable(replace(told(), vectors=(vector, vector)))
+    vectors = ((0.5,) * 1024,) * 2048
+    require_carriable(replace(told(), vectors=vectors))
     with pytest.raises(ProviderRefused) as caught:
-        require_carriable(replace(told(), vectors=(vector, vector, (0.5,))))
+        require_carriable(replace(told(), vectors=(*vectors, (0.5,))))
     refusal = caught.value.refusal
     assert (refusal.reason, refusal.field) == (Reason.REQUEST_TOO_LARGE, "inputs")
 

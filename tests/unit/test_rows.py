@@ -286,6 +286,14 @@ def test_whatever_came_of_a_request_has_a_row_and_a_cost(done: InferenceComplete
     assert attempted(done, found.cost, NOON).request_id == done.routed.request.request_id
 
 
+def test_a_row_tells_how_many_vectors_there_were_and_none_of_them() -> None:
+    vectors = ((0.5, 1.0), (0.25, 0.0))
+    answer = replace(ANSWER, content="", vectors=vectors)
+    told = json.loads(row(completed(completion=answer)).response or "")
+    assert [each["embedding"] for each in told["data"]] == [[], []]
+    assert told["usage"]["prompt_tokens"] == ANSWER.usage.prompt_tokens
+
+
 def test_embeddings_and_rankings_are_recorded_in_their_own_forms() -> None:
     embed = ask(task=Task.EMBEDDING, messages=(), inputs=("a", "b"))
     assert request_to_openai(embed, "m") == {"model": "m", "input": ["a", "b"]}

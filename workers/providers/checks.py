@@ -31,8 +31,8 @@ from schemas.openai import TOOL_CHOICES
 from workers.providers import ProviderRefused
 
 REFERENCES = 2_000
-# Of all vectors of an answer together: its row, where each takes 20 characters, must fit a record.
-MOST_NUMBERS = 500_000
+# Of all vectors of an answer together: records of 16 MiB carry 4 bytes of each, and the request.
+MOST_NUMBERS = 2048 * 1024
 Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 
 CHAT = frozenset({Task.CHAT})
