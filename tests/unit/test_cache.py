@@ -76,6 +76,7 @@ OTHERS: dict[str, Any] = {
     "messages": (Message(role=Role.USER, content="hello "),),
     "principal": "bob",
     "query": "text",
+    "search": "{}",
     "reply_to": "reply.v1.acme2",
     "request_id": "another",
     "requested_at": NOON - HOUR,
