@@ -1,12 +1,16 @@
 """How many tokens a request is: estimated fast, or counted.
 
 An estimate holds a place in a limit until the provider has told the real number; it is a little too
-high for prose and too low for rare scripts. A count is for what no provider counted.
+high for prose and too low for rare scripts. A count is for what no provider counted, and for texts
+that are cut into pieces of some tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING
 from warnings import catch_warnings, simplefilter
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 BYTES = 4
 # What marks a message's ends and its role.
 A_MESSAGE = 4
+MOST_TRIES = 16
 # The vocabulary of GPT-4o and its successors; other providers' give numbers near to its.
 VOCABULARY = "o200k_base"
 
@@ -50,8 +55,38 @@ def count(text: str) -> int:
     Takes time in proportion to the text, whatever it says; the first call loads the vocabulary out
     of its package (50 ms, 100 MiB). What is no text, halves of surrogate pairs, counts as ``?``.
     """
-    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
-    return int(_encoding().count(whole))
+    return int(_encoding().count(_valid(text)))
+
+
+def head(text: str, tokens: int) -> int:
+    """Returns how many characters the first tokens of a text are: all, if it has no more tokens.
+
+    Where the last of them ends within a character, that character is left out.
+    """
+    found = _encoding().encode(_valid(text))
+    if len(found) <= tokens:
+        return len(text)
+    return _characters(found[:many] for many in range(tokens, 0, -1))
+
+
+def tail(text: str, tokens: int) -> int:
+    """Returns how many characters the last tokens of a text are: all, if it has no more tokens.
+
+    Where the first of them begins within a character, that character is left out.
+    """
+    found = _encoding().encode(_valid(text))
+    if len(found) <= tokens:
+        return len(text)
+    return _characters(found[len(found) - many :] for many in range(tokens, 0, -1))
+
+
+def _characters(tries: Iterator[list[int]]) -> int:
+    """Returns the length of the first of some tokens that are whole characters."""
+    # A token that ends within a character is followed by three that end there at most.
+    for tokens in islice(tries, MOST_TRIES):
+        with suppress(ValueError):
+            return len(_encoding().decode(tokens))
+    return 0
 
 
 @cache
@@ -63,6 +98,10 @@ def _encoding() -> PyTokenizer:
         # What stands above the binding makes lists of tokens, and refuses a million characters.
         from bpe_openai._bindings import tokenizer_for_encoding  # noqa: PLC0415
     return tokenizer_for_encoding(VOCABULARY)
+
+
+def _valid(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _size(text: str) -> int:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.conditions.tree import ESCAPE, Compare, Op, Value
+from schemas.binary import LEAST_LONG, MOST_LONG
 from schemas.indexes import ColumnType
 
 ColumnTypes = Mapping[str, ColumnType]
@@ -160,7 +161,7 @@ def _long(raw: Any) -> Value | None:
         raw = int(raw)
     if isinstance(raw, bool) or not isinstance(raw, int):
         return None
-    return raw if -(2**63) <= raw < 2**63 else None
+    return raw if LEAST_LONG <= raw <= MOST_LONG else None
 
 
 def _string(raw: Any) -> Value | None:

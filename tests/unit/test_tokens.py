@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.tokens import A_MESSAGE, count, estimate, estimate_text
+from infra.tokens import A_MESSAGE, count, estimate, estimate_text, head, tail
 from schemas.events import (
     InferenceRequested,
     Message,
@@ -85,3 +85,19 @@ def test_a_count_takes_time_in_proportion_whatever_the_text(text: str) -> None:
     began = perf_counter()
     assert count(text * 1_000_000) > 0
     assert perf_counter() - began < 5
+
+
+@given(st.text(max_size=60), st.integers(0, 30))
+def test_the_first_and_last_tokens_are_whole_characters_and_no_more(text: str, tokens: int) -> None:
+    for part in (text[: head(text, tokens)], text[len(text) - tail(text, tokens) :]):
+        assert part == text or count(text) > tokens
+    if count(text) <= tokens:
+        assert head(text, tokens) == tail(text, tokens) == len(text)
+
+
+def test_tokens_are_counted_from_either_end() -> None:
+    assert head("Hello wide world", 2) == len("Hello wide")
+    assert tail("Hello wide world", 2) == len(" wide world")
+    # Its first token is not yet a whole character.
+    assert [head("\N{WOMAN}\N{ZERO WIDTH JOINER}\N{GIRL}", tokens) for tokens in (1, 2)] == [0, 1]
+    assert head("\ud800 x", 9) == len("\ud800 x")
