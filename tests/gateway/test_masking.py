@@ -67,7 +67,7 @@ def defined(town: Town) -> None:
         "calling": calls(to_whom),
         "cut": says(cut_in_two, gap_s=0.02),
         "cut-card": says(lambda text: ["card 4111 11", "11 1111 1111 is there"], gap_s=0.02),
-        "late": says(lambda text: [text[:20], text[20:]], gap_s=draw.random() / 20),
+        "late": says(lambda text: [text[:20], text[20:]], gap_s=lambda: draw.random() / 20),
         "odd": says(lambda text: ["a < b and <b>bo", "ld</b> <PERS", "ON"]),
         "slow": says(lambda text: ["so on "] * 64, gap_s=0.02),
     }
@@ -137,6 +137,8 @@ async def test_no_more_is_held_back_of_a_stream_than_what_may_be_masked_in_it(
         assert heard.shown == "so on " * 64
         visible = [at for at, part in enumerate(heard.parts) if part.content]
         assert visible[0] <= held
+        # It is shown while more than half of it is still to be said.
+        assert heard.times[-1] - heard.times[visible[0]] > 0.65
         assert len(visible) > 30
 
 

@@ -12,6 +12,7 @@ import pytest
 from infra.telemetry import now
 from schemas.events import Outcome, Reason, RequestCancelled
 from schemas.topics import REQUEST_CANCELLED
+from tests.contract.scripted_server import fails
 from tests.gateway.town import Caller, Town, connection, endpoint, request, tenant, way
 from tests.gateway.upstreams import says
 from tests.harness import soon
@@ -43,7 +44,7 @@ def defined(town: Town) -> None:
             "sixty": says(lambda text: words, gap_s=0.05),
         }
     )
-    up = town.upstreams
+    up, kept = town.upstreams, {"lasts": "1h"}
     prices = {"priced": [PRICE], "sixty": [PRICE], "is cut": [PRICE]}
     town.define(
         tenant(TENANT),
@@ -53,8 +54,11 @@ def defined(town: Town) -> None:
         connection("rows-claude", up, type="anthropic", prices={"caches": [CLAUDE]}),
         endpoint("rows", way("a", "rows", "priced")),
         endpoint("rows-again", way("a", "rows-dear", "fails"), way("b", "rows", "priced")),
-        endpoint("rows-cached", way("a", "rows", "priced"), cache={"lasts": "1h"}),
-        endpoint("rows-ill", way("a", "rows-ill", "priced"), cache={"lasts": "1h"}),
+        endpoint("rows-cached", way("a", "rows", "priced"), cache=kept),
+        *(
+            endpoint(f"rows-ill-{status}", way("a", "rows-ill", f"ill {status}"), cache=kept)
+            for status in (429, 503)
+        ),
         endpoint("rows-claude", way("a", "rows-claude", "caches")),
         endpoint("rows-cut", way("a", "rows", "is cut"), way("b", "rows", "priced")),
         endpoint("rows-refused", way("a", "rows-dear", "bad parameter")),
@@ -142,11 +146,14 @@ async def test_what_comes_out_of_the_cache_costs_nothing_and_says_what_it_saves(
     assert json.loads(row.response or "")["choices"][0]["message"]["content"] == "words"
 
 
-async def test_what_failed_is_not_kept(town: Town, caller: Caller) -> None:
-    town.upstreams.down.add("rows-ill")
-    assert (await caller.ask("rows-ill", "kept?")).reason is Reason.PROVIDER_UNAVAILABLE
-    town.upstreams.down.discard("rows-ill")
-    assert (await caller.ask("rows-ill", "kept?")).text == "words"
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_failed_is_not_kept(town: Town, caller: Caller, status: int) -> None:
+    scripts, model = town.upstreams.scripts, f"ill {status}"
+    scripts[model] = fails(status, message="not now")
+    refused = await caller.ask(f"rows-ill-{status}", "kept?")
+    assert refused.reason in (Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED)
+    scripts[model] = scripts["priced"]
+    assert (await caller.ask(f"rows-ill-{status}", "kept?")).text == "words"
 
 
 async def test_a_request_that_goes_on_to_a_second_route_is_one_row_of_two_tries_at_its_price(

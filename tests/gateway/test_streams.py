@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -86,7 +87,8 @@ async def test_a_stream_that_is_cut_ends_with_a_refusal_and_nothing_of_it_counts
 async def test_a_line_that_cannot_be_read_costs_no_other(town: Town, caller: Caller) -> None:
     heard = await caller.stream("streams-bad-line", SIXTY)
     assert heard.text == heard.shown == SIXTY
-    assert b"stream lines skipped" in town.logs()
+    told = [line for line in town.logs().splitlines() if b"stream lines skipped" in line]
+    assert json.loads(told[-1])["lines"] == 1
 
 
 async def test_a_stream_that_falls_silent_ends_when_its_route_says_and_is_left_upstream(
@@ -114,14 +116,15 @@ async def test_a_provider_that_is_busy_amid_a_stream_ends_it_once_and_leaves_not
             return False
         before, at = used, since
         since, used = time.monotonic(), town.cpu_s()
-        return used - before < 0.2 * (since - at)
+        return used - before < 0.05 * (since - at)
 
     await asyncio.to_thread(eventually, is_quiet, 15, "a worker with nothing to do")
 
 
 async def test_pieces_arrive_one_by_one_as_they_come(caller: Caller) -> None:
     best = []
-    for _ in range(3):
+    # What else runs on the machine may hold up one of them: the best says what is possible.
+    for _ in range(5):
         heard = await caller.stream("streams-paced", "go")
         assert heard.shown == "".join(f"word{n} " for n in range(FRAMES))
         # The last piece but the one with the whole; two may come within the same millisecond.
@@ -129,18 +132,20 @@ async def test_pieces_arrive_one_by_one_as_they_come(caller: Caller) -> None:
     count, gap = max(best)
     print(f"{count} parts of {FRAMES} pieces, longest gap {-gap:.3f} s")
     assert count >= FRAMES - 2
-    assert -gap < 0.1
+    assert -gap < 0.06
 
 
 async def test_a_long_request_holds_up_no_small_stream(caller: Caller) -> None:
     # Some 100,000 tokens in a request of less than a mebibyte.
     long = "word " * 100_000
-    streams = [asyncio.create_task(caller.stream("streams-paced", "go")) for _ in range(20)]
-    heard = await caller.ask("streams-long", long)
-    assert heard.text == f"word  {len(long)}"
-    gaps = sorted(longest_gap(each) for each in await asyncio.gather(*streams))
-    assert gaps[len(gaps) // 2] < 0.2
-    print(f"longest gaps of the streams: {gaps[0]:.3f} to {gaps[-1]:.3f} s")
+    longest = []
+    for _ in range(3):
+        streams = [asyncio.create_task(caller.stream("streams-paced", "go")) for _ in range(20)]
+        heard = await caller.ask("streams-long", long)
+        assert heard.text == f"word  {len(long)}"
+        longest.append(max(longest_gap(each) for each in await asyncio.gather(*streams)))
+    print(f"longest gaps of all streams: {longest}")
+    assert min(longest) < 0.2
 
 
 async def test_a_provider_that_hangs_holds_up_no_other(town: Town, caller: Caller) -> None:

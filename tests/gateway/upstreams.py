@@ -112,14 +112,17 @@ def heard(body: dict[str, Any]) -> str:
 
 
 def says(
-    words: Callable[[str], Iterable[str]], *, usage: dict[str, Any] | None = None, gap_s: float = 0
+    words: Callable[[str], Iterable[str]],
+    *,
+    usage: dict[str, Any] | None = None,
+    gap_s: float | Callable[[], float] = 0,
 ) -> Script:
     """Returns a script that answers in pieces.
 
     Args:
         words: The pieces, given what was heard last.
         usage: What it says that it used.
-        gap_s: Pause before each piece.
+        gap_s: Pause before each piece, or what tells it.
     """
     told: dict[str, Any] = {"choices": [], "usage": usage or USAGE}
 
@@ -129,7 +132,7 @@ def says(
 
     async def way(pieces: Any, _: web.Request) -> Any:
         for piece in pieces:
-            await asyncio.sleep(gap_s)
+            await asyncio.sleep(gap_s() if callable(gap_s) else gap_s)
             yield piece
 
     return delivered(good, way)

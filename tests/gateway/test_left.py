@@ -1,0 +1,136 @@
+"""Streams that are left by their callers leave nothing behind, however many they are."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+
+from schemas.events import Delta, Reason, RequestCancelled
+from schemas.topics import REQUEST_CANCELLED
+from tests.contract.asking import ask, stream
+from tests.contract.connections import connected
+from tests.contract.scripted_server import ScriptedServer, scripted_server
+from tests.gateway.town import (
+    IN,
+    Caller,
+    Town,
+    connection,
+    endpoint,
+    masks,
+    metric,
+    policy,
+    request,
+    tenant,
+    way,
+)
+from tests.gateway.upstreams import says
+from tests.harness import Process, eventually, soon
+
+TENANT = "left"
+AT_ONCE, ROUNDS = 50, 20
+MIB = 2**20
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as server:
+        yield server
+
+
+async def test_of_a_thousand_streams_that_are_left_not_one_object_each_stays(
+    server: ScriptedServer,
+) -> None:
+    this = psutil.Process()
+    async with connected("stalls", server.idle, "openai", server.base_url) as opened:
+
+        async def leave() -> None:
+            events = stream(opened, ask("hi"))
+            assert isinstance(await anext(events), Delta)
+            await events.aclose()
+
+        async def rounds(number: int, tasks: int) -> tuple[int, int]:
+            for _ in range(number):
+                await asyncio.gather(*(leave() for _ in range(AT_ONCE)))
+            await server.idle()
+            server.paths.clear()
+            server.seen.clear()
+
+            async def at_rest() -> bool:
+                return len(asyncio.all_tasks()) <= tasks
+
+            await soon(at_rest, what="ended tasks")
+            gc.collect()
+            return len(gc.get_objects()), this.memory_info().rss
+
+        # The test, the server, and connections that are kept.
+        tasks = len(asyncio.all_tasks()) + AT_ONCE
+        before, after = await rounds(5, tasks), await rounds(ROUNDS, tasks)
+        assert after[0] - before[0] < AT_ONCE * ROUNDS / 2
+        assert after[1] - before[1] < 10 * MIB
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(300)
+async def test_worker_and_gateways_are_as_before_once_their_streams_are_left(town: Town) -> None:
+    up = town.upstreams
+    up.scripts["so on"] = says(lambda text: ["so on "] * 200, gap_s=0.2)
+    await asyncio.to_thread(
+        town.define,
+        tenant(TENANT),
+        policy("left", masks("EMAIL_ADDRESS")),
+        connection("left", up),
+        endpoint("left", way("a", "left", "so on"), policies=[f"{IN}.left"]),
+    )
+    processes = [psutil.Process(each.child.pid) for each in (*town.gateways, town.worker)]
+
+    async with town.caller(TENANT) as caller:
+        await leave_all(town, caller, 40)
+        files = [each.num_fds() for each in processes]
+        sizes = [each.memory_info().rss for each in processes]
+        for _ in range(3):
+            await leave_all(town, caller, 40)
+    await asyncio.to_thread(up.is_left, "left")
+    await asyncio.to_thread(eventually, lambda: not any(map(in_flight, town.gateways)), 30, "rest")
+    assert in_flight(town.worker) == 0
+
+    def closed() -> bool:
+        return all(
+            each.num_fds() <= before + 2 for each, before in zip(processes, files, strict=True)
+        )
+
+    await asyncio.to_thread(eventually, closed, 30, "closed sockets")
+    grown = [each.memory_info().rss - before for each, before in zip(processes, sizes, strict=True)]
+    assert max(grown) < 10 * MIB, grown
+
+
+async def leave_all(town: Town, caller: Caller, number: int) -> None:
+    """Asks for streams with a mail in each, and leaves them after some parts."""
+    asked = [
+        request(TENANT, f"{IN}.left", "mail ada@example.com", stream=True) for _ in range(number)
+    ]
+    sending = [asyncio.create_task(caller.send(each)) for each in asked]
+
+    async def all_begun() -> bool:
+        return all(caller.heard_of(each.request_id) for each in asked)
+
+    await soon(all_begun, 60, "a part of each")
+    cancelled = [
+        RequestCancelled(
+            request_id=each.request_id,
+            tenant=TENANT,
+            cancelled_at=each.requested_at,
+            deadline=each.deadline,
+        )
+        for each in asked
+    ]
+    await asyncio.to_thread(town.bus.send, REQUEST_CANCELLED, *cancelled)
+    assert {each.reason for each in await asyncio.gather(*sending)} == {Reason.CANCELLED}
+
+
+def in_flight(process: Process) -> float:
+    """Returns how many records a process has taken up and not acknowledged."""
+    return metric(process, "tessera_in_flight")
