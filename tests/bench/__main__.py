@@ -8,6 +8,7 @@ from importlib import import_module
 BENCHES: dict[str, str] = {
     "audit": "tests.bench.audit",
     "catalog": "tests.bench.catalog",
+    "embedding": "tests.bench.embedding",
     "failover": "tests.bench.failover",
     "gateway": "tests.bench.gateway",
     "lake": "tests.bench.lake",

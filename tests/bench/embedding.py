@@ -1,0 +1,140 @@
+"""Embedding: what gateway, worker and bus leave of the model's own speed.
+
+python -m tests.bench embedding                 2,048 texts each way, three turns (minutes)
+python -m tests.bench embedding 512 1           fewer texts, fewer turns
+
+The bare model embeds all texts sorted by length, 32 at a time, in a process of its own that does
+nothing else. Over the bus they go as an index sends them: 64 a request, four requests under way.
+The ways take turns in one run, so that their ratio holds whatever else the machine does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.asker import Asker
+from infra.bootstrap import ROOT, python_of
+from infra.catalog import CatalogView
+from infra.embedding import Embedder
+from infra.models import CARRIED
+from infra.registry import Registry
+from infra.settings import ClientSettings, RedisSettings, StackSettings
+from infra.stack import processes
+from schemas.topics import REPLY
+from tests.conftest import CATALOG
+from tests.conftest import running as running_stack
+from tests.harness import Bus, running
+from tests.seed import LIMITS, changes, publish, seed
+
+SENTENCES = "main.tests.sentences"
+TENANT = "acme"
+WORDS = (
+    "a",
+    "calm",
+    "every",
+    "its",
+    "patient",
+    "reader",
+    "sea",
+    "shore",
+    "waits",
+    "waves",
+    "while",
+)
+# Words of a text: as of titles and of chunks.
+SHORTEST, LONGEST = 5, 120
+BARE = """
+import json, sys, time
+from workers.providers.encoder import Engine, load
+encoder = load(sys.argv[1], Engine())
+print(flush=True)
+for line in sys.stdin:
+    texts = json.loads(line)
+    began = time.perf_counter()
+    tokens = sorted((each.ids for each in encoder.read(texts)), key=len)
+    for at in range(0, len(tokens), 32):
+        encoder.embed(tokens[at : at + 32])
+    print(json.dumps([time.perf_counter() - began, sum(map(len, tokens))]), flush=True)
+"""
+
+
+def run(count: str = "2048", turns: str = "3") -> None:
+    """Prints texts a second of both ways, and their ratio."""
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
+    drawn = random.Random(7)
+    texts = [
+        f"{number} {' '.join(drawn.choices(WORDS, k=drawn.randint(SHORTEST, LONGEST)))}"
+        for number in range(int(count))
+    ]
+    with running_stack(["kafka", "registry"]) as stack, tempfile.TemporaryDirectory() as folder:
+        stack.prepare(["embedding"])
+        bus = Bus(stack)
+        seed(bus, CATALOG)
+        measure(bus, Path(folder), texts, int(turns))
+
+
+def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
+    """Lets both ways take turns."""
+    route = {"name": "local", "pool": "embedding", "model": processes.EMBEDDER}
+    publish(bus, *changes([{"kind": "endpoint", "name": SENTENCES, "spec": {"routes": [route]}}]))
+    service = processes.embedding(StackSettings())
+    python, *command = service.command
+    environment = {**service.environment, **bus.environment}
+    model = f"package:{CARRIED[processes.EMBEDDER]}"
+    bare = subprocess.Popen(
+        [str(python_of("worker")), "-c", BARE, model],
+        cwd=ROOT,
+        env={**os.environ, **service.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    alone: list[float] = []
+    together: list[float] = []
+    with (
+        bare,
+        running(bus, ["-m", "streams", "gateway"], folder),
+        running(bus, command, folder, python=python, start_s=300, **environment),
+    ):
+        assert bare.stdin is not None
+        assert bare.stdout is not None
+        bare.stdout.readline()
+        for turn in range(turns + 1):
+            bare.stdin.write(f"{json.dumps(texts)}\n")
+            bare.stdin.flush()
+            seconds, tokens = json.loads(bare.stdout.readline())
+            over_the_bus = asyncio.run(embedded(bus, texts))
+            # The first turn warms both.
+            if turn:
+                alone.append(len(texts) / seconds)
+                together.append(len(texts) / over_the_bus)
+                print(f"turn {turn}: {alone[-1]:,.1f} and {together[-1]:,.1f} texts/s", flush=True)
+        bare.stdin.close()
+    ratio = statistics.median(two / one for one, two in zip(alone, together, strict=True))
+    print(f"{len(texts)} texts of {tokens / len(texts):.0f} tokens")
+    print(f"the bare model: {statistics.median(alone):,.1f} texts/s")
+    print(f"gateway and worker over the bus: {statistics.median(together):,.1f} texts/s")
+    print(f"over the bus / bare: {ratio:.2f}")
+
+
+async def embedded(bus: Bus, texts: Sequence[str]) -> float:
+    """Returns in how many seconds all texts are embedded over the bus, without a cache."""
+    client = ClientSettings(tenant=TENANT, principal="", key="")
+    registry, topic = Registry(bus.registry_settings), REPLY.member(TENANT).name
+    async with (
+        Asker(bus.kafka, registry, TENANT, topic, None) as asker,
+        Embedder(asker, client, CatalogView(LIMITS), RedisSettings(url="")) as embedder,
+    ):
+        began = time.perf_counter()
+        await embedder.embed(SENTENCES, "", texts, dimensions=384)
+        return time.perf_counter() - began
