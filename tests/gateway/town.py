@@ -198,22 +198,22 @@ class Town:
         upstreams: Where requests go.
         gateways: Both of them.
         worker: Asks outside providers.
-        spans: What the second gateway tells of its work, which also logs all it can.
         folder: Where all processes keep logs and tables.
         recorded: Rows of requests.
         attempted: Rows of tries.
         refused: Refusals before any route was tried.
+        spans: What the second gateway tells of its work, which also logs all it can.
     """
 
     bus: Bus
     upstreams: Upstreams
     gateways: tuple[Process, Process]
     worker: Process
-    spans: Collector
     folder: Path
     recorded: Follower[InferenceRecorded]
     attempted: Follower[InferenceAttempted]
     refused: Follower[InferenceRefused]
+    spans: Collector = field(default_factory=Collector)
 
     def define(self, *documents: Document) -> None:
         """Publishes documents; returns when both gateways know them."""
