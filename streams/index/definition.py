@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from infra.catalog import CatalogView
+from infra.documents.texts import problems
 from infra.registry import Registry, SchemaMissing
 from schemas.indexes import IndexSpec
 from schemas.tables import TableSpec
 from schemas.topics import captured
 from streams.index.rows import ENVELOPE
 from streams.index.standing import Unfit
-from streams.index.texts import problems
 
 TOPIC = "topic:"
 

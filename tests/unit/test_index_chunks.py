@@ -12,11 +12,11 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.documents import chunks, headings, sentences
+from infra.documents.chunks import Piece, pieces
+from infra.documents.headings import sections
 from infra.tokens import count
 from schemas.indexes import Chunking
-from streams.index import chunks, headings, sentences
-from streams.index.chunks import Piece, pieces
-from streams.index.headings import sections
 
 WAYS = ("heading", "sentence", "tokens")
 FAMILY = "👩‍👩‍👧"

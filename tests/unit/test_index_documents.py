@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.conditions import instant
+from infra.documents import content, texts
+from infra.documents.content import kept
+from infra.documents.texts import TemplateInvalid, columns_of_text, problems, text_of
 from infra.vectors import document_id
 from schemas.indexes import Chunking, ColumnType, IndexSpec
-from streams.index import documents, texts
-from streams.index.documents import RowInvalid, document_of, kept
+from streams.index.documents import RowInvalid, document_of
 from streams.index.rows import Change, Op
-from streams.index.texts import TemplateInvalid, columns_of_text, problems, text_of
 
 INDEX = "main.kb.docs"
 SPEC = IndexSpec.model_validate(
@@ -268,7 +269,7 @@ def test_no_text_at_all_is_cut() -> None:
     assert document_of(INDEX, spec, CHANGE).chunks == ()
 
 
-@pytest.mark.parametrize("module", [documents, texts])
+@pytest.mark.parametrize("module", [content, texts])
 def test_the_examples_of_the_docs_hold(module: ModuleType) -> None:
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0

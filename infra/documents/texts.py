@@ -17,8 +17,8 @@ from typing import Any
 from uuid import UUID
 
 from infra.conditions import rfc3339
+from infra.documents.chunks import most_overlap
 from schemas.indexes import IndexSpec
-from streams.index.chunks import most_overlap
 
 # Braces that are meant, a column, a brace that is neither, and what lies between.
 PARTS = re.compile(r"(?P<braces>\{\{|\}\})|\{(?P<column>[^{}]+)\}|(?P<odd>[{}])|[^{}]+")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import regex
 
+from infra.documents.headings import sections
+from infra.documents.sentences import sentences
 from infra.tokens import count, head, tail
 from schemas.indexes import Chunking
-from streams.index.headings import sections
-from streams.index.sentences import sentences
 
 # As a user sees them: with their marks, or several joined into one picture.
 CHARACTER = regex.compile(r"\X")
