@@ -37,6 +37,7 @@ DELEGATES: dict[str, tuple[str, ...]] = {
     "limits": ("-P", "-m", "streams", "limits"),
     "lineage": ("-P", "-m", "catalog", "lineage"),
     "revoke": ("-P", "-m", "catalog", "revoke"),
+    "source": ("-P", "-m", "catalog", "source"),
     "usage": ("-P", "-m", "infra.usage"),
 }
 # Those of the catalog; each says more when it is asked for help.
@@ -50,6 +51,7 @@ CATALOG: dict[str, str] = {
     "key": "Make, rotate and revoke keys that requests are signed with.",
     "lineage": "Show what an answer came from: tessera lineage RESPONSE_ID",
     "revoke": "Take back what was granted or denied.",
+    "source": "Capture tables of PostgreSQL, and see how that stands.",
 }
 # An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.
 EXPECTED = (NotRunning, OSError, Refused, SettingInvalid, StackFailed, Unready)
@@ -338,7 +340,7 @@ def usage(ctx: typer.Context) -> None:
 
 
 def _of_the_catalog(ctx: typer.Context) -> None:
-    words = ctx.args or (["--help"] if ctx.info_name in ("catalog", "key") else [])
+    words = ctx.args or (["--help"] if ctx.info_name in ("catalog", "key", "source") else [])
     stack = None if HELP.intersection(words) else _running()
     raise typer.Exit(_delegate(str(ctx.info_name), words, stack))
 

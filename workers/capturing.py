@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -64,6 +64,15 @@ class Standing:
     retained_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Where a database is, and the password there with the reference that leads to it."""
+
+    place: Place
+    reference: str
+    password: str = field(repr=False)
+
+
 class Capturing:
     """One captured table.
 
@@ -72,13 +81,22 @@ class Capturing:
         connect: Runs its connector.
         topics: Makes its topics.
         lent: Holds its password.
+        used: Called with the reference of each secret that is handed to its connector.
     """
 
-    def __init__(self, table: str, connect: Connect, topics: Topics, lent: Lent) -> None:
+    def __init__(
+        self,
+        table: str,
+        connect: Connect,
+        topics: Topics,
+        lent: Lent,
+        used: Callable[[str], None],
+    ) -> None:
         self._table = table
         self._connect = connect
         self._topics = topics
         self._lent = lent
+        self._used = used
         self._since: dict[str, float] = {}
         self._confirmed: tuple[str | None, float] = (None, 0.0)
         self._tries = 0
@@ -103,19 +121,21 @@ class Capturing:
             OSError: Its host has no address, or the password cannot be handed on.
             SecretUnavailable: Its secret is not where the reference points.
         """
-        place, password = await _reach(connection, connector)
-        async with session(place, password) as database:
+        login = await _reach(connection, connector)
+        async with session(login.place, login.password) as database:
             relation = await self._checked(database, source, connector)
             if connector is None:
-                return await self._begin(database, source, place, password, relation)
-            told = configuration(source, place, _identity(connector), self._lent.place(source.name))
+                return await self._begin(database, source, login, relation)
+            told = configuration(
+                source, login.place, _identity(connector), self._lent.place(source.name)
+            )
             if any(connector.told.get(name) != told[name] for name in FIXED):
                 await self.remove(source.name, connector)
                 return Standing(state=SourceState.STARTING)
             slot = await database.slot(source.name)
             if missed := await self._missed(database, source, relation, connector, slot):
                 return await self._missing(source, connector, missed)
-            await self._settle(source.name, connector, told, password)
+            await self._settle(source.name, connector, told, login)
             return await self._standing(source, connector, slot)
 
     async def remove(self, name: str, connector: Connector) -> None:
@@ -155,12 +175,13 @@ class Capturing:
         return await database.check(source)
 
     async def _begin(
-        self, database: Database, source: Source, place: Place, password: str, relation: int
+        self, database: Database, source: Source, login: Login, relation: int
     ) -> Standing:
+        await database.check_room()
         await asyncio.to_thread(self._topics.make, source.topic, source.heartbeats)
         identity = await database.publish(source, relation)
-        self._lent.lend(source.name, password)
-        told = configuration(source, place, identity, self._lent.place(source.name))
+        self._lend(source.name, login)
+        told = configuration(source, login.place, identity, self._lent.place(source.name))
         # Refused where somebody else was faster, whose slot must not be touched.
         await self._connect.create(source.name, told)
         # One that was left behind would give a new capture an old beginning.
@@ -203,14 +224,20 @@ class Capturing:
         raise CaptureRefused(reason, ANEW.format(table=self._table))
 
     async def _settle(
-        self, name: str, connector: Connector, told: Mapping[str, str], password: str
+        self, name: str, connector: Connector, told: Mapping[str, str], login: Login
     ) -> None:
         """Lets a connector have what has changed for it."""
-        rotated = self._lent.lend(name, password)
+        rotated = self._lend(name, login)
         if any(connector.told.get(each) != value for each, value in told.items()):
             await self._connect.put(name, told)
         elif rotated:
             await self._connect.restart(name, only_failed=False)
+
+    def _lend(self, name: str, login: Login) -> bool:
+        fresh = self._lent.lend(name, login.password)
+        if fresh:
+            self._used(login.reference)
+        return fresh
 
     async def _standing(self, source: Source, connector: Connector, slot: Slot | None) -> Standing:
         offset = await self._connect.offset(source.name)
@@ -303,12 +330,13 @@ def _identity(connector: Connector) -> str:
     return connector.told.get(IDENTITY, "")
 
 
-async def _reach(connection: ConnectionSpec, connector: Connector | None) -> tuple[Place, str]:
+async def _reach(connection: ConnectionSpec, connector: Connector | None) -> Login:
     """Returns where a database is and the password there, both as they may be used."""
-    place = place_of(connection)
-    password = await asyncio.to_thread(lend, connection.secret or "")
+    place, reference = place_of(connection), connection.secret or ""
+    password = await asyncio.to_thread(lend, reference)
     known = connector.told.get("database.hostname") if connector else None
-    return await _judged(place, private=connection.private, known=known), password
+    judged = await _judged(place, private=connection.private, known=known)
+    return Login(place=judged, reference=reference, password=password)
 
 
 async def _judged(place: Place, *, private: bool, known: str | None = None) -> Place:

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import structlog
@@ -36,9 +36,15 @@ from infra.settings import (
 )
 from infra.telemetry import described, now
 from infra.told import last_told
-from schemas.events import CatalogChanged, SourceReported, SourceState
+from schemas.events import (
+    AuditOutcome,
+    AuditRecorded,
+    CatalogChanged,
+    SourceReported,
+    SourceState,
+)
 from schemas.tables import TableSpec
-from schemas.topics import SOURCE_REPORTED, Outgoing, captured
+from schemas.topics import AUDIT_RECORDED, SOURCE_REPORTED, Outgoing, captured
 from workers.capturing import Capturing, Standing
 
 log = structlog.get_logger()
@@ -47,6 +53,7 @@ NAME = "sources"
 # How long one look at a table may take.
 LOOK_S = 50.0
 GONE = Standing(state=SourceState.REMOVED)
+GOING = "it is not wanted any more, and not gone yet: "
 
 # What can be expected to be wrong: the state that follows of it, and what to do about it.
 PROBLEMS: dict[type[Exception], tuple[SourceState, str]] = {
@@ -105,6 +112,9 @@ class Sources:
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, SourceReported] = {}
         self._told_at: dict[str, float] = {}
+        # Of which the catalog has changed: before they were looked at again, and since.
+        self._asked: set[str] = set()
+        self._answered: set[str] = set()
 
     async def run(self) -> None:
         """Watches until SIGTERM or SIGINT.
@@ -130,6 +140,9 @@ class Sources:
 
     def changed(self, change: CatalogChanged) -> None:
         """Hears of a change that the view has taken in."""
+        if change.kind == "table":
+            # Whoever changed it waits for a word, also where it is the same as before.
+            self._asked.add(change.name)
         if change.kind in ("connection", "table"):
             self._news.set()
 
@@ -197,8 +210,13 @@ class Sources:
     def _look_in_vain(self, problem: ConnectUnreachable) -> None:
         state, remedy = PROBLEMS[ConnectUnreachable]
         standing = Standing(state=state, reason=str(problem), remedy=remedy)
-        for table in self._wanted():
+        going = replace(standing, reason=f"{GOING}{problem}")
+        wanted = self._wanted()
+        for table in wanted:
             self._begin(table, self._tell(table, standing))
+        for table, report in self._told.items():
+            if table not in wanted and report.state is not SourceState.REMOVED:
+                self._begin(table, self._tell(table, going))
 
     def _wanted(self) -> dict[str, TableSpec]:
         return {table: spec for table, spec in self.view.tables.items() if spec.capture is not None}
@@ -213,6 +231,9 @@ class Sources:
         if table in self._looks:
             look.close()
             return
+        if table in self._asked:
+            self._asked.discard(table)
+            self._answered.add(table)
         task = self._looks[table] = asyncio.create_task(self._guarded(look))
         task.add_done_callback(lambda done: self._looks.pop(table, None))
 
@@ -239,15 +260,44 @@ class Sources:
             await capturing.remove(name_of(table), connector)
             return GONE
 
-        standing = await _seen(remove(), "it is not wanted any more, and not gone yet: ")
+        standing = await _seen(remove(), GOING)
         if standing is GONE:
             self._capturing.pop(table, None)
+        else:
+            last = f"where its database is gone for good, delete {name_of(table)} in Kafka Connect"
+            standing = replace(standing, remedy=f"{standing.remedy}; {last}")
         await self._tell(table, standing)
 
     def _of(self, table: str) -> Capturing:
         if table not in self._capturing:
-            self._capturing[table] = Capturing(table, self._connect, self._topics, self._lent)
+            self._capturing[table] = Capturing(
+                table,
+                self._connect,
+                self._topics,
+                self._lent,
+                lambda reference: self._audit(table, reference),
+            )
         return self._capturing[table]
+
+    def _audit(self, table: str, reference: str) -> None:
+        """Notes that a secret was handed to a connector."""
+        instant = now()
+        recorded = AuditRecorded(
+            audit_id=f"secret.used/{table}/{int(instant.timestamp() * 1000)}/{reference}",
+            at=instant,
+            source=NAME,
+            action="secret.used",
+            kind="secret",
+            name=reference,
+            outcome=AuditOutcome.DONE,
+        )
+
+        def settled(failed: PublishFailed | None) -> None:
+            if failed is not None:
+                self.fail(failed)
+
+        encoded = self._publisher.encode([Outgoing(AUDIT_RECORDED, recorded)])
+        self._publisher.post(encoded, (), settled)
 
     async def _tell(self, table: str, standing: Standing, location: str = "") -> None:
         """Reports how a table stands, where that is news."""
@@ -274,11 +324,12 @@ class Sources:
             return
         if before is None or before.state != report.state:
             log.info("source stands", table=table, state=report.state, reason=report.reason)
+        self._answered.discard(table)
         self._told[table] = report
         self._told_at[table] = time.monotonic()
 
     def _is_news(self, before: SourceReported | None, report: SourceReported) -> bool:
-        if before is None or _gist(before) != _gist(report):
+        if before is None or report.table in self._answered or _gist(before) != _gist(report):
             return True
         due = self._told_at.get(table := report.table, 0.0) + self._settings.tell_ms / 1000
         moved = (before.confirmed_lsn, before.lag_bytes) != (report.confirmed_lsn, report.lag_bytes)

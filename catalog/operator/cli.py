@@ -13,7 +13,7 @@ import typer
 from catalog.declared.documents import Placed, document_of, placed, write
 from catalog.declared.problems import Invalid, Place, written
 from catalog.lineage.lineage_command import lineage
-from catalog.operator import keyring, printing, things
+from catalog.operator import keyring, printing, sources, things
 from catalog.operator.asking import Registered, ask, reach
 from catalog.operator.words import AsJson, Unclear, content
 from infra.asker import NoReply, RequestRefused
@@ -22,12 +22,13 @@ from infra.registry import RegistryUnreachable
 from infra.secrets import SecretUnavailable
 from infra.settings import SettingInvalid
 from infra.signing import KeyUnusable
+from infra.tail import TailBroken
 from schemas.events import Reason
 
 # What the command line or the environment says wrong.
 OURS = (KeyUnusable, SecretUnavailable, SettingInvalid, Unclear)
 # What is not reached.
-THEIRS = (BusUnreachable, LookupError, PublishFailed, RegistryUnreachable)
+THEIRS = (BusUnreachable, LookupError, PublishFailed, RegistryUnreachable, TailBroken)
 DOCUMENT = re.compile(r"documents\[(\d+)\]([\w.\[\]*@-]*?)(?=: |[;, ]|$)")
 
 GRANTED = "PRIVILEGE[,..] on NAME to PRINCIPAL"
@@ -86,6 +87,7 @@ app = PlainErrors(
 )
 app.add_typer(things.app, name="catalog")
 app.add_typer(keyring.app, name="key")
+app.add_typer(sources.app, name="source")
 app.command()(lineage)
 
 

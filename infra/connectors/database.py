@@ -27,7 +27,7 @@ GENERATED = 180_000
 STANDING = """
 SELECT c.oid::int8 AS oid, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        c.relreplident::text AS identity, row_security_active(c.oid) AS hidden,
-       has_table_privilege(c.oid, 'SELECT') AS readable, pg_has_role(c.relowner, 'USAGE') AS owned,
+       has_table_privilege(c.oid, 'SELECT') AS readable,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS keyed
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
@@ -35,7 +35,6 @@ WHERE n.nspname = %s AND c.relname = %s
 SERVER = """
 SELECT current_setting('wal_level') AS wal_level, current_setting('server_version_num')::int AS
        version, pg_is_in_recovery() AS standby,
-       has_database_privilege(current_database(), 'CREATE') AS may_create,
        EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND (rolsuper OR rolreplication)
                OR rolname = 'rds_replication' AND pg_has_role(oid, 'USAGE')) AS replicates
 """
@@ -50,6 +49,11 @@ SELECT s.active, s.wal_status, s.confirmed_flush_lsn::text AS confirmed,
        (pg_current_wal_lsn() - s.confirmed_flush_lsn)::int8 AS lag,
        (pg_current_wal_lsn() - s.restart_lsn)::int8 AS retained
 FROM pg_replication_slots s WHERE s.slot_name = %s AND s.database = current_database()
+"""
+
+
+ROOM = """
+SELECT count(*) < current_setting('max_replication_slots')::int AS room FROM pg_replication_slots
 """
 
 
@@ -121,6 +125,19 @@ class Database:
         if found is None or not found["whole"] or found["tables"] != [relation]:
             return None
         return f"{relation}/{found['oid']}"
+
+    async def check_room(self) -> None:
+        """Returns if one more slot can be made.
+
+        Raises:
+            CaptureRefused: None can.
+        """
+        found = await self._one(ROOM)
+        if found is None or not found["room"]:
+            raise CaptureRefused(
+                "its database has no replication slot left",
+                "raise max_replication_slots there, or drop one that nobody reads",
+            )
 
     async def slot(self, name: str) -> Slot | None:
         """Returns a slot of this database; None where there is none."""

@@ -39,13 +39,12 @@ class Lent:
             return None
 
     def lend(self, name: str, password: str) -> bool:
-        """Lends a password; returns whether another one was lent before.
+        """Lends a password; returns whether it was not lent already.
 
         Raises:
             OSError: The folder cannot be written to.
         """
-        before = self.password(name)
-        if before == password:
+        if self.password(name) == password:
             return False
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Whole or not at all, also for who reads meanwhile.
@@ -55,7 +54,7 @@ class Lent:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(password)
         fresh.rename(self.place(name))
-        return before is not None
+        return True
 
     def take_back(self, name: str) -> None:
         """Lends to a connector no more."""

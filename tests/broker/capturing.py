@@ -60,9 +60,10 @@ class Town:
     def __post_init__(self) -> None:
         self.password_file.write_text(PASSWORD + "\n")
         with self.session("postgres") as session:
-            session.execute(f"CREATE ROLE {USER} LOGIN REPLICATION PASSWORD '{PASSWORD}'")
+            role = f"ROLE {USER} LOGIN REPLICATION PASSWORD '{PASSWORD}'"
+            known = session.execute("SELECT FROM pg_roles WHERE rolname = %s", (USER,)).rowcount
+            session.execute(f"{'ALTER' if known else 'CREATE'} {role}")
             session.execute(f"CREATE DATABASE {self.database} OWNER {USER}")
-        self.connection("main.tests.shop")
 
     @property
     def password_file(self) -> Path:
@@ -96,16 +97,18 @@ class Town:
 
     def connection(self, name: str, **more: object) -> None:
         """Publishes a connection to the database."""
-        at = self.bus.environment
-        spec: dict[str, object] = {
+        self.publish("connection", name, {**self.shop, **more})
+
+    @property
+    def shop(self) -> dict[str, object]:
+        """What a connection to the database holds."""
+        return {
             "type": "postgresql",
-            "url": f"postgresql://localhost:{at['POSTGRES_PORT']}/{self.database}",
+            "url": f"postgresql://localhost:{self.bus.environment['POSTGRES_PORT']}/{self.database}",
             "user": USER,
             "secret": f"file:{self.password_file}",
             "private": True,
-            **more,
         }
-        self.publish("connection", name, spec)
 
     def table(
         self, name: str, location: str, *, connection: str = "main.tests.shop", capture: bool = True

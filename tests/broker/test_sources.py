@@ -13,7 +13,7 @@ from infra.connectors.source import name_of
 from infra.stack.local import LocalStack
 from schemas.events import SourceState
 from schemas.topics import captured
-from tests.broker.capturing import PASSWORD, USER, Town
+from tests.broker.capturing import PASSWORD, SOON_S, USER, Town
 from tests.conftest import CATALOG
 from tests.harness import Bus, Process, eventually, running
 from tests.seed import seed
@@ -31,6 +31,7 @@ def town(full_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> To
     bus = Bus(full_stack)
     seed(bus, CATALOG)
     town = Town(full_stack, bus, tmp_path_factory.mktemp("sources"))
+    town.connection("main.tests.shop")
     town.runs(
         "CREATE TABLE docs (tenant text, id int, title text, body text, price numeric(10, 2),"
         " made date, PRIMARY KEY (tenant, id))",
@@ -241,6 +242,16 @@ def test_a_changed_password_is_taken_over(town: Town, docs: str) -> None:
     town.runs("INSERT INTO docs (tenant, id) VALUES ('rotated', 8)")
     key = {"tenant": "rotated", "id": 8}
     town.arrive(docs, DOCS, lambda changes: key in [each.key for each in changes])
+    town.stands(docs, SourceState.STREAMING)
+
+
+def test_what_is_removed_while_connect_is_down_goes_once_it_is_back(town: Town, docs: str) -> None:
+    town.stack.stop("connect")
+    town.stands(docs, SourceState.DEGRADED, of="Kafka Connect does not answer")
+    table = town.table("published", "public.published", capture=False)
+    town.stands(table, SourceState.DEGRADED, of="not gone yet")
+    town.stack.start("connect")
+    town.stands(table, SourceState.REMOVED, timeout=2 * SOON_S)
     town.stands(docs, SourceState.STREAMING)
 
 

@@ -1,0 +1,222 @@
+"""``tessera source``: tables whose changes are captured, and how that stands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from catalog.declared.problems import name_problem, spec_of
+from catalog.operator import printing
+from catalog.operator.asking import Registered, reach
+from catalog.operator.words import AsJson, Named, Unclear, seconds
+from infra.asker import RequestRefused
+from infra.registry import Reader, Registry
+from infra.settings import KafkaSettings, RegistrySettings
+from infra.told import last_told, told
+from schemas.codec import Codec
+from schemas.events import Reason, SourceReported, SourceState
+from schemas.topics import SOURCE_REPORTED
+
+Told = AsyncGenerator[SourceReported | None, None]
+Wait = Annotated[str, typer.Option(help="How long to watch it come and go: 30s, 10m; 0s: not.")]
+
+NAME = "tessera-source"
+MOST = 1000
+KIB = 1024
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+LOST = "its rows on the topic go, too: an index over it must be built anew afterwards"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Tables in PostgreSQL whose rows and changes become records, for indexes to follow.",
+    epilog="[bold]Examples[/]\n\n"
+    "tessera source create main.lab.notes --on main.lab.warehouse --location public.notes\n\n"
+    "tessera source list\n\n"
+    "tessera source show main.lab.notes\n\n"
+    "tessera source remove main.lab.notes\n\n"
+    "The connection is one of the catalog: tessera catalog kinds connection",
+)
+
+
+@app.command()
+def create(
+    name: Named,
+    *,
+    on: Annotated[str, typer.Option(help="Connection of type postgresql: main.lab.warehouse.")],
+    location: Annotated[str, typer.Option(help="The table in its database: public.notes.")],
+    snapshot: Annotated[bool, typer.Option(help="Read the rows that are there, too.")] = True,
+    heartbeat: Annotated[str, typer.Option(help="How often its database is written to.")] = "10s",
+    comment: Annotated[str | None, typer.Option(help="What the table is for.")] = None,
+    wait: Wait = "10m",
+    as_json: AsJson = False,
+) -> None:
+    """Capture a table; one that the catalog has not is made there.
+
+    It needs a primary key, wal_level = logical, and a user who owns it and may replicate. What is
+    made in its database is a publication and a replication slot, and no table.
+    """
+    capture = {"snapshot": "initial" if snapshot else "never", "heartbeat": heartbeat}
+    wanted = {"location": location, "connection": on, "capture": capture}
+    if problem := name_problem("table", name):
+        raise Unclear(problem)
+    spec_of("table", wanted)
+
+    async def ask(catalog: Registered) -> None:
+        try:
+            found = await catalog.ask("get", name=name, kind="table")
+        except RequestRefused as refused:
+            if refused.refusal.reason is not Reason.NOT_FOUND:
+                raise
+            spec: dict[str, Any] = {**wanted}
+            await catalog.ask("create", kind="table", name=name, spec=spec, comment=comment)
+            return
+        spec = {**found["spec"], **wanted}
+        more = {"spec": spec, "comment": comment, "etag": found["etag"]}
+        await catalog.ask("update", name=name, kind="table", **more)
+
+    _watched(name, ask, SourceState.STREAMING, wait, as_json)
+
+
+@app.command()
+def remove(name: Named, wait: Wait = "2m", as_json: AsJson = False) -> None:
+    """Capture a table no more: its connector, slot, publication and topic go; the table stays."""
+
+    async def ask(catalog: Registered) -> None:
+        found = await catalog.ask("get", name=name, kind="table")
+        spec = {each: value for each, value in found["spec"].items() if each != "capture"}
+        await catalog.ask("update", name=name, kind="table", spec=spec, etag=found["etag"])
+
+    typer.echo(LOST, err=True)
+    _watched(name, ask, SourceState.REMOVED, wait, as_json)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the captured tables that you may see."""
+
+    async def found(catalog: Registered) -> list[SourceReported]:
+        reports = await last_told(KafkaSettings(), await _reader(), SOURCE_REPORTED, NAME)
+        seen: set[str] = set()
+        page: str | None = ""
+        while page is not None:
+            answer = await catalog.ask("list", prefix="", kind="table", limit=MOST, page=page)
+            seen |= {each["name"] for each in answer["entries"]}
+            page = answer["page"]
+        standing = (reports[name] for name in sorted(reports.keys() & seen))
+        return [each for each in standing if each.state is not SourceState.REMOVED]
+
+    reports = reach(found)
+    headings = ("table", "state", "behind", "kept", "reason")
+    lines = [
+        (each.table, each.state, size(each.lag_bytes), size(each.retained_bytes), each.reason)
+        for each in reports
+    ]
+    result = {"sources": [_plain(each) for each in reports]}
+    printing.show(result, as_json, printing.rows(headings, lines))
+    if not reports:
+        typer.echo("no table is captured that you may see: tessera source create", err=True)
+
+
+@app.command()
+def show(name: Named, as_json: AsJson = False) -> None:
+    """Show how the capture of a table stands, and what to do where something is wrong."""
+
+    async def found(catalog: Registered) -> SourceReported | None:
+        await catalog.ask("get", name=name, kind="table")
+        reports = await last_told(KafkaSettings(), await _reader(), SOURCE_REPORTED, NAME)
+        return reports.get(name)
+
+    report = reach(found)
+    if report is None:
+        raise Unclear(f"nobody has told of {name} yet: is it captured, and sources up?")
+    result = _plain(report)
+    printing.show(result, as_json, printing.record(result))
+
+
+def size(count: int | None) -> str:
+    """Returns a number of bytes as a person reads it.
+
+    >>> size(0), size(2048), size(5 * 1024**3), size(None)
+    ('0 B', '2 KiB', '5 GiB', '')
+    """
+    if count is None:
+        return ""
+    number, unit = float(count), 0
+    while number >= KIB and unit < len(UNITS) - 1:
+        number, unit = number / KIB, unit + 1
+    return f"{number:.0f} {UNITS[unit]}"
+
+
+def _watched(
+    name: str,
+    ask: Callable[[Registered], Awaitable[None]],
+    end: SourceState,
+    wait: str,
+    as_json: bool,
+) -> None:
+    """Asks for something and shows how it comes about."""
+    patience = seconds(wait)
+
+    async def work(catalog: Registered) -> SourceReported | None:
+        events = told(KafkaSettings(), await _reader(), SOURCE_REPORTED, NAME)
+        async with aclosing(events):
+            # What was told before is of before.
+            async for event in events:
+                if event is None:
+                    break
+            await ask(catalog)
+            return await _ended(events, name, end, patience, as_json) if patience else None
+
+    report = reach(work)
+    if report is None:
+        return
+    if as_json:
+        result = _plain(report)
+        printing.show(result, as_json, printing.record(result))
+    if report.state is not end:
+        raise typer.Exit(1)
+
+
+async def _ended(
+    events: Told, name: str, end: SourceState, patience: float, as_json: bool
+) -> SourceReported | None:
+    last = None
+    try:
+        async with asyncio.timeout(patience):
+            async for event in events:
+                if event is None or event.table != name:
+                    continue
+                if not as_json and (last is None or _said(last) != _said(event)):
+                    typer.echo(_said(event))
+                last = event
+                if event.state in (end, SourceState.FAILED):
+                    return event
+    except TimeoutError:
+        state = f"is {last.state}" if last else "was not told of: is sources up? tessera status"
+        raise Unclear(
+            f"{name} {state} after {patience:g} s; it goes on: tessera source show {name}"
+        ) from None
+    return last
+
+
+def _said(report: SourceReported) -> str:
+    """Returns a report as a line, and what to do as another."""
+    behind = f", {size(report.lag_bytes)} behind" if report.lag_bytes else ""
+    reason = f": {report.reason}" if report.reason else ""
+    remedy = f"\n  what to do: {report.remedy}" if report.remedy else ""
+    return f"{report.table} is {report.state}{'' if reason else behind}{reason}{remedy}"
+
+
+def _plain(report: SourceReported) -> Mapping[str, Any]:
+    return {**asdict(report), "reported_at": report.reported_at.isoformat()}
+
+
+async def _reader() -> Reader:
+    registry = Registry(RegistrySettings())
+    return Reader(Codec(await asyncio.to_thread(registry.ids)), registry)
