@@ -13,6 +13,7 @@ from schemas.events import Attempt, InferenceRouted, Reason, Refusal, Route, Too
 from schemas.routing import FALL_BACK_ON
 from streams.gateway.routing import Health, next_try
 from tests.unit.asking import MINUTE, NOON, VIEW
+from tests.unit.holding import CODEC
 from tests.unit.routing import (
     ANSWER,
     SECOND,
@@ -101,13 +102,15 @@ def test_each_wait_is_about_twice_the_one_before_and_always_the_same_for_a_reque
         again = after(onward, FAILED, view)
         assert again == after(onward, FAILED, view)
         if again is not None and again.not_before is not None:
+            assert CODEC.decode(CODEC.encode(again), InferenceRouted) == again
             waits.append((again.not_before - NOON) / SECOND)
         onward = again
     assert len(waits) == 5
     for number, wait in enumerate(waits):
         assert 0.125 * 2**number <= wait <= 0.25 * 2**number
     others = [after(routed(view, "a", request=request(n)), FAILED, view) for n in range(50)]
-    assert len({each.not_before for each in others if each}) == 50
+    # So many draws, of 125 ms.
+    assert len({each.not_before for each in others if each}) > 30
 
 
 def test_a_wait_that_the_provider_asks_for_is_kept_if_it_ends_before_the_deadline() -> None:

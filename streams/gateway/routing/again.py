@@ -77,6 +77,8 @@ def _retry_at(
     # Half of the wait is drawn, so that what failed together does not come back together.
     draw = drawn("wait", routed.request.tenant, routed.request.request_id, str(routed.attempt))
     wait = min(FIRST_WAIT * (1 << (tries - 1)), LONGEST_WAIT) * (0.5 + draw / 2)
+    # What is read back from the log has no finer instants.
+    wait -= wait % MILLISECOND
     asked_ms = max(0, refusal.retry_after_ms or 0)
     if asked_ms >= left / MILLISECOND or wait >= left:
         return None
