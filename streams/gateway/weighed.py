@@ -76,6 +76,7 @@ def pass_on(heard: Heard, view: CatalogView, now: datetime, desk: Desk) -> Itera
     spent: frozenset[str] = frozenset()
     refusal = earlier.refusal if earlier else None
     if earlier is not None:
+        found = earlier.judgements
         lowered = frozenset(each.counter for each in earlier.charges)
         spent = frozenset(each.counter for each in here if each.amount) & lowered
     elif now >= routed.request.deadline:
@@ -88,7 +89,7 @@ def pass_on(heard: Heard, view: CatalogView, now: datetime, desk: Desk) -> Itera
         routed = replace(routed, fallbacks=free)
     if earlier is None:
         what = Entry.REFUSED if refusal else Entry.RESERVED
-        yield Outgoing(USAGE_COUNTED, _entry(weighed, here, what, refusal, now))
+        yield Outgoing(USAGE_COUNTED, _entry(weighed, here, what, refusal, found, now))
     if refusal:
         yield from given_back(routed, now)
         yield from turned_back(routed, refusal, view, now)
@@ -147,11 +148,12 @@ def _late() -> Refusal:
     )
 
 
-def _entry(
+def _entry(  # noqa: PLR0917 - what was decided, and why
     weighed: InferenceWeighed,
     here: tuple[Charge, ...],
     what: Entry,
     refusal: Refusal | None,
+    found: tuple[Judgement, ...],
     now: datetime,
 ) -> UsageCounted:
     request = weighed.routed.request
@@ -164,6 +166,7 @@ def _entry(
         entry=what,
         charges=() if refusal else here,
         refusal=refusal,
+        judgements=found,
         at=now,
         until=lease_end(request),
     )

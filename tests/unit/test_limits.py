@@ -227,6 +227,20 @@ def test_what_was_decided_on_a_record_is_decided_the_same_way_when_it_is_read_ag
         assert again == first
 
 
+def test_what_a_rule_that_is_only_evaluated_found_is_told_again_when_its_record_is_read_again() -> (
+    None
+):
+    gateway = Gateway(view_with(rule(shadow=True)))
+    gateway.asks()
+    first = gateway.asks()
+    assert isinstance(first, Weighed)
+    assert len(first.judgements) == 1
+    gateway.asked -= 1
+    # By now it would find nothing.
+    gateway.view = view_with(rule(shadow=True, most=9))
+    assert gateway.asks() == replace(first, again=True)
+
+
 def test_counters_that_tenants_share_are_asked_elsewhere_in_the_order_of_their_homes() -> None:
     view = view_with(
         rule("z", per="service"),

@@ -109,14 +109,16 @@ def test_where_a_later_home_refuses_what_was_reserved_before_is_given_back() -> 
     assert groups.used(first.asks[0], NOON) == 1
 
 
-@pytest.mark.parametrize("most", [1, 0])
-def test_a_request_that_was_put_here_twice_is_decided_once(most: int) -> None:
-    view = view_with(SERVICE | {"most": most})
+@pytest.mark.parametrize(("most", "shadow", "used"), [(1, False, 1), (0, False, 0), (0, True, 1)])
+def test_a_request_that_was_put_here_twice_is_decided_once(
+    most: int, shadow: bool, used: int
+) -> None:
+    view = view_with(SERVICE | {"most": most, "shadow": shadow})
     counters, weighed = Counters(shared=True), weighed_by(view)
     first = at(counters, weighed, view)
     again = at(counters, weighed, view)
     assert again == [each for each in first if each.event is not entries(first)[0]]
-    assert counters.used(weighed.asks[0], NOON) == most
+    assert counters.used(weighed.asks[0], NOON) == used
 
 
 def test_what_waited_beyond_its_deadline_is_refused() -> None:

@@ -147,7 +147,7 @@ def weigh(  # noqa: PLR0917 - who asks what, and where it goes
         charge_id=asked.charge_id,
         charges=own if earlier is None else earlier.charges,
         asks=tuple(asks),
-        judgements=tuple(judgements),
+        judgements=tuple(judgements) if earlier is None else earlier.judgements,
         again=earlier is not None,
         without=tuple(each for each in fallbacks if each not in left) if costs else (),
     )
@@ -201,7 +201,9 @@ def _dearest(bound: Bound, charge: Charge, others: Iterable[Estimate]) -> Charge
 def reserved(asked: Asked, weighed: Weighed, now: datetime) -> Iterator[Outgoing]:
     """Says what a request reserves; nothing where that is nothing, or was said before a crash."""
     if weighed.charges and not weighed.again:
-        yield entry(asked, Entry.RESERVED, now, charges=weighed.charges)
+        yield entry(
+            asked, Entry.RESERVED, now, charges=weighed.charges, judgements=weighed.judgements
+        )
 
 
 def refused(asked: Asked, refusal: Refusal, now: datetime) -> Iterator[Outgoing]:
@@ -217,6 +219,7 @@ def entry(
     *,
     charges: tuple[Charge, ...] = (),
     refusal: Refusal | None = None,
+    judgements: tuple[Judgement, ...] = (),
 ) -> Outgoing:
     """Returns an entry of a tenant's ledger about a request."""
     request = asked.request
@@ -228,6 +231,7 @@ def entry(
         entry=what,
         charges=charges,
         refusal=refusal,
+        judgements=judgements,
         at=now,
         until=lease_end(request),
     )
