@@ -26,7 +26,6 @@ class IndexState(StrEnum):
 
 _INDEXSTATE = binary.symbols(IndexState)
 
-
 class SourceState(StrEnum):
     """How the capture of a table stands."""
 
@@ -42,7 +41,6 @@ class SourceState(StrEnum):
 
 _SOURCESTATE = binary.symbols(SourceState)
 
-
 class Entry(StrEnum):
     """What happened to a charge."""
 
@@ -54,7 +52,6 @@ class Entry(StrEnum):
 
 
 _ENTRY = binary.symbols(Entry)
-
 
 class FinishReason(StrEnum):
     """OpenAI finish reasons."""
@@ -68,7 +65,6 @@ class FinishReason(StrEnum):
 
 _FINISHREASON = binary.symbols(FinishReason)
 
-
 class Outcome(StrEnum):
     """How a request ended."""
 
@@ -80,7 +76,6 @@ class Outcome(StrEnum):
 
 
 _OUTCOME = binary.symbols(Outcome)
-
 
 class Reason(StrEnum):
     """Kinds of refusal. UNKNOWN stands for kinds that a newer writer added."""
@@ -123,7 +118,6 @@ class Reason(StrEnum):
 
 _REASON = binary.symbols(Reason)
 
-
 class Role(StrEnum):
     """Who speaks."""
 
@@ -135,7 +129,6 @@ class Role(StrEnum):
 
 
 _ROLE = binary.symbols(Role)
-
 
 class Task(StrEnum):
     """What a model or an index is asked for."""
@@ -150,7 +143,6 @@ class Task(StrEnum):
 
 _TASK = binary.symbols(Task)
 
-
 class AuditOutcome(StrEnum):
     """How an audited action ended."""
 
@@ -161,7 +153,6 @@ class AuditOutcome(StrEnum):
 
 
 _AUDITOUTCOME = binary.symbols(AuditOutcome)
-
 
 class DeadLetterCause(StrEnum):
     """Why a record was given up."""
@@ -174,7 +165,6 @@ class DeadLetterCause(StrEnum):
 
 
 _DEADLETTERCAUSE = binary.symbols(DeadLetterCause)
-
 
 class Event:
     """A record of the bus: immutable, and able to go to and from Avro."""
@@ -219,20 +209,18 @@ class CatalogChanged(Event):
     name: str
     body: str | None = None
     changed_at: datetime
-    changed_by: str = ""
+    changed_by: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.long(self.position),
-                binary.text(self.kind),
-                binary.text(self.name),
-                binary.ABSENT if self.body is None else binary.PRESENT + binary.text(self.body),
-                binary.millis(self.changed_at),
-                binary.text(self.changed_by),
-            )
-        )
+        return b"".join((
+            binary.long(self.position),
+            binary.text(self.kind),
+            binary.text(self.name),
+            binary.ABSENT if self.body is None else binary.PRESENT + binary.text(self.body),
+            binary.millis(self.changed_at),
+            binary.text(self.changed_by),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -288,18 +276,16 @@ class CatalogWanted(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.request_id),
-                binary.text(self.tenant),
-                binary.text(self.principal),
-                binary.text(self.action),
-                binary.text(self.body),
-                binary.text(self.reply_to),
-                binary.millis(self.requested_at),
-                binary.millis(self.deadline),
-            )
-        )
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.action),
+            binary.text(self.body),
+            binary.text(self.reply_to),
+            binary.millis(self.requested_at),
+            binary.millis(self.deadline),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -357,21 +343,14 @@ class LineageEdge(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.downstream_kind),
-                binary.text(self.downstream),
-                binary.text(self.relation),
-                binary.text(self.upstream_kind),
-                binary.text(self.upstream),
-                binary.items(
-                    [
-                        binary.text(key) + (binary.text(item))
-                        for key, item in self.attributes.items()
-                    ]
-                ),
-            )
-        )
+        return b"".join((
+            binary.text(self.downstream_kind),
+            binary.text(self.downstream),
+            binary.text(self.relation),
+            binary.text(self.upstream_kind),
+            binary.text(self.upstream),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.attributes.items()]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -416,13 +395,11 @@ class LineageRecorded(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.cause_id),
-                binary.millis(self.at),
-                binary.items([item.to_bytes() for item in self.edges]),
-            )
-        )
+        return b"".join((
+            binary.text(self.cause_id),
+            binary.millis(self.at),
+            binary.items([item.to_bytes() for item in self.edges]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -490,32 +467,24 @@ class IndexReported(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.index),
-                binary.long(self.generation),
-                binary.ABSENT
-                if self.building is None
-                else binary.PRESENT + binary.long(self.building),
-                binary.long(self.triggered),
-                _INDEXSTATE[self.state],
-                binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
-                binary.ABSENT if self.remedy is None else binary.PRESENT + binary.text(self.remedy),
-                binary.long(self.rows),
-                binary.long(self.chunks),
-                binary.long(self.read),
-                binary.long(self.waiting),
-                binary.long(self.embedded),
-                binary.ABSENT
-                if self.freshness_ms is None
-                else binary.PRESENT + binary.long(self.freshness_ms),
-                binary.ABSENT if self.drift is None else binary.PRESENT + binary.long(self.drift),
-                binary.ABSENT
-                if self.reconciled_at is None
-                else binary.PRESENT + binary.millis(self.reconciled_at),
-                binary.millis(self.reported_at),
-            )
-        )
+        return b"".join((
+            binary.text(self.index),
+            binary.long(self.generation),
+            binary.ABSENT if self.building is None else binary.PRESENT + binary.long(self.building),
+            binary.long(self.triggered),
+            _INDEXSTATE[self.state],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.remedy is None else binary.PRESENT + binary.text(self.remedy),
+            binary.long(self.rows),
+            binary.long(self.chunks),
+            binary.long(self.read),
+            binary.long(self.waiting),
+            binary.long(self.embedded),
+            binary.ABSENT if self.freshness_ms is None else binary.PRESENT + binary.long(self.freshness_ms),
+            binary.ABSENT if self.drift is None else binary.PRESENT + binary.long(self.drift),
+            binary.ABSENT if self.reconciled_at is None else binary.PRESENT + binary.millis(self.reconciled_at),
+            binary.millis(self.reported_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -586,9 +555,9 @@ class SourceReported(Event):
     state: SourceState
     reason: str | None = None
     remedy: str | None = None
-    topic: str = ""
-    connector: str = ""
-    slot: str = ""
+    topic: str = ''
+    connector: str = ''
+    slot: str = ''
     confirmed_lsn: str | None = None
     lag_bytes: int | None = None
     retained_bytes: int | None = None
@@ -596,27 +565,19 @@ class SourceReported(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.table),
-                _SOURCESTATE[self.state],
-                binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
-                binary.ABSENT if self.remedy is None else binary.PRESENT + binary.text(self.remedy),
-                binary.text(self.topic),
-                binary.text(self.connector),
-                binary.text(self.slot),
-                binary.ABSENT
-                if self.confirmed_lsn is None
-                else binary.PRESENT + binary.text(self.confirmed_lsn),
-                binary.ABSENT
-                if self.lag_bytes is None
-                else binary.PRESENT + binary.long(self.lag_bytes),
-                binary.ABSENT
-                if self.retained_bytes is None
-                else binary.PRESENT + binary.long(self.retained_bytes),
-                binary.millis(self.reported_at),
-            )
-        )
+        return b"".join((
+            binary.text(self.table),
+            _SOURCESTATE[self.state],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.remedy is None else binary.PRESENT + binary.text(self.remedy),
+            binary.text(self.topic),
+            binary.text(self.connector),
+            binary.text(self.slot),
+            binary.ABSENT if self.confirmed_lsn is None else binary.PRESENT + binary.text(self.confirmed_lsn),
+            binary.ABSENT if self.lag_bytes is None else binary.PRESENT + binary.long(self.lag_bytes),
+            binary.ABSENT if self.retained_bytes is None else binary.PRESENT + binary.long(self.retained_bytes),
+            binary.millis(self.reported_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -668,12 +629,10 @@ class Alternative(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.token),
-                binary.double(self.logprob),
-            )
-        )
+        return b"".join((
+            binary.text(self.token),
+            binary.double(self.logprob),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -712,30 +671,24 @@ class Route(Event):
     name: str
     pool: str
     model: str
-    entity: str = ""
-    adapter: str = ""
-    connection: str = ""
+    entity: str = ''
+    adapter: str = ''
+    connection: str = ''
     first_token_ms: int | None = None
     idle_ms: int | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.name),
-                binary.text(self.pool),
-                binary.text(self.model),
-                binary.text(self.entity),
-                binary.text(self.adapter),
-                binary.text(self.connection),
-                binary.ABSENT
-                if self.first_token_ms is None
-                else binary.PRESENT + binary.long(self.first_token_ms),
-                binary.ABSENT
-                if self.idle_ms is None
-                else binary.PRESENT + binary.long(self.idle_ms),
-            )
-        )
+        return b"".join((
+            binary.text(self.name),
+            binary.text(self.pool),
+            binary.text(self.model),
+            binary.text(self.entity),
+            binary.text(self.adapter),
+            binary.text(self.connection),
+            binary.ABSENT if self.first_token_ms is None else binary.PRESENT + binary.long(self.first_token_ms),
+            binary.ABSENT if self.idle_ms is None else binary.PRESENT + binary.long(self.idle_ms),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -791,19 +744,15 @@ class Refusal(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                _REASON[self.reason],
-                binary.text(self.message),
-                binary.ABSENT if self.field is None else binary.PRESENT + binary.text(self.field),
-                binary.ABSENT
-                if self.retry_after_ms is None
-                else binary.PRESENT + binary.long(self.retry_after_ms),
-                binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
-                binary.ABSENT if self.limit is None else binary.PRESENT + binary.text(self.limit),
-                binary.ABSENT if self.used is None else binary.PRESENT + binary.text(self.used),
-            )
-        )
+        return b"".join((
+            _REASON[self.reason],
+            binary.text(self.message),
+            binary.ABSENT if self.field is None else binary.PRESENT + binary.text(self.field),
+            binary.ABSENT if self.retry_after_ms is None else binary.PRESENT + binary.long(self.retry_after_ms),
+            binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
+            binary.ABSENT if self.limit is None else binary.PRESENT + binary.text(self.limit),
+            binary.ABSENT if self.used is None else binary.PRESENT + binary.text(self.used),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -855,16 +804,14 @@ class Usage(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.long(self.prompt_tokens),
-                binary.long(self.completion_tokens),
-                binary.long(self.cached_tokens),
-                binary.long(self.reasoning_tokens),
-                binary.long(self.cache_write_tokens),
-                binary.BOOLEANS[self.estimated],
-            )
-        )
+        return b"".join((
+            binary.long(self.prompt_tokens),
+            binary.long(self.completion_tokens),
+            binary.long(self.cached_tokens),
+            binary.long(self.reasoning_tokens),
+            binary.long(self.cache_write_tokens),
+            binary.BOOLEANS[self.estimated],
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -908,13 +855,11 @@ class Attempt(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                self.route.to_bytes(),
-                self.refusal.to_bytes(),
-                binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
-            )
-        )
+        return b"".join((
+            self.route.to_bytes(),
+            self.refusal.to_bytes(),
+            binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -960,16 +905,14 @@ class Charge(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.counter),
-                binary.text(self.home),
-                binary.text(self.unit),
-                binary.long(self.window_ms),
-                binary.long(self.amount),
-                binary.BOOLEANS[self.refunds],
-            )
-        )
+        return b"".join((
+            binary.text(self.counter),
+            binary.text(self.home),
+            binary.text(self.unit),
+            binary.long(self.window_ms),
+            binary.long(self.amount),
+            binary.BOOLEANS[self.refunds],
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1013,13 +956,11 @@ class ToolCall(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.id),
-                binary.text(self.name),
-                binary.text(self.arguments),
-            )
-        )
+        return b"".join((
+            binary.text(self.id),
+            binary.text(self.name),
+            binary.text(self.arguments),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1057,13 +998,11 @@ class TokenLogprob(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.token),
-                binary.double(self.logprob),
-                binary.items([item.to_bytes() for item in self.top]),
-            )
-        )
+        return b"".join((
+            binary.text(self.token),
+            binary.double(self.logprob),
+            binary.items([item.to_bytes() for item in self.top]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1102,7 +1041,7 @@ class Completion(Event):
     SCHEMA: ClassVar[str] = "tessera.inference.Completion"
 
     model: str
-    content: str = ""
+    content: str = ''
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason
     usage: Usage
@@ -1113,21 +1052,17 @@ class Completion(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.model),
-                binary.text(self.content),
-                binary.items([item.to_bytes() for item in self.tool_calls]),
-                _FINISHREASON[self.finish_reason],
-                self.usage.to_bytes(),
-                binary.items([item.to_bytes() for item in self.logprobs]),
-                binary.items(
-                    [binary.items([binary.single(item) for item in item]) for item in self.vectors]
-                ),
-                binary.items([binary.double(item) for item in self.scores]),
-                binary.ABSENT if self.found is None else binary.PRESENT + binary.text(self.found),
-            )
-        )
+        return b"".join((
+            binary.text(self.model),
+            binary.text(self.content),
+            binary.items([item.to_bytes() for item in self.tool_calls]),
+            _FINISHREASON[self.finish_reason],
+            self.usage.to_bytes(),
+            binary.items([item.to_bytes() for item in self.logprobs]),
+            binary.items([binary.items([binary.single(item) for item in item]) for item in self.vectors]),
+            binary.items([binary.double(item) for item in self.scores]),
+            binary.ABSENT if self.found is None else binary.PRESENT + binary.text(self.found),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1183,16 +1118,14 @@ class CompletionCached(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.cache_key),
-                binary.text(self.tenant),
-                binary.text(self.endpoint),
-                self.completion.to_bytes(),
-                binary.millis(self.cached_at),
-                binary.millis(self.until),
-            )
-        )
+        return b"".join((
+            binary.text(self.cache_key),
+            binary.text(self.tenant),
+            binary.text(self.endpoint),
+            self.completion.to_bytes(),
+            binary.millis(self.cached_at),
+            binary.millis(self.until),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1232,20 +1165,18 @@ class ToolCallDelta(Event):
     SCHEMA: ClassVar[str] = "tessera.inference.ToolCallDelta"
 
     index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
+    id: str = ''
+    name: str = ''
+    arguments: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.long(self.index),
-                binary.text(self.id),
-                binary.text(self.name),
-                binary.text(self.arguments),
-            )
-        )
+        return b"".join((
+            binary.long(self.index),
+            binary.text(self.id),
+            binary.text(self.name),
+            binary.text(self.arguments),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1278,17 +1209,15 @@ class Delta(Event):
 
     SCHEMA: ClassVar[str] = "tessera.inference.Delta"
 
-    content: str = ""
+    content: str = ''
     tool_calls: tuple[ToolCallDelta, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.content),
-                binary.items([item.to_bytes() for item in self.tool_calls]),
-            )
-        )
+        return b"".join((
+            binary.text(self.content),
+            binary.items([item.to_bytes() for item in self.tool_calls]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1344,7 +1273,7 @@ class InferenceAttempted(Event):
     attempt: int = 0
     mirrored: bool = False
     tenant: str
-    principal: str = ""
+    principal: str = ''
     endpoint: str
     route: str
     connection: str | None = None
@@ -1365,41 +1294,31 @@ class InferenceAttempted(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.attempt_id),
-                binary.text(self.request_id),
-                binary.long(self.attempt),
-                binary.BOOLEANS[self.mirrored],
-                binary.text(self.tenant),
-                binary.text(self.principal),
-                binary.text(self.endpoint),
-                binary.text(self.route),
-                binary.ABSENT
-                if self.connection is None
-                else binary.PRESENT + binary.text(self.connection),
-                binary.text(self.model),
-                _OUTCOME[self.outcome],
-                binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
-                binary.long(self.prompt_tokens),
-                binary.long(self.completion_tokens),
-                binary.long(self.cached_tokens),
-                binary.long(self.cache_write_tokens),
-                binary.long(self.reasoning_tokens),
-                binary.BOOLEANS[self.usage_estimated],
-                binary.ABSENT
-                if self.cost is None
-                else binary.PRESENT + binary.decimal(self.cost, 38, 12),
-                binary.millis(self.started_at),
-                binary.ABSENT
-                if self.first_token_ms is None
-                else binary.PRESENT + binary.long(self.first_token_ms),
-                binary.long(self.elapsed_ms),
-                binary.items(
-                    [binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]
-                ),
-            )
-        )
+        return b"".join((
+            binary.text(self.attempt_id),
+            binary.text(self.request_id),
+            binary.long(self.attempt),
+            binary.BOOLEANS[self.mirrored],
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.text(self.route),
+            binary.ABSENT if self.connection is None else binary.PRESENT + binary.text(self.connection),
+            binary.text(self.model),
+            _OUTCOME[self.outcome],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.long(self.prompt_tokens),
+            binary.long(self.completion_tokens),
+            binary.long(self.cached_tokens),
+            binary.long(self.cache_write_tokens),
+            binary.long(self.reasoning_tokens),
+            binary.BOOLEANS[self.usage_estimated],
+            binary.ABSENT if self.cost is None else binary.PRESENT + binary.decimal(self.cost, 38, 12),
+            binary.millis(self.started_at),
+            binary.ABSENT if self.first_token_ms is None else binary.PRESENT + binary.long(self.first_token_ms),
+            binary.long(self.elapsed_ms),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1474,24 +1393,20 @@ class Message(Event):
     SCHEMA: ClassVar[str] = "tessera.inference.Message"
 
     role: Role
-    content: str = ""
+    content: str = ''
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                _ROLE[self.role],
-                binary.text(self.content),
-                binary.ABSENT if self.name is None else binary.PRESENT + binary.text(self.name),
-                binary.items([item.to_bytes() for item in self.tool_calls]),
-                binary.ABSENT
-                if self.tool_call_id is None
-                else binary.PRESENT + binary.text(self.tool_call_id),
-            )
-        )
+        return b"".join((
+            _ROLE[self.role],
+            binary.text(self.content),
+            binary.ABSENT if self.name is None else binary.PRESENT + binary.text(self.name),
+            binary.items([item.to_bytes() for item in self.tool_calls]),
+            binary.ABSENT if self.tool_call_id is None else binary.PRESENT + binary.text(self.tool_call_id),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1545,29 +1460,17 @@ class Sampling(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.ABSENT
-                if self.temperature is None
-                else binary.PRESENT + binary.double(self.temperature),
-                binary.ABSENT if self.top_p is None else binary.PRESENT + binary.double(self.top_p),
-                binary.ABSENT if self.top_k is None else binary.PRESENT + binary.long(self.top_k),
-                binary.ABSENT
-                if self.max_tokens is None
-                else binary.PRESENT + binary.long(self.max_tokens),
-                binary.items([binary.text(item) for item in self.stop]),
-                binary.ABSENT if self.seed is None else binary.PRESENT + binary.long(self.seed),
-                binary.ABSENT
-                if self.frequency_penalty is None
-                else binary.PRESENT + binary.double(self.frequency_penalty),
-                binary.ABSENT
-                if self.presence_penalty is None
-                else binary.PRESENT + binary.double(self.presence_penalty),
-                binary.ABSENT
-                if self.top_logprobs is None
-                else binary.PRESENT + binary.long(self.top_logprobs),
-            )
-        )
+        return b"".join((
+            binary.ABSENT if self.temperature is None else binary.PRESENT + binary.double(self.temperature),
+            binary.ABSENT if self.top_p is None else binary.PRESENT + binary.double(self.top_p),
+            binary.ABSENT if self.top_k is None else binary.PRESENT + binary.long(self.top_k),
+            binary.ABSENT if self.max_tokens is None else binary.PRESENT + binary.long(self.max_tokens),
+            binary.items([binary.text(item) for item in self.stop]),
+            binary.ABSENT if self.seed is None else binary.PRESENT + binary.long(self.seed),
+            binary.ABSENT if self.frequency_penalty is None else binary.PRESENT + binary.double(self.frequency_penalty),
+            binary.ABSENT if self.presence_penalty is None else binary.PRESENT + binary.double(self.presence_penalty),
+            binary.ABSENT if self.top_logprobs is None else binary.PRESENT + binary.long(self.top_logprobs),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1612,18 +1515,16 @@ class Tool(Event):
     SCHEMA: ClassVar[str] = "tessera.inference.Tool"
 
     name: str
-    description: str = ""
+    description: str = ''
     parameters: str
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.name),
-                binary.text(self.description),
-                binary.text(self.parameters),
-            )
-        )
+        return b"".join((
+            binary.text(self.name),
+            binary.text(self.description),
+            binary.text(self.parameters),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1677,13 +1578,13 @@ class InferenceRequested(Event):
 
     request_id: str
     tenant: str
-    principal: str = ""
+    principal: str = ''
     endpoint: str
     messages: tuple[Message, ...]
     sampling: Sampling
     json_schema: str | None = None
     tools: tuple[Tool, ...] = ()
-    tool_choice: str = "auto"
+    tool_choice: str = 'auto'
     stream: bool = False
     reply_to: str
     requested_at: datetime
@@ -1696,32 +1597,26 @@ class InferenceRequested(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.request_id),
-                binary.text(self.tenant),
-                binary.text(self.principal),
-                binary.text(self.endpoint),
-                binary.items([item.to_bytes() for item in self.messages]),
-                self.sampling.to_bytes(),
-                binary.ABSENT
-                if self.json_schema is None
-                else binary.PRESENT + binary.text(self.json_schema),
-                binary.items([item.to_bytes() for item in self.tools]),
-                binary.text(self.tool_choice),
-                binary.BOOLEANS[self.stream],
-                binary.text(self.reply_to),
-                binary.millis(self.requested_at),
-                binary.millis(self.deadline),
-                binary.items(
-                    [binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]
-                ),
-                _TASK[self.task],
-                binary.items([binary.text(item) for item in self.inputs]),
-                binary.ABSENT if self.query is None else binary.PRESENT + binary.text(self.query),
-                binary.ABSENT if self.search is None else binary.PRESENT + binary.text(self.search),
-            )
-        )
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.items([item.to_bytes() for item in self.messages]),
+            self.sampling.to_bytes(),
+            binary.ABSENT if self.json_schema is None else binary.PRESENT + binary.text(self.json_schema),
+            binary.items([item.to_bytes() for item in self.tools]),
+            binary.text(self.tool_choice),
+            binary.BOOLEANS[self.stream],
+            binary.text(self.reply_to),
+            binary.millis(self.requested_at),
+            binary.millis(self.deadline),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]),
+            _TASK[self.task],
+            binary.items([binary.text(item) for item in self.inputs]),
+            binary.ABSENT if self.query is None else binary.PRESENT + binary.text(self.query),
+            binary.ABSENT if self.search is None else binary.PRESENT + binary.text(self.search),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1789,13 +1684,11 @@ class Signed(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.key_id),
-                binary.raw(self.signature),
-                binary.raw(self.digest),
-            )
-        )
+        return b"".join((
+            binary.text(self.key_id),
+            binary.raw(self.signature),
+            binary.raw(self.digest),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1837,17 +1730,13 @@ class Judgement(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.rule),
-                binary.text(self.stage),
-                binary.text(self.verdict),
-                binary.items(
-                    [binary.text(key) + (binary.long(item)) for key, item in self.found.items()]
-                ),
-                binary.BOOLEANS[self.shadow],
-            )
-        )
+        return b"".join((
+            binary.text(self.rule),
+            binary.text(self.stage),
+            binary.text(self.verdict),
+            binary.items([binary.text(key) + (binary.long(item)) for key, item in self.found.items()]),
+            binary.BOOLEANS[self.shadow],
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -1911,41 +1800,35 @@ class InferenceRouted(Event):
     routed_at: datetime
     not_before: datetime | None = None
     mirrored: bool = False
-    charge_id: str = ""
+    charge_id: str = ''
     charges: tuple[Charge, ...] = ()
-    cache_key: str = ""
+    cache_key: str = ''
     sealed: bytes | None = None
     access: str | None = None
     judgements: tuple[Judgement, ...] = ()
-    decision_id: str = ""
+    decision_id: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                self.request.to_bytes(),
-                self.route.to_bytes(),
-                binary.items([item.to_bytes() for item in self.fallbacks]),
-                binary.long(self.attempt),
-                binary.ABSENT
-                if self.parts_to is None
-                else binary.PRESENT + binary.text(self.parts_to),
-                binary.items([item.to_bytes() for item in self.tried]),
-                binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
-                binary.millis(self.routed_at),
-                binary.ABSENT
-                if self.not_before is None
-                else binary.PRESENT + binary.millis(self.not_before),
-                binary.BOOLEANS[self.mirrored],
-                binary.text(self.charge_id),
-                binary.items([item.to_bytes() for item in self.charges]),
-                binary.text(self.cache_key),
-                binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
-                binary.ABSENT if self.access is None else binary.PRESENT + binary.text(self.access),
-                binary.items([item.to_bytes() for item in self.judgements]),
-                binary.text(self.decision_id),
-            )
-        )
+        return b"".join((
+            self.request.to_bytes(),
+            self.route.to_bytes(),
+            binary.items([item.to_bytes() for item in self.fallbacks]),
+            binary.long(self.attempt),
+            binary.ABSENT if self.parts_to is None else binary.PRESENT + binary.text(self.parts_to),
+            binary.items([item.to_bytes() for item in self.tried]),
+            binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
+            binary.millis(self.routed_at),
+            binary.ABSENT if self.not_before is None else binary.PRESENT + binary.millis(self.not_before),
+            binary.BOOLEANS[self.mirrored],
+            binary.text(self.charge_id),
+            binary.items([item.to_bytes() for item in self.charges]),
+            binary.text(self.cache_key),
+            binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
+            binary.ABSENT if self.access is None else binary.PRESENT + binary.text(self.access),
+            binary.items([item.to_bytes() for item in self.judgements]),
+            binary.text(self.decision_id),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2023,25 +1906,17 @@ class InferenceCompleted(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                self.routed.to_bytes(),
-                binary.ABSENT
-                if self.completion is None
-                else binary.PRESENT + self.completion.to_bytes(),
-                binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
-                binary.long(self.parts),
-                binary.millis(self.started_at),
-                binary.ABSENT
-                if self.first_token_at is None
-                else binary.PRESENT + binary.millis(self.first_token_at),
-                binary.millis(self.completed_at),
-                binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
-                binary.ABSENT
-                if self.judgements is None
-                else binary.PRESENT + binary.items([item.to_bytes() for item in self.judgements]),
-            )
-        )
+        return b"".join((
+            self.routed.to_bytes(),
+            binary.ABSENT if self.completion is None else binary.PRESENT + self.completion.to_bytes(),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.long(self.parts),
+            binary.millis(self.started_at),
+            binary.ABSENT if self.first_token_at is None else binary.PRESENT + binary.millis(self.first_token_at),
+            binary.millis(self.completed_at),
+            binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
+            binary.ABSENT if self.judgements is None else binary.PRESENT + binary.items([item.to_bytes() for item in self.judgements]),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2054,9 +1929,7 @@ class InferenceCompleted(Event):
             "first_token_at": self.first_token_at,
             "completed_at": self.completed_at,
             "usage": None if self.usage is None else self.usage.to_avro(),
-            "judgements": None
-            if self.judgements is None
-            else [item.to_avro() for item in self.judgements],
+            "judgements": None if self.judgements is None else [item.to_avro() for item in self.judgements],
         }
 
     @classmethod
@@ -2064,18 +1937,14 @@ class InferenceCompleted(Event):
         """Returns the event that fastavro read."""
         return cls(
             routed=InferenceRouted.from_avro(record["routed"]),
-            completion=None
-            if record["completion"] is None
-            else Completion.from_avro(record["completion"]),
+            completion=None if record["completion"] is None else Completion.from_avro(record["completion"]),
             refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
             parts=record["parts"],
             started_at=record["started_at"],
             first_token_at=record["first_token_at"],
             completed_at=record["completed_at"],
             usage=None if record["usage"] is None else Usage.from_avro(record["usage"]),
-            judgements=None
-            if record["judgements"] is None
-            else tuple([Judgement.from_avro(item) for item in record["judgements"]]),
+            judgements=None if record["judgements"] is None else tuple([Judgement.from_avro(item) for item in record["judgements"]]),
         )
 
 
@@ -2123,30 +1992,24 @@ class InferenceHeld(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.held_id),
-                binary.text(self.tenant),
-                binary.text(self.request_id),
-                binary.text(self.stage),
-                binary.ABSENT if self.routed is None else binary.PRESENT + self.routed.to_bytes(),
-                binary.ABSENT
-                if self.completed is None
-                else binary.PRESENT + self.completed.to_bytes(),
-                binary.items([binary.text(item) for item in self.texts]),
-                binary.items([binary.text(item) for item in self.rules]),
-                binary.items([binary.text(item) for item in self.approvals]),
-                binary.items([item.to_bytes() for item in self.judgements]),
-                binary.items([item.to_bytes() for item in self.asks]),
-                binary.items([item.to_bytes() for item in self.mirrors]),
-                binary.ABSENT if self.answer is None else binary.PRESENT + self.answer.to_bytes(),
-                binary.ABSENT
-                if self.trace_id is None
-                else binary.PRESENT + binary.text(self.trace_id),
-                binary.millis(self.held_at),
-                binary.millis(self.until),
-            )
-        )
+        return b"".join((
+            binary.text(self.held_id),
+            binary.text(self.tenant),
+            binary.text(self.request_id),
+            binary.text(self.stage),
+            binary.ABSENT if self.routed is None else binary.PRESENT + self.routed.to_bytes(),
+            binary.ABSENT if self.completed is None else binary.PRESENT + self.completed.to_bytes(),
+            binary.items([binary.text(item) for item in self.texts]),
+            binary.items([binary.text(item) for item in self.rules]),
+            binary.items([binary.text(item) for item in self.approvals]),
+            binary.items([item.to_bytes() for item in self.judgements]),
+            binary.items([item.to_bytes() for item in self.asks]),
+            binary.items([item.to_bytes() for item in self.mirrors]),
+            binary.ABSENT if self.answer is None else binary.PRESENT + self.answer.to_bytes(),
+            binary.ABSENT if self.trace_id is None else binary.PRESENT + binary.text(self.trace_id),
+            binary.millis(self.held_at),
+            binary.millis(self.until),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2177,12 +2040,8 @@ class InferenceHeld(Event):
             tenant=record["tenant"],
             request_id=record["request_id"],
             stage=record["stage"],
-            routed=None
-            if record["routed"] is None
-            else InferenceRouted.from_avro(record["routed"]),
-            completed=None
-            if record["completed"] is None
-            else InferenceCompleted.from_avro(record["completed"]),
+            routed=None if record["routed"] is None else InferenceRouted.from_avro(record["routed"]),
+            completed=None if record["completed"] is None else InferenceCompleted.from_avro(record["completed"]),
             texts=tuple(record["texts"]),
             rules=tuple(record["rules"]),
             approvals=tuple(record["approvals"]),
@@ -2223,17 +2082,15 @@ class InferenceJudged(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.tenant),
-                self.held.to_bytes(),
-                binary.items([item.to_bytes() for item in self.judgements]),
-                binary.items([binary.text(item) for item in self.texts]),
-                binary.items([binary.text(item) for item in self.approvals]),
-                binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
-                binary.millis(self.judged_at),
-            )
-        )
+        return b"".join((
+            binary.text(self.tenant),
+            self.held.to_bytes(),
+            binary.items([item.to_bytes() for item in self.judgements]),
+            binary.items([binary.text(item) for item in self.texts]),
+            binary.items([binary.text(item) for item in self.approvals]),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.millis(self.judged_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2291,25 +2148,23 @@ class InferencePart(Event):
     seq: int
     delta: Delta
     deadline: datetime
-    endpoint: str = ""
+    endpoint: str = ''
     sealed: bytes | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.request_id),
-                binary.text(self.tenant),
-                binary.text(self.reply_to),
-                binary.long(self.attempt),
-                binary.long(self.epoch),
-                binary.long(self.seq),
-                self.delta.to_bytes(),
-                binary.millis(self.deadline),
-                binary.text(self.endpoint),
-                binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
-            )
-        )
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.reply_to),
+            binary.long(self.attempt),
+            binary.long(self.epoch),
+            binary.long(self.seq),
+            self.delta.to_bytes(),
+            binary.millis(self.deadline),
+            binary.text(self.endpoint),
+            binary.ABSENT if self.sealed is None else binary.PRESENT + binary.raw(self.sealed),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2394,7 +2249,7 @@ class InferenceRecorded(Event):
 
     request_id: str
     tenant: str
-    principal: str = ""
+    principal: str = ''
     endpoint: str
     route: str | None = None
     model: str | None = None
@@ -2425,76 +2280,52 @@ class InferenceRecorded(Event):
     saved_tokens: int = 0
     streamed: bool = False
     status: int = 0
-    judgements: str = "[]"
+    judgements: str = '[]'
     rule: str | None = None
     connection: str | None = None
-    row_id: str = ""
+    row_id: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.request_id),
-                binary.text(self.tenant),
-                binary.text(self.principal),
-                binary.text(self.endpoint),
-                binary.ABSENT if self.route is None else binary.PRESENT + binary.text(self.route),
-                binary.ABSENT if self.model is None else binary.PRESENT + binary.text(self.model),
-                binary.ABSENT if self.entity is None else binary.PRESENT + binary.text(self.entity),
-                binary.ABSENT
-                if self.adapter is None
-                else binary.PRESENT + binary.text(self.adapter),
-                _OUTCOME[self.outcome],
-                binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
-                binary.ABSENT
-                if self.message is None
-                else binary.PRESENT + binary.text(self.message),
-                binary.text(self.request),
-                binary.ABSENT
-                if self.response is None
-                else binary.PRESENT + binary.text(self.response),
-                binary.ABSENT
-                if self.finish_reason is None
-                else binary.PRESENT + binary.text(self.finish_reason),
-                binary.long(self.prompt_tokens),
-                binary.long(self.completion_tokens),
-                binary.long(self.cached_tokens),
-                binary.long(self.reasoning_tokens),
-                binary.long(self.attempts),
-                binary.millis(self.requested_at),
-                binary.ABSENT
-                if self.first_token_ms is None
-                else binary.PRESENT + binary.long(self.first_token_ms),
-                binary.long(self.elapsed_ms),
-                binary.items(
-                    [binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]
-                ),
-                binary.ABSENT if self.key_id is None else binary.PRESENT + binary.text(self.key_id),
-                binary.ABSENT
-                if self.signature is None
-                else binary.PRESENT + binary.text(self.signature),
-                binary.ABSENT
-                if self.signed_digest is None
-                else binary.PRESENT + binary.text(self.signed_digest),
-                binary.ABSENT
-                if self.deadline is None
-                else binary.PRESENT + binary.millis(self.deadline),
-                binary.ABSENT
-                if self.cost is None
-                else binary.PRESENT + binary.decimal(self.cost, 38, 12),
-                binary.long(self.cache_write_tokens),
-                binary.BOOLEANS[self.usage_estimated],
-                binary.long(self.saved_tokens),
-                binary.BOOLEANS[self.streamed],
-                binary.long(self.status),
-                binary.text(self.judgements),
-                binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
-                binary.ABSENT
-                if self.connection is None
-                else binary.PRESENT + binary.text(self.connection),
-                binary.text(self.row_id),
-            )
-        )
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.ABSENT if self.route is None else binary.PRESENT + binary.text(self.route),
+            binary.ABSENT if self.model is None else binary.PRESENT + binary.text(self.model),
+            binary.ABSENT if self.entity is None else binary.PRESENT + binary.text(self.entity),
+            binary.ABSENT if self.adapter is None else binary.PRESENT + binary.text(self.adapter),
+            _OUTCOME[self.outcome],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.message is None else binary.PRESENT + binary.text(self.message),
+            binary.text(self.request),
+            binary.ABSENT if self.response is None else binary.PRESENT + binary.text(self.response),
+            binary.ABSENT if self.finish_reason is None else binary.PRESENT + binary.text(self.finish_reason),
+            binary.long(self.prompt_tokens),
+            binary.long(self.completion_tokens),
+            binary.long(self.cached_tokens),
+            binary.long(self.reasoning_tokens),
+            binary.long(self.attempts),
+            binary.millis(self.requested_at),
+            binary.ABSENT if self.first_token_ms is None else binary.PRESENT + binary.long(self.first_token_ms),
+            binary.long(self.elapsed_ms),
+            binary.items([binary.text(key) + (binary.text(item)) for key, item in self.tags.items()]),
+            binary.ABSENT if self.key_id is None else binary.PRESENT + binary.text(self.key_id),
+            binary.ABSENT if self.signature is None else binary.PRESENT + binary.text(self.signature),
+            binary.ABSENT if self.signed_digest is None else binary.PRESENT + binary.text(self.signed_digest),
+            binary.ABSENT if self.deadline is None else binary.PRESENT + binary.millis(self.deadline),
+            binary.ABSENT if self.cost is None else binary.PRESENT + binary.decimal(self.cost, 38, 12),
+            binary.long(self.cache_write_tokens),
+            binary.BOOLEANS[self.usage_estimated],
+            binary.long(self.saved_tokens),
+            binary.BOOLEANS[self.streamed],
+            binary.long(self.status),
+            binary.text(self.judgements),
+            binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
+            binary.ABSENT if self.connection is None else binary.PRESENT + binary.text(self.connection),
+            binary.text(self.row_id),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2601,19 +2432,17 @@ class InferenceRefused(Event):
     refusal: Refusal
     signed: Signed | None = None
     refused_at: datetime
-    decision_id: str = ""
+    decision_id: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                self.request.to_bytes(),
-                self.refusal.to_bytes(),
-                binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
-                binary.millis(self.refused_at),
-                binary.text(self.decision_id),
-            )
-        )
+        return b"".join((
+            self.request.to_bytes(),
+            self.refusal.to_bytes(),
+            binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
+            binary.millis(self.refused_at),
+            binary.text(self.decision_id),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2677,23 +2506,19 @@ class InferenceReplied(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.request_id),
-                binary.long(self.attempt),
-                binary.long(self.epoch),
-                binary.long(self.seq),
-                binary.ABSENT if self.delta is None else binary.PRESENT + self.delta.to_bytes(),
-                binary.ABSENT
-                if self.completion is None
-                else binary.PRESENT + self.completion.to_bytes(),
-                binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
-                binary.ABSENT if self.result is None else binary.PRESENT + binary.text(self.result),
-                binary.items([item.to_bytes() for item in self.tried]),
-                binary.ABSENT if self.claim is None else binary.PRESENT + binary.text(self.claim),
-                binary.millis(self.replied_at),
-            )
-        )
+        return b"".join((
+            binary.text(self.request_id),
+            binary.long(self.attempt),
+            binary.long(self.epoch),
+            binary.long(self.seq),
+            binary.ABSENT if self.delta is None else binary.PRESENT + self.delta.to_bytes(),
+            binary.ABSENT if self.completion is None else binary.PRESENT + self.completion.to_bytes(),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.ABSENT if self.result is None else binary.PRESENT + binary.text(self.result),
+            binary.items([item.to_bytes() for item in self.tried]),
+            binary.ABSENT if self.claim is None else binary.PRESENT + binary.text(self.claim),
+            binary.millis(self.replied_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2720,9 +2545,7 @@ class InferenceReplied(Event):
             epoch=record["epoch"],
             seq=record["seq"],
             delta=None if record["delta"] is None else Delta.from_avro(record["delta"]),
-            completion=None
-            if record["completion"] is None
-            else Completion.from_avro(record["completion"]),
+            completion=None if record["completion"] is None else Completion.from_avro(record["completion"]),
             refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
             result=record["result"],
             tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
@@ -2757,18 +2580,14 @@ class InferenceWeighed(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                self.routed.to_bytes(),
-                binary.items([item.to_bytes() for item in self.asks]),
-                binary.ABSENT
-                if self.trace_id is None
-                else binary.PRESENT + binary.text(self.trace_id),
-                binary.millis(self.weighed_at),
-                binary.items([item.to_bytes() for item in self.mirrors]),
-                binary.ABSENT if self.answer is None else binary.PRESENT + self.answer.to_bytes(),
-            )
-        )
+        return b"".join((
+            self.routed.to_bytes(),
+            binary.items([item.to_bytes() for item in self.asks]),
+            binary.ABSENT if self.trace_id is None else binary.PRESENT + binary.text(self.trace_id),
+            binary.millis(self.weighed_at),
+            binary.items([item.to_bytes() for item in self.mirrors]),
+            binary.ABSENT if self.answer is None else binary.PRESENT + self.answer.to_bytes(),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2814,14 +2633,12 @@ class Reserved(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.charge_id),
-                binary.long(self.amount),
-                binary.millis(self.until),
-                binary.long(self.grain),
-            )
-        )
+        return b"".join((
+            binary.text(self.charge_id),
+            binary.long(self.amount),
+            binary.millis(self.until),
+            binary.long(self.grain),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2859,12 +2676,10 @@ class Sum(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.long(self.grain),
-                binary.long(self.amount),
-            )
-        )
+        return b"".join((
+            binary.long(self.grain),
+            binary.long(self.amount),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -2924,23 +2739,21 @@ class UsageCounted(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.charge_id),
-                binary.text(self.home),
-                binary.BOOLEANS[self.shared],
-                binary.text(self.tenant),
-                binary.text(self.request_id),
-                _ENTRY[self.entry],
-                binary.items([item.to_bytes() for item in self.charges]),
-                binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
-                binary.items([item.to_bytes() for item in self.judgements]),
-                binary.millis(self.at),
-                binary.millis(self.until),
-                binary.long(self.fence),
-                binary.long(self.place),
-            )
-        )
+        return b"".join((
+            binary.text(self.charge_id),
+            binary.text(self.home),
+            binary.BOOLEANS[self.shared],
+            binary.text(self.tenant),
+            binary.text(self.request_id),
+            _ENTRY[self.entry],
+            binary.items([item.to_bytes() for item in self.charges]),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
+            binary.items([item.to_bytes() for item in self.judgements]),
+            binary.millis(self.at),
+            binary.millis(self.until),
+            binary.long(self.fence),
+            binary.long(self.place),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3016,21 +2829,19 @@ class UsageSummed(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.counter),
-                binary.text(self.home),
-                binary.BOOLEANS[self.shared],
-                binary.text(self.unit),
-                binary.long(self.window_ms),
-                binary.items([item.to_bytes() for item in self.sums]),
-                binary.items([item.to_bytes() for item in self.reserved]),
-                binary.long(self.ledger_partition),
-                binary.long(self.ledger_offset),
-                binary.long(self.fence),
-                binary.millis(self.summed_at),
-            )
-        )
+        return b"".join((
+            binary.text(self.counter),
+            binary.text(self.home),
+            binary.BOOLEANS[self.shared],
+            binary.text(self.unit),
+            binary.long(self.window_ms),
+            binary.items([item.to_bytes() for item in self.sums]),
+            binary.items([item.to_bytes() for item in self.reserved]),
+            binary.long(self.ledger_partition),
+            binary.long(self.ledger_offset),
+            binary.long(self.fence),
+            binary.millis(self.summed_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3092,8 +2903,8 @@ class ApprovalWanted(Event):
     tenant: str
     request_id: str
     principal: str
-    endpoint: str = ""
-    stage: str = ""
+    endpoint: str = ''
+    stage: str = ''
     rules: tuple[str, ...] = ()
     question: str
     deciders: tuple[str, ...] = ()
@@ -3103,22 +2914,20 @@ class ApprovalWanted(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.approval_id),
-                binary.text(self.tenant),
-                binary.text(self.request_id),
-                binary.text(self.principal),
-                binary.text(self.endpoint),
-                binary.text(self.stage),
-                binary.items([binary.text(item) for item in self.rules]),
-                binary.text(self.question),
-                binary.items([binary.text(item) for item in self.deciders]),
-                binary.ABSENT if self.held is None else binary.PRESENT + self.held.to_bytes(),
-                binary.millis(self.wanted_at),
-                binary.millis(self.until),
-            )
-        )
+        return b"".join((
+            binary.text(self.approval_id),
+            binary.text(self.tenant),
+            binary.text(self.request_id),
+            binary.text(self.principal),
+            binary.text(self.endpoint),
+            binary.text(self.stage),
+            binary.items([binary.text(item) for item in self.rules]),
+            binary.text(self.question),
+            binary.items([binary.text(item) for item in self.deciders]),
+            binary.ABSENT if self.held is None else binary.PRESENT + self.held.to_bytes(),
+            binary.millis(self.wanted_at),
+            binary.millis(self.until),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3179,27 +2988,25 @@ class ApprovalGiven(Event):
     approval_id: str
     tenant: str
     granted: bool
-    principal: str = ""
-    reason: str = ""
+    principal: str = ''
+    reason: str = ''
     reply_to: str
     given_at: datetime
     deadline: datetime
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.given_id),
-                binary.text(self.approval_id),
-                binary.text(self.tenant),
-                binary.BOOLEANS[self.granted],
-                binary.text(self.principal),
-                binary.text(self.reason),
-                binary.text(self.reply_to),
-                binary.millis(self.given_at),
-                binary.millis(self.deadline),
-            )
-        )
+        return b"".join((
+            binary.text(self.given_id),
+            binary.text(self.approval_id),
+            binary.text(self.tenant),
+            binary.BOOLEANS[self.granted],
+            binary.text(self.principal),
+            binary.text(self.reason),
+            binary.text(self.reply_to),
+            binary.millis(self.given_at),
+            binary.millis(self.deadline),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3253,25 +3060,23 @@ class ApprovalDecided(Event):
     tenant: str
     wanted: ApprovalWanted
     granted: bool
-    principal: str = ""
+    principal: str = ''
     given: ApprovalGiven | None = None
     signed: Signed | None = None
     decided_at: datetime
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.approval_id),
-                binary.text(self.tenant),
-                self.wanted.to_bytes(),
-                binary.BOOLEANS[self.granted],
-                binary.text(self.principal),
-                binary.ABSENT if self.given is None else binary.PRESENT + self.given.to_bytes(),
-                binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
-                binary.millis(self.decided_at),
-            )
-        )
+        return b"".join((
+            binary.text(self.approval_id),
+            binary.text(self.tenant),
+            self.wanted.to_bytes(),
+            binary.BOOLEANS[self.granted],
+            binary.text(self.principal),
+            binary.ABSENT if self.given is None else binary.PRESENT + self.given.to_bytes(),
+            binary.ABSENT if self.signed is None else binary.PRESENT + self.signed.to_bytes(),
+            binary.millis(self.decided_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3330,12 +3135,12 @@ class AuditRecorded(Event):
     audit_id: str
     at: datetime
     source: str
-    principal: str = ""
-    tenant: str = ""
+    principal: str = ''
+    tenant: str = ''
     key_id: str | None = None
     action: str
-    kind: str = ""
-    name: str = ""
+    kind: str = ''
+    name: str = ''
     outcome: AuditOutcome
     reason: str | None = None
     before: str | None = None
@@ -3345,29 +3150,23 @@ class AuditRecorded(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.audit_id),
-                binary.millis(self.at),
-                binary.text(self.source),
-                binary.text(self.principal),
-                binary.text(self.tenant),
-                binary.ABSENT if self.key_id is None else binary.PRESENT + binary.text(self.key_id),
-                binary.text(self.action),
-                binary.text(self.kind),
-                binary.text(self.name),
-                _AUDITOUTCOME[self.outcome],
-                binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
-                binary.ABSENT if self.before is None else binary.PRESENT + binary.text(self.before),
-                binary.ABSENT if self.after is None else binary.PRESENT + binary.text(self.after),
-                binary.ABSENT
-                if self.request_id is None
-                else binary.PRESENT + binary.text(self.request_id),
-                binary.ABSENT
-                if self.trace_id is None
-                else binary.PRESENT + binary.text(self.trace_id),
-            )
-        )
+        return b"".join((
+            binary.text(self.audit_id),
+            binary.millis(self.at),
+            binary.text(self.source),
+            binary.text(self.principal),
+            binary.text(self.tenant),
+            binary.ABSENT if self.key_id is None else binary.PRESENT + binary.text(self.key_id),
+            binary.text(self.action),
+            binary.text(self.kind),
+            binary.text(self.name),
+            _AUDITOUTCOME[self.outcome],
+            binary.ABSENT if self.reason is None else binary.PRESENT + binary.text(self.reason),
+            binary.ABSENT if self.before is None else binary.PRESENT + binary.text(self.before),
+            binary.ABSENT if self.after is None else binary.PRESENT + binary.text(self.after),
+            binary.ABSENT if self.request_id is None else binary.PRESENT + binary.text(self.request_id),
+            binary.ABSENT if self.trace_id is None else binary.PRESENT + binary.text(self.trace_id),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3427,12 +3226,10 @@ class Header(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.key),
-                binary.ABSENT if self.value is None else binary.PRESENT + binary.raw(self.value),
-            )
-        )
+        return b"".join((
+            binary.text(self.key),
+            binary.ABSENT if self.value is None else binary.PRESENT + binary.raw(self.value),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3482,20 +3279,18 @@ class RecordDeadLettered(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.topic),
-                binary.long(self.partition),
-                binary.long(self.offset),
-                binary.ABSENT if self.key is None else binary.PRESENT + binary.raw(self.key),
-                binary.ABSENT if self.value is None else binary.PRESENT + binary.raw(self.value),
-                binary.items([item.to_bytes() for item in self.headers]),
-                binary.text(self.processor),
-                _DEADLETTERCAUSE[self.cause],
-                binary.text(self.message),
-                binary.millis(self.dead_lettered_at),
-            )
-        )
+        return b"".join((
+            binary.text(self.topic),
+            binary.long(self.partition),
+            binary.long(self.offset),
+            binary.ABSENT if self.key is None else binary.PRESENT + binary.raw(self.key),
+            binary.ABSENT if self.value is None else binary.PRESENT + binary.raw(self.value),
+            binary.items([item.to_bytes() for item in self.headers]),
+            binary.text(self.processor),
+            _DEADLETTERCAUSE[self.cause],
+            binary.text(self.message),
+            binary.millis(self.dead_lettered_at),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
@@ -3550,14 +3345,12 @@ class RequestCancelled(Event):
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
-        return b"".join(
-            (
-                binary.text(self.request_id),
-                binary.text(self.tenant),
-                binary.millis(self.cancelled_at),
-                binary.millis(self.deadline),
-            )
-        )
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.millis(self.cancelled_at),
+            binary.millis(self.deadline),
+        ))
 
     def to_avro(self) -> dict[str, Any]:
         """Returns the record as fastavro writes it."""
