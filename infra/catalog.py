@@ -16,7 +16,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from infra.grants import Access
-from infra.serving import NUMBER, Endpoint, Serving
+from infra.serving import NUMBER, SEARCH_POOL, Endpoint, Serving
 from schemas.events import CatalogChanged, Route
 from schemas.indexes import IndexSpec
 from schemas.kinds import (
@@ -136,7 +136,8 @@ class CatalogView:
     Attributes:
         limits: Bounds that hold for every request, whatever the catalog says.
         access: Who may do what.
-        endpoints: By three-level name; one is missing while no version that it names exists.
+        endpoints: By three-level name, indexes among them; one is missing while no version that it
+            names exists.
         tenants: By name.
         principals: By name, tenants and groups among them.
         keys: By the key's id, the revoked and expired among them.
@@ -177,7 +178,7 @@ class CatalogView:
             "endpoint": self._take_endpoint,
             "grant": self._take_grant,
             "group": self._take_group,
-            "index": self._keeps(self._indexes, IndexSpec),
+            "index": self._take_index,
             "key": self._take_key,
             "model": self._take_model,
             "policy": self._keeps(self._policies, PolicySpec),
@@ -197,8 +198,11 @@ class CatalogView:
     def prices(self, route: Route) -> tuple[Price, ...]:
         """Returns what tokens cost on a route: as its provider says, or its model; none if neither.
 
-        An unknown price is not a price of nothing.
+        An unknown price is not a price of nothing. To search costs nothing: what is embedded for it
+        is paid for where that is done.
         """
+        if route.pool == SEARCH_POOL and route.model in self._indexes:
+            return (Price(),)
         if route.connection:
             connection = self._connections.get(route.connection)
             return connection.prices.get(route.model, ()) if connection else ()
@@ -256,6 +260,10 @@ class CatalogView:
         if spec is None and changed.body is not None:
             raise EntryUnreadable(f"the members of group {changed.name} cannot be read")
         self._name(changed, None, spec.members if spec else None)
+
+    def _take_index(self, changed: CatalogChanged) -> None:
+        self._keeps(self._indexes, IndexSpec)(changed)
+        self._serving.index(changed.name, exists=changed.name in self._indexes)
 
     def _take_key(self, changed: CatalogChanged) -> None:
         self._keys.pop(changed.name, None)

@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
 
 from infra.catalog import CatalogView, reply_topics
 from infra.registry import Registry, RegistryUnreachable, SchemaRefused
+from infra.serving import SEARCH_POOL
 from infra.settings import (
     KafkaSettings,
     RegistrySettings,
@@ -123,6 +124,10 @@ def _pools(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
     return [INFERENCE_ROUTED.member(pool) for pool in sorted(pools)]
 
 
+def _searching(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
+    return [INFERENCE_ROUTED.member(SEARCH_POOL)]
+
+
 def _replies(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
     addresses = reply_topics(name, TenantSpec.model_validate(spec))
     return [REPLY.at(address) for address in addresses]
@@ -130,6 +135,7 @@ def _replies(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
 
 MEMBERS: dict[str, Callable[[str, dict[str, Any]], list[Topic[Any]]]] = {
     "endpoint": _pools,
+    "index": _searching,
     "tenant": _replies,
 }
 

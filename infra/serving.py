@@ -2,7 +2,7 @@
 
 A route may name a version by an alias, or a model for its newest version. What that comes to
 changes with the model; a route whose version does not exist is left out, and so is an endpoint
-without routes.
+without routes. An index answers like an endpoint of one route, to the pool that searches.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from schemas.shapes import length
 
 # Of a version; everything else behind the @ is an alias.
 NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+# Of the workers that search indexes and write to them.
+SEARCH_POOL = "search"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Endpoint:
         ways: What the catalog says of each route, by its name.
         output_policy: Whether parts must pass through release before the caller sees them.
         policies: Guardrail policies by name.
+        is_index: Whether it is an index, which is searched and written to.
     """
 
     name: str
@@ -41,10 +44,11 @@ class Endpoint:
     ways: Mapping[str, RouteSpec]
     output_policy: bool = False
     policies: tuple[str, ...] = ()
+    is_index: bool = False
 
 
 class Serving:
-    """All endpoints, the models that they name, and what follows.
+    """All endpoints and indexes, the models that they name, and what follows.
 
     Attributes:
         endpoints: Those that can be served, by name.
@@ -55,6 +59,7 @@ class Serving:
         self.endpoints: Mapping[str, Endpoint] = self._endpoints
         self._pools: Counter[str] = Counter()
         self._specs: dict[str, EndpointSpec] = {}
+        self._indexes: set[str] = set()
         # By model: its aliases, its versions, and the endpoints that name it.
         self._aliases: dict[str, Mapping[str, int]] = {}
         self._versions: dict[str, set[int]] = {}
@@ -73,6 +78,13 @@ class Serving:
             self._specs[name] = spec
         for model in _models(spec):
             self._naming.setdefault(model, set()).add(name)
+        self._serve(name)
+
+    def index(self, name: str, *, exists: bool) -> None:
+        """Takes an index, or that there is none of this name."""
+        self._indexes.discard(name)
+        if exists:
+            self._indexes.add(name)
         self._serve(name)
 
     def alias(self, model: str, aliases: Mapping[str, int] | None) -> None:
@@ -99,6 +111,9 @@ class Serving:
         if before is not None:
             self._pools -= Counter(route.pool for route in before.routes)
         spec = self._specs.get(name)
+        is_index = spec is None and name in self._indexes
+        if is_index:
+            spec = _searched(name)
         routes = tuple(filter(None, map(self._route, spec.routes if spec else ())))
         if spec is None or not routes:
             return
@@ -110,6 +125,7 @@ class Serving:
             ways={route.name: route for route in spec.routes},
             output_policy=spec.output_policy,
             policies=spec.policies,
+            is_index=is_index,
         )
 
     def _route(self, spec: RouteSpec) -> Route | None:
@@ -141,6 +157,11 @@ class Serving:
             return f"{model}@{max(versions)}"
         number = int(which) if NUMBER.fullmatch(which) else aliases.get(which)
         return f"{model}@{number}" if number in versions else None
+
+
+def _searched(index: str) -> EndpointSpec:
+    """Returns how an index is asked."""
+    return EndpointSpec(routes=(RouteSpec(name="search", pool=SEARCH_POOL, model=index),))
 
 
 def _milliseconds(duration: str | None) -> int | None:

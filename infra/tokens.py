@@ -14,7 +14,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from warnings import catch_warnings, simplefilter
 
-from schemas.events import InferenceRequested
+from schemas.events import InferenceRequested, Task
+from schemas.searching import texts_of
 
 if TYPE_CHECKING:
     from bpe_openai._bindings import PyTokenizer
@@ -31,9 +32,12 @@ VOCABULARY = "o200k_base"
 def estimate(request: InferenceRequested) -> int:
     """Returns about how many tokens a model reads of a request; at least 1.
 
-    All that it reads counts: messages with their calls, tools, the schema, inputs and the query.
+    All that it reads counts: messages with their calls, tools, the schema, inputs, the query, and
+    the rows of a write.
     """
     read = [request.json_schema or "", request.query or "", *request.inputs]
+    if request.task is Task.WRITE:
+        read.append(texts_of(request.search))
     for message in request.messages:
         read += [message.content, message.name or "", message.tool_call_id or ""]
         for call in message.tool_calls:

@@ -1,7 +1,8 @@
 """The OpenAI forms: what models, clients and the inference table speak.
 
 Chat and embeddings are OpenAI's; it has no reranking, whose form is the one that Cohere began and
-vLLM serves.
+vLLM serves. Nor has it searches of and writes to an index, which keep to the form of
+schemas/search.py.
 
 Knows the events and the form's field names; knows nothing of HTTP, tokens or time. Turning an
 event into the form never fails. Reading the form fails with ``FormInvalid``, which names the place
@@ -64,6 +65,10 @@ def request_to_openai(request: InferenceRequested, model: str) -> dict[str, obje
         return {"model": model, "input": list(request.inputs)}
     if request.task is Task.RERANK:
         return {"model": model, "query": request.query, "documents": list(request.inputs)}
+    if request.task is Task.SEARCH:
+        return {"model": model, "query": request.query, "search": parsed(request.search or "")}
+    if request.task is Task.WRITE:
+        return {"model": model, "write": parsed(request.search or "")}
     body: dict[str, object] = {
         "model": model,
         "messages": [_message(message) for message in request.messages],
@@ -85,6 +90,8 @@ def request_to_openai(request: InferenceRequested, model: str) -> dict[str, obje
 
 def completion_to_openai(completion: Completion, request_id: str) -> dict[str, object]:
     """Returns an answer; ``created`` is left to whoever knows the time."""
+    if completion.found is not None:
+        return _found(completion, completion.found, request_id)
     if completion.vectors:
         return _embeddings(completion)
     if completion.scores:
@@ -206,6 +213,15 @@ def _embeddings(completion: Completion) -> dict[str, object]:
             {"object": "embedding", "index": index, "embedding": list(vector)}
             for index, vector in enumerate(completion.vectors)
         ],
+        "usage": _read(completion.usage),
+    }
+
+
+def _found(completion: Completion, found: str, request_id: str) -> dict[str, object]:
+    return {
+        "id": request_id,
+        "model": completion.model,
+        "found": parsed(found),
         "usage": _read(completion.usage),
     }
 

@@ -6,14 +6,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from schemas.openai import FormInvalid, parsed
 from schemas.shapes import FullName, Shape, Text
 
 MOST_HITS = 10_000  # that paging reaches; beyond it, scan
 MOST_ROWS = 1_000  # in one request
+
+# Of a key that nobody knows, in an error.
+MOST_QUOTED = 64
+
+S = TypeVar("S", bound=Shape)
 
 # Of key columns, or of columns that are kept.
 Values = dict[str, Any]
@@ -113,11 +119,13 @@ class Access(Shape):
     """What of an index a caller may see.
 
     Attributes:
-        where: Conditions; a row is seen that satisfies one of them. All rows where there is none.
+        where: Groups of conditions; a row is seen that satisfies one condition of each group. All
+            rows where there is no group, none where a group is empty. Each condition is read by
+            itself, so that none can undo another.
         masks: How columns are masked, by column: ``hash``, ``last4`` or ``null``.
     """
 
-    where: tuple[str, ...] = ()
+    where: tuple[tuple[str, ...], ...] = ()
     masks: dict[str, str] = Field(default_factory=dict)
 
 
@@ -191,3 +199,22 @@ class Written(Shape):
     status: Literal["FAILURE", "PARTIAL", "SUCCESS"]
     written: int = 0
     failed: tuple[Failure, ...] = ()
+
+
+def read(document: str | None, shape: type[S]) -> S:
+    """Returns what a JSON text says, in a shape of these.
+
+    Raises:
+        FormInvalid: It is not in the shape; the message names the first place where it is not and
+            quotes no value.
+    """
+    said = parsed(document or "")
+    if not isinstance(said, dict):
+        raise FormInvalid("a JSON object belongs here")
+    try:
+        return shape.model_validate(said)
+    except ValidationError as problem:
+        first = problem.errors(include_input=False, include_url=False, include_context=False)[0]
+        place = ".".join(str(each)[:MOST_QUOTED] for each in first["loc"])
+        wrong = first["msg"].removeprefix("Value error, ")
+        raise FormInvalid(f"{place}: {wrong}" if place else wrong) from None

@@ -39,7 +39,9 @@ OPERATIONS: dict[Task, str] = {
     Task.CHAT: "chat",
     Task.EMBEDDING: "embeddings",
     Task.RERANK: "rerank",
+    Task.SEARCH: "search",
     Task.UNKNOWN: "unknown",
+    Task.WRITE: "write",
 }
 
 

@@ -22,6 +22,7 @@ from schemas.events import (
     Route,
 )
 from schemas.topics import INFERENCE_WEIGHED, Outgoing
+from streams.gateway.access import access_of, unnamed
 from streams.gateway.asked import Asked
 from streams.gateway.cache import cache_key, looked_up
 from streams.gateway.checks import first_refusal
@@ -133,6 +134,8 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
     guarded = guard_request(request, policies, desk.seal, waits=True)
     if isinstance(guarded, Refusal):
         return guarded
+    if refusal := unnamed(request, guarded.request, view):
+        return refusal
     held = endpoint.output_policy or holds_parts(policies, guarded.sealed)
     routed = InferenceRouted(
         request=guarded.request,
@@ -148,6 +151,7 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
         sealed=guarded.sealed,
         judgements=(*weighed.judgements, *guarded.judgements),
         decision_id=asked.charge_id,
+        access=access_of(who, endpoint.name, view).model_dump_json() if endpoint.is_index else None,
     )
     waiting = held_request(
         routed,

@@ -32,6 +32,7 @@ from schemas.events import (
     Usage,
 )
 from schemas.openai import TOOL_CHOICES, completion_to_openai, request_to_openai
+from schemas.searching import without_vectors
 from schemas.topics import (
     INFERENCE_RECORDED,
     Outgoing,
@@ -281,6 +282,7 @@ def without_texts(request: InferenceRequested) -> InferenceRequested:
         tool_choice=request.tool_choice if request.tool_choice in TOOL_CHOICES else "auto",
         inputs=(),
         query=None,
+        search=None,
     )
 
 
@@ -337,7 +339,7 @@ def _begun(
         "message": refusal.message if refusal else None,
         "rule": refusal.rule if refusal else None,
         "status": STATUSES[refusal.reason] if refusal else OK,
-        "request": _json(request_to_openai(request, request.endpoint)),
+        "request": _question(request),
         "requested_at": request.requested_at,
         "elapsed_ms": _elapsed_ms(request.requested_at, ended) or 0,
         "streamed": request.stream,
@@ -364,10 +366,18 @@ def _model(completed: InferenceCompleted) -> str:
     return answer.model if answer else completed.routed.route.model
 
 
+def _question(request: InferenceRequested) -> str:
+    if request.search is not None:
+        request = replace(request, search=without_vectors(request.search))
+    return _json(request_to_openai(request, request.endpoint))
+
+
 def _answer(completion: Completion, request: InferenceRequested) -> str:
     if completion.vectors:
         # They would be most of the table, and whoever wants them again has the texts.
         completion = replace(completion, vectors=((),) * len(completion.vectors))
+    if completion.found is not None:
+        completion = replace(completion, found=without_vectors(completion.found))
     return _json(completion_to_openai(completion, request.request_id))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from schemas.events import Completion, InferenceRequested
+from schemas.searching import texts_of, with_texts
 from streams.guards.rules import Policies, guards
 from streams.guards.texts import Passage, changed, passages
 
@@ -43,15 +44,19 @@ def with_request_texts(request: InferenceRequested, texts: Sequence[str]) -> Inf
 
 
 def answer_texts(answer: Completion) -> tuple[str, ...]:
-    """Returns the texts of an answer that say anything: content, then arguments of tool calls."""
-    return tuple(filter(None, (answer.content, *(call.arguments for call in answer.tool_calls))))
+    """Returns the texts of an answer that say anything.
+
+    Content, then arguments of tool calls; of an index, what it found, as JSON.
+    """
+    called = (call.arguments for call in answer.tool_calls)
+    return tuple(filter(None, (answer.content, *called, texts_of(answer.found))))
 
 
 def with_answer_texts(answer: Completion, texts: Sequence[str]) -> Completion:
     """Returns an answer with others for the texts that ``answer_texts`` returns.
 
     Raises:
-        ValueError: There are more or fewer of them.
+        ValueError: There are more or fewer of them, or of what was found.
     """
     if len(texts) != len(answer_texts(answer)):
         raise ValueError("an answer keeps the number of its texts")
@@ -63,5 +68,8 @@ def with_answer_texts(answer: Completion, texts: Sequence[str]) -> Completion:
             for call in answer.tool_calls
         ]
     )
+    found = answer.found
+    if found is not None and texts_of(found):
+        found = with_texts(found, left.popleft())
     # Log probabilities say the first text again, token by token.
-    return replace(answer, content=content, tool_calls=calls, logprobs=())
+    return replace(answer, content=content, tool_calls=calls, logprobs=(), found=found)

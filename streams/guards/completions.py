@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from schemas.events import Completion, InferenceRouted, Judgement, Reason, Refusal
+from schemas.searching import texts_of, with_texts
 from streams.guards.channel import Channel
 from streams.guards.findings import Findings
 from streams.guards.rules import Guard, Policies, guards
@@ -134,9 +135,19 @@ def call_channel(held: list[Guard], values: Mapping[str, str], findings: Finding
     return Channel(looking, "tools", values, findings, "arguments")
 
 
+def found_channel(held: list[Guard], values: Mapping[str, str], findings: Findings) -> Channel:
+    """Returns the way of what an index found."""
+    looking = [guard for guard in held if guard.applies("output")]
+    return Channel(looking, "output", values, findings, "arguments")
+
+
 def _channels(
     completion: Completion, held: list[Guard], values: Mapping[str, str], findings: Findings
 ) -> Iterator[tuple[Channel, str]]:
+    if completion.found is not None:
+        # It says nothing else.
+        yield found_channel(held, values, findings), texts_of(completion.found)
+        return
     if completion.content or not completion.tool_calls:
         yield content_channel(held, values, findings), completion.content
     for call in completion.tool_calls:
@@ -145,6 +156,10 @@ def _channels(
 
 def _with(completion: Completion, texts: list[str]) -> Completion:
     """Returns a completion with other texts."""
+    if completion.found is not None:
+        same = texts[0] == texts_of(completion.found)
+        found = completion.found if same else with_texts(completion.found, texts[0])
+        return replace(completion, found=found)
     calls = completion.tool_calls
     content = texts[0] if len(texts) > len(calls) else completion.content
     arguments = texts[len(texts) - len(calls) :]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from schemas.events import InferenceRequested, Message, Role, Tool, ToolCall
+from schemas.searching import texts_of, with_texts
 
 Form = Literal["arguments", "name", "prose", "schema"]
 
@@ -50,11 +51,13 @@ def changed(request: InferenceRequested, change: Change) -> InferenceRequested:
     messages = tuple([_message(each, at, change) for at, each in enumerate(request.messages)])
     query = _maybe(request.query, change, where="query")
     inputs = _each(request.inputs, change, "inputs")
+    search = _search(request.search, change)
     sampling, stop = request.sampling, _each(request.sampling.stop, change, "sampling.stop")
     if stop != sampling.stop:
         sampling = replace(sampling, stop=stop)
     before = (request.tools, request.json_schema, request.messages, request.query, request.inputs)
-    if before == (tools, json_schema, messages, query, inputs) and sampling is request.sampling:
+    same = before == (tools, json_schema, messages, query, inputs) and search == request.search
+    if same and sampling is request.sampling:
         return request
     return replace(
         request,
@@ -63,6 +66,7 @@ def changed(request: InferenceRequested, change: Change) -> InferenceRequested:
         messages=messages,
         query=query,
         inputs=inputs,
+        search=search,
         sampling=sampling,
     )
 
@@ -110,6 +114,17 @@ def _tool(tool: Tool, at: int, change: Change) -> Tool:
         text=tool.parameters, stage="input", where=f"tools[{at}].parameters", form="schema"
     )
     return replace(tool, description=change(described), parameters=change(takes))
+
+
+def _search(document: str | None, change: Change) -> str | None:
+    """Returns a search or a write with its texts changed; without any, there is none of it left."""
+    texts = texts_of(document)
+    if document is None or not texts:
+        return document
+    after = change(Passage(text=texts, stage="input", where="search", form="arguments"))
+    if after == texts:
+        return document
+    return with_texts(document, after) if after else None
 
 
 def _maybe(

@@ -33,6 +33,8 @@ from workers.providers import ProviderRefused
 REFERENCES = 2_000
 # Of all vectors of an answer together: records of 16 MiB carry 4 bytes of each, and the request.
 MOST_NUMBERS = 2048 * 1024
+# Of the hits of an answer: its row must fit a record, too.
+MOST_FOUND_BYTES = 4 * 1024 * 1024
 Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 
 CHAT = frozenset({Task.CHAT})
@@ -93,11 +95,19 @@ def require_kept(completion: Completion, request: InferenceRequested) -> None:
 
 
 def require_carriable(completion: Completion) -> None:
-    """Makes sure that an event can carry the vectors of a completion.
+    """Makes sure that an event can carry the vectors of a completion, and what was found.
 
     Raises:
-        ProviderRefused: There are too many.
+        ProviderRefused: There is too much of them.
     """
+    if len((completion.found or "").encode()) > MOST_FOUND_BYTES:
+        refusal = Refusal(
+            reason=Reason.REQUEST_TOO_LARGE,
+            message=f"what was found has more than {MOST_FOUND_BYTES} bytes: ask for fewer hits, "
+            "fewer columns, or without vectors",
+            field="search",
+        )
+        raise ProviderRefused(refusal, completion.usage)
     if sum(map(len, completion.vectors)) > MOST_NUMBERS:
         refusal = Refusal(
             reason=Reason.REQUEST_TOO_LARGE,

@@ -20,6 +20,7 @@ from streams.gateway.checks.form import (
     schemas_sensible,
     task_sensible,
 )
+from streams.gateway.checks.search import index_asked, search_sensible
 from streams.gateway.checks.sender import reply_address_owned, sender_proven
 from streams.gateway.checks.size import size_allowed
 
@@ -32,10 +33,12 @@ CHECKS: tuple[Check, ...] = (
     deadline_ahead,
     endpoint_known,
     query_granted,
+    index_asked,
     task_sensible,
     messages_sensible,
     sampling_sensible,
     schemas_sensible,
+    search_sensible,
 )
 
 

@@ -10,6 +10,7 @@ from infra.identity import identity, quoted
 from schemas.events import (
     Reason,
     Refusal,
+    Task,
 )
 from schemas.kinds import CONTAINERS, OBJECTS, ROOT, Privilege
 from streams.gateway.asked import Asked
@@ -37,16 +38,21 @@ def endpoint_known(asked: Asked, view: CatalogView, now: datetime) -> Refusal | 
 
 
 def query_granted(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
-    """Whoever asks needs QUERY; who does not even see the endpoint learns no more than that."""
+    """Whoever asks needs QUERY, and MODIFY to write to an index.
+
+    Who does not even see the endpoint learns no more than that.
+    """
     who, name = identity(asked.sender, view), asked.request.endpoint
-    if view.access.may(who, Privilege.QUERY, name):
+    writes = asked.request.task is Task.WRITE and view.endpoints[name].is_index
+    privilege = Privilege.MODIFY if writes else Privilege.QUERY
+    if view.access.may(who, privilege, name):
         return None
     if not _sees(who, name, view):
         return _unseen(asked, view)
-    because = view.access.explain(who, Privilege.QUERY, name).because
+    because = view.access.explain(who, privilege, name).because
     return Refusal(
         reason=Reason.PRIVILEGE_MISSING,
-        message=f"{who} may not query {name}: {because}",
+        message=f"{who} may not {'write to' if writes else 'query'} {name}: {because}",
         field="endpoint",
     )
 
@@ -65,9 +71,10 @@ def _exists(name: str, view: CatalogView) -> bool:
 
 
 def _unseen(asked: Asked, view: CatalogView) -> Refusal:
+    privilege = Privilege.MODIFY if asked.request.task is Task.WRITE else Privilege.QUERY
     return Refusal(
         reason=Reason.PRIVILEGE_MISSING,
         message=f"{identity(asked.sender, view)} may not query {quoted(asked.request.endpoint)}, "
-        "or there is none; ask its owner for QUERY on it, and USE on its catalog and schema",
+        f"or there is none; ask its owner for {privilege} on it, and USE on its catalog and schema",
         field="endpoint",
     )

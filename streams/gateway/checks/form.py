@@ -35,12 +35,16 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 # What there is to work on, and what each task works on. The rest would be read by nobody.
-MATERIAL = ("messages", "query", "inputs")
+MATERIAL = ("messages", "query", "inputs", "search")
 NEEDED: dict[Task, tuple[str, ...]] = {
     Task.CHAT: ("messages",),
     Task.EMBEDDING: ("inputs",),
     Task.RERANK: ("query", "inputs"),
+    Task.SEARCH: ("search",),
+    Task.WRITE: ("search",),
 }
+# What a task may work on, besides: a search may have its vector already.
+TAKEN: dict[Task, tuple[str, ...]] = {Task.SEARCH: ("query",)}
 
 
 def task_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
@@ -50,7 +54,8 @@ def task_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | N
     if needed is None:
         known = ", ".join(NEEDED)
         return _invalid("task", f"what is asked for is not known here; there are: {known}")
-    for field in MATERIAL:
+    taken = TAKEN.get(request.task, ())
+    for field in (each for each in MATERIAL if each not in taken):
         if refusal := _material(request, field, needed=field in needed):
             return refusal
     if len(request.inputs) > MAX_INPUTS:

@@ -46,7 +46,7 @@ def _texts(request: InferenceRequested) -> Iterator[str]:
     yield from (request.reply_to, request.tool_choice, request.json_schema or "")
     yield from request.sampling.stop
     yield from request.inputs
-    yield request.query or ""
+    yield from (request.query or "", request.search or "")
     for message in request.messages:
         yield from (message.content, message.name or "", message.tool_call_id or "")
         for call in message.tool_calls:

@@ -15,7 +15,7 @@ from schemas.events import Charge, InferenceRequested, Route, Task, Usage
 from schemas.policies import LimitRule
 
 # What produces no tokens.
-SILENT = frozenset({Task.EMBEDDING, Task.RERANK})
+SILENT = frozenset({Task.EMBEDDING, Task.RERANK, Task.SEARCH, Task.WRITE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

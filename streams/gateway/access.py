@@ -1,0 +1,100 @@
+"""What of an index somebody may see: the rows and columns that the catalog lets them.
+
+Row filters of the index hold, and those of the table that it follows: a row is seen that passes
+both. Of one of them:
+
+* without any filter, every row passes;
+* somebody that filters name, by name or as a member of a group, sees what any of those lets them,
+  whoever owns it;
+* somebody that none names sees nothing, but for who owns it or may MANAGE it: a filter that was
+  written for others must not let all the world see all the rest.
+
+Masks of both hold. A column that both mask is masked by the strictest; one that is masked is shown
+only to those whom every mask of it excepts, and owning it excepts nobody.
+
+Knows who may see what; does not know whether a condition can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from infra.catalog import CatalogView
+from schemas.events import InferenceRequested, Reason, Refusal, Task
+from schemas.indexes import IndexSpec
+from schemas.kinds import Privilege
+from schemas.search import Access, Write, read
+from schemas.tables import ColumnMask, RowFilter, TableSpec
+
+# What shows least last.
+STRICTEST = ("last4", "hash", "null")
+
+
+def access_of(principal: str, index: str, view: CatalogView) -> Access:
+    """Returns what a principal may see of an index.
+
+    Args:
+        principal: Who was found to act.
+        index: Full name of an index of the catalog.
+        view: The catalog.
+    """
+    spec = view.indexes[index]
+    restricted: list[tuple[str, IndexSpec | TableSpec]] = [(index, spec)]
+    if spec.source is not None:
+        table = view.tables.get(spec.source)
+        if table is None:
+            # Nobody knows what it hides from whom.
+            return Access(where=((),))
+        restricted.append((spec.source, table))
+    groups = [_conditions(principal, name, each.row_filters, view) for name, each in restricted]
+    masks = [mask for _, each in restricted for mask in each.column_masks]
+    return Access(
+        where=tuple(group for group in groups if group is not None),
+        masks=_masks(masks, view.access.identities(principal)),
+    )
+
+
+def _conditions(
+    principal: str, name: str, filters: Sequence[RowFilter], view: CatalogView
+) -> tuple[str, ...] | None:
+    """Returns conditions of which a row satisfies one; None where it need not."""
+    if not filters:
+        return None
+    identities = view.access.identities(principal)
+    mine = tuple(each.where for each in filters if identities.intersection(each.to))
+    if not mine and view.access.holds(principal, Privilege.MANAGE, name):
+        return None
+    return mine
+
+
+def _masks(masks: Iterable[ColumnMask], identities: frozenset[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for mask in masks:
+        if not identities.intersection(mask.unless):
+            found[mask.column] = max(
+                mask.mask, found.get(mask.column, mask.mask), key=STRICTEST.index
+            )
+    return found
+
+
+def unnamed(
+    asked: InferenceRequested, guarded: InferenceRequested, view: CatalogView
+) -> Refusal | None:
+    """Returns why rows cannot be written of which a policy masked what they are told apart by.
+
+    Rows of other keys would get the same one, and overwrite each other.
+    """
+    if asked.task is not Task.WRITE or asked.search == guarded.search:
+        return None
+    columns = view.indexes[asked.endpoint].key_columns
+    before, after = (read(each.search, Write).rows for each in (asked, guarded))
+    for at, (row, masked) in enumerate(zip(before, after, strict=True)):
+        for column in columns:
+            if row.get(column) != masked.get(column):
+                return Refusal(
+                    reason=Reason.POLICY_DENIED,
+                    message=f"a policy masks what stands in rows[{at}] under {column}, by which "
+                    "rows are told apart: write keys that it lets pass",
+                    field="search",
+                )
+    return None

@@ -1,0 +1,69 @@
+"""What is asked of an index: searches and writes, and nothing else; and neither of an endpoint."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from infra.catalog import CatalogView
+from schemas.events import InferenceRequested, Reason, Refusal, Task
+from schemas.openai import FormInvalid
+from schemas.search import Search, Write, read
+from streams.gateway.asked import Asked
+
+OF_INDEXES = frozenset({Task.SEARCH, Task.WRITE})
+
+
+def index_asked(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """An index is searched and written to, an endpoint is asked for all else.
+
+    Only what has no source is written to: what a table says comes from there alone.
+    """
+    task, name = asked.request.task, asked.request.endpoint
+    searches = task in OF_INDEXES
+    if view.endpoints[name].is_index:
+        if not searches:
+            return _invalid(
+                "task", f"{name} is an index: search it, or ask an endpoint for {task.lower()}"
+            )
+        source = view.indexes[name].source
+        if task is Task.WRITE and source is not None:
+            return _invalid(
+                "endpoint",
+                f"{name} follows its table {source}: change rows there, or write to an index "
+                "without a source",
+            )
+    elif searches:
+        return _invalid("endpoint", f"{name} is an endpoint: name an index to {task.lower()}")
+    return None
+
+
+def search_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """A search or a write must be in its shape, and a search have something to look for."""
+    request = asked.request
+    if request.task not in OF_INDEXES:
+        return None
+    try:
+        if request.task is Task.WRITE:
+            read(request.search, Write)
+            return None
+        search = read(request.search, Search)
+    except FormInvalid as problem:
+        return _invalid("search", f"search: {problem}")
+    return _lacks_query(request, search)
+
+
+def _lacks_query(request: InferenceRequested, search: Search) -> Refusal | None:
+    if search.operation != "search":
+        unwanted = request.query is not None
+        return _invalid("query", f"a {search.operation} takes no query") if unwanted else None
+    if (request.query or "").strip():
+        return None
+    if search.mode != "vector":
+        return _invalid("query", f"a {search.mode} search looks for words: give a query")
+    if search.vector is None:
+        return _invalid("query", "query is empty: say what to search for, or give a vector")
+    return None
+
+
+def _invalid(field: str, message: str) -> Refusal:
+    return Refusal(reason=Reason.REQUEST_INVALID, message=message, field=field)
