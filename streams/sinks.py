@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -47,7 +48,7 @@ class Sink:
         self._some = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._closing = False
+        self._closing = asyncio.Event()
         self._commits = 0
         self._storing = asyncio.create_task(self._store_all())
 
@@ -62,16 +63,19 @@ class Sink:
 
     async def close(self) -> None:
         """Stores what is gathered."""
-        self._closing = True
+        self._closing.set()
         self._some.set()
         await self._storing
 
     async def _store_all(self) -> None:
         try:
-            while not self._closing or self._gathered:
+            while not self._closing.is_set() or self._gathered:
                 await self._some.wait()
-                if not self._closing and self._room.is_set():
-                    await asyncio.sleep(self._settings.flush_ms / 1000)
+                if self._room.is_set():
+                    # Whoever is told to stop is killed if it takes its time.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self._settings.flush_ms / 1000):
+                            await self._closing.wait()
                 await self._store()
         # Whatever the disk says ends the process: the records are delivered again.
         except Exception as error:  # noqa: BLE001
