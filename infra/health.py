@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from infra.settings import HealthSettings, KafkaSettings
-from infra.telemetry import LAG, described
+from infra.telemetry import BROKER, LAG, described
 
 log = structlog.get_logger()
 
@@ -176,8 +176,10 @@ class Health:
                 if not watched:
                     self._admin.list_topics(timeout=TRANSFER_S)
                 self._seen_at = time.monotonic()
+                BROKER.set(1)
                 self._judge(watched)
             except (KafkaException, TimeoutError) as problem:
+                BROKER.set(0)
                 log.warning("broker does not answer", error=described(problem))
                 # After an outage an old client may wait for ever on a coordinator that is back.
                 self._admin = _admin(self._kafka)

@@ -41,6 +41,7 @@ QUOTING = frozenset(
     {"anthropic", "asyncio", "faust", "httpcore", "httpx", "mode", "openai", "vllm"}
 )
 
+BROKER = Gauge("tessera_broker_answers", "Whether the broker answered when last asked: 1 or 0")
 RECORDS = Counter("tessera_records", "Records taken up, by what became of them", ["what"])
 SECONDS = Histogram("tessera_record_seconds", "From taking a record up to its acknowledgement")
 IN_FLIGHT = Gauge("tessera_in_flight", "Records taken up and not yet acknowledged")
