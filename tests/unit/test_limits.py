@@ -153,20 +153,25 @@ def test_a_request_that_one_limit_refuses_uses_nothing_of_another() -> None:
 
 
 @pytest.mark.parametrize("failed", [True, False])
-def test_a_slot_is_free_however_its_request_ended(failed: bool) -> None:
+def test_a_slot_is_free_from_the_instant_on_that_its_request_ended_however_it_did(
+    failed: bool,
+) -> None:
     gateway = Gateway(view_with(rule(unit="in_flight", window=None)))
+    ended = NOON + timedelta(seconds=7)
     first = gateway.asks()
-    assert isinstance(gateway.asks(), Refusal)
-    gateway.settles(first, failed=failed)
-    assert gateway.used(first) == [0]
-    assert isinstance(gateway.asks(), Weighed)
+    refusal = refusal_of(gateway.asks(at=ended))
+    assert (refusal.limit, refusal.used, refusal.retry_after_ms) == ("1", "1", 1000)
+    gateway.settles(first, at=ended, failed=failed)
+    assert gateway.used(first, ended) == [0]
+    assert isinstance(gateway.asks(at=ended), Weighed)
 
 
 def test_a_slot_whose_request_was_lost_is_free_a_minute_after_its_deadline() -> None:
     gateway = Gateway(view_with(rule(unit="in_flight", window=None)))
     gateway.asks()
-    assert isinstance(gateway.asks(at=NOON + HOUR + timedelta(seconds=59)), Refusal)
-    assert isinstance(gateway.asks(at=NOON + HOUR + timedelta(seconds=60)), Weighed)
+    ends = NOON + HOUR + timedelta(seconds=60)
+    assert isinstance(gateway.asks(at=ends - timedelta(milliseconds=1)), Refusal)
+    assert isinstance(gateway.asks(at=ends), Weighed)
 
 
 def test_a_request_that_failed_counts_unless_its_limit_says_otherwise() -> None:

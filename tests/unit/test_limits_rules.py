@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from infra.catalog import CatalogView
-from schemas.events import Reason, Refusal
+from schemas.events import (
+    Entry,
+    InferenceRefused,
+    InferenceRouted,
+    InferenceWeighed,
+    Reason,
+    Refusal,
+    UsageCounted,
+)
+from schemas.kinds import Privilege
+from streams.gateway.asked import Asked
+from streams.gateway.desk import Desk
+from streams.gateway.limits.counters import Counters
 from streams.gateway.limits.rules import bounds
+from streams.gateway.weighed import Heard, pass_on
 from tests.seed import view_of
-from tests.unit.asking import LIMITS, ask
+from tests.unit.asking import LIMITS, NOON, ask
+from tests.unit.deciding import admit
 from tests.unit.limiting import PLAIN, ROUTE, Gateway, refusal_of, rule, view_with
 
 
@@ -81,6 +96,48 @@ def test_the_most_special_rule_of_a_kind_holds(
     rules: list[dict[str, Any]], who: str, held: list[str]
 ) -> None:
     assert counters_of(view_with(*rules), who) == held
+
+
+@pytest.mark.parametrize("per", ["service", "tenant", "user"])
+@pytest.mark.parametrize("above", ["operator", "owner"])
+def test_nobody_is_above_a_limit_not_even_the_operator_or_the_owner(above: str, per: str) -> None:
+    spec = {"routes": [ROUTE], "policies": ["main.tests.asked"]}
+    documents: list[dict[str, Any]] = [
+        {"kind": "catalog", "name": "main"},
+        {"kind": "schema", "name": "main.tests"},
+        {"kind": "policy", "name": "main.tests.asked", "spec": {"rules": [rule(per=per)]}},
+        {"kind": "endpoint", "name": PLAIN, "spec": spec},
+        {"kind": "tenant", "name": "acme", "spec": {"accept_unsigned": True}},
+        {"kind": "user", "name": "ann", "spec": {"tenant": "acme"}},
+    ]
+    # Of all that there is, and of the limit itself.
+    if above == "owner":
+        documents = [{**each, "owner": "ann"} for each in documents]
+    else:
+        documents.append({"kind": "root", "name": "*", "grants": {"ann": ["MANAGE"]}})
+    view = view_of(documents, LIMITS)
+    assert view.access.may("ann", Privilege.MANAGE, "main.tests.asked")
+    counters = Counters(shared=per == "service")
+    reasons = [each for number in range(2) for each in decided(view, counters, number)]
+    assert reasons == [None, Reason.LIMIT_EXCEEDED]
+
+
+def decided(view: CatalogView, counters: Counters, number: int) -> Iterator[Reason | None]:
+    """Decides on a request and counts it; yields why it is refused, None where it goes on."""
+    request = ask(endpoint=PLAIN, request_id=f"{number}")
+    own = Counters() if counters.shared else counters
+    said = list(admit(Asked(request=request, place=f"t/0/{number}", counters=own), view, NOON))
+    for _, event in tuple(said):
+        if isinstance(event, InferenceWeighed):
+            heard = Heard(weighed=event, counters=counters)
+            said += pass_on(heard, view, NOON, Desk())
+    for _, event in said:
+        if isinstance(event, UsageCounted) and event.entry is not Entry.SETTLED:
+            counters.apply(event, counters.offset)
+        elif isinstance(event, InferenceRefused):
+            yield event.refusal.reason
+        elif isinstance(event, InferenceRouted):
+            yield None
 
 
 def test_an_endpoints_policies_and_a_tenants_hold_both() -> None:
