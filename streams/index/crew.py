@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -28,7 +29,7 @@ from schemas.topics import INDEX_REPORTED, REPLY, SOURCE_REPORTED, Outgoing
 from streams.index.keeping import Keeping, Office, Progress, forget
 from streams.index.latest import Latest
 from streams.index.report import Seen, generations, obsolete, report, same
-from streams.index.standing import GroupHeld
+from streams.index.standing import GroupHeld, Standing
 from streams.processor import Processor
 from streams.steps import Runtime
 
@@ -38,14 +39,9 @@ LOOK_S = 1.0
 # Looks for which a place must be without an index, or obsolete, before it goes: queries that began
 # before may still see it, and another process may know of an index that is not known here yet.
 GRACE_LOOKS = 10
-SILENT = (
-    BusUnreachable,
-    GroupHeld,
-    KafkaException,
-    TimeoutError,
-    VectorsRefused,
-    VectorsUnreachable,
-)
+# How long what another process has told of an index stands against what is seen here.
+HEARSAY = timedelta(seconds=5)
+SILENT = (BusUnreachable, KafkaException, TimeoutError, VectorsRefused, VectorsUnreachable)
 
 
 class Crew:
@@ -83,7 +79,7 @@ class Crew:
             LookupError: A topic is missing: provisioning has not run.
             SecretUnavailable: The key of whom endpoints are asked as is not there.
         """
-        runtime, (vectors, client, redis) = self._runtime, self._settings
+        runtime, client = self._runtime, self._settings[1]
         reader = Reader(runtime.codec, runtime.registry)
         follow = (runtime.kafka, reader)
         self._indexes = Latest[IndexReported](*follow, INDEX_REPORTED, runtime.name, processor.fail)
@@ -100,18 +96,8 @@ class Crew:
             REPLY.member(client.tenant).name,
             Signer(resolve(client.key)) if client.key else None,
         )
-        self._office = Office(
-            runtime=runtime,
-            processor=processor,
-            vectors=await self._open.enter_async_context(Vectors.open(vectors)),
-            asker=await self._open.enter_async_context(asker),
-            client=client,
-            redis=redis,
-            admin=AdminClient(
-                {"bootstrap.servers": runtime.kafka.bootstrap_servers, "log_level": 0}
-            ),
-        )
-        self._looking = asyncio.create_task(self._watch())
+        await self._open.enter_async_context(asker)
+        self._looking = asyncio.create_task(self._watch(processor, asker))
 
     async def close(self) -> None:
         """Keeps nothing any more."""
@@ -125,18 +111,54 @@ class Crew:
         await asyncio.gather(*self._ending.values())
         await self._open.aclose()
 
-    async def _watch(self) -> None:
+    async def _watch(self, processor: Processor, asker: Asker) -> None:
         try:
+            self._office = await self._opened(processor, asker)
             while True:
-                self._look()
+                self._look(self._office)
                 await asyncio.sleep(LOOK_S)
         # What is looked after no more must not seem so.
         except Exception as error:  # noqa: BLE001
-            self._office.processor.fail(error)
+            processor.fail(error)
 
-    def _look(self) -> None:
-        indexes = self._runtime.view.indexes
-        specs = {name: spec for name, spec in indexes.items() if spec.source}
+    async def _opened(self, processor: Processor, asker: Asker) -> Office:
+        """Returns what all keepings share, once the store answers."""
+        runtime, (vectors, client, redis) = self._runtime, self._settings
+        while True:
+            try:
+                opened = await self._open.enter_async_context(Vectors.open(vectors))
+            except VectorsUnreachable as lack:
+                standing = Standing()
+                standing.complain(lack)
+                for name, spec in self._specs().items():
+                    seen = Seen(
+                        spec=spec,
+                        last=self._indexes.get(name),
+                        generation=spec.generation,
+                        standing=standing,
+                    )
+                    await self._publish(report(name, seen, 0, now()))
+                await asyncio.sleep(LOOK_S)
+            else:
+                break
+        return Office(
+            runtime=runtime,
+            processor=processor,
+            vectors=opened,
+            asker=asker,
+            client=client,
+            redis=redis,
+            admin=AdminClient(
+                {"bootstrap.servers": runtime.kafka.bootstrap_servers, "log_level": 0}
+            ),
+        )
+
+    def _specs(self) -> dict[str, IndexSpec]:
+        """Returns the indexes that are to be kept."""
+        return {name: spec for name, spec in self._runtime.view.indexes.items() if spec.source}
+
+    def _look(self, office: Office) -> None:
+        specs = self._specs()
         wanted = {
             Place(name, generation): _kept(spec)
             for name, spec in specs.items()
@@ -149,15 +171,15 @@ class Crew:
             keeping.follow(specs[place.index].trigger)
         for place, spec in wanted.items():
             if place not in self._keepings and place not in self._ending:
-                keeping = Keeping(self._office, place, specs[place.index])
+                keeping = Keeping(office, place, specs[place.index])
                 self._keepings[place] = (spec, keeping)
                 keeping.start()
         for name, spec in specs.items():
             if name not in self._telling:
-                self._telling[name] = task = asyncio.create_task(self._tell(name, spec))
+                self._telling[name] = task = asyncio.create_task(self._tell(name, spec, office))
                 task.add_done_callback(partial(self._told, name))
         if self._cleaning is None or self._cleaning.done():
-            self._cleaning = asyncio.create_task(self._guarded_clean())
+            self._cleaning = asyncio.create_task(self._clean(office))
 
     def _told(self, name: str, _: asyncio.Task[None]) -> None:
         del self._telling[name]
@@ -174,12 +196,12 @@ class Crew:
         except Exception as error:  # noqa: BLE001
             self._office.processor.fail(error)
 
-    async def _tell(self, name: str, spec: IndexSpec) -> None:
+    async def _tell(self, name: str, spec: IndexSpec, office: Office) -> None:
         """Tells of an index where something has changed."""
         try:
-            seen, trigger = await self._seen(name, spec)
+            seen, trigger = await self._seen(name, spec, office)
             told = report(name, seen, trigger, now()) if seen else None
-            if told is not None and not same(told, self._indexes.get(name)):
+            if told is not None:
                 await self._publish(told)
         except SILENT as lack:
             log.warning("index not told of", index=name, reason=type(lack).__name__)
@@ -187,18 +209,10 @@ class Crew:
         except Exception as error:  # noqa: BLE001
             self._office.processor.fail(error)
 
-    async def _seen(self, name: str, spec: IndexSpec) -> tuple[Seen | None, int]:
-        """Returns what is known of an index; None where another process knows better."""
-        mine = {
-            place.generation: each
-            for place, (_, each) in self._keepings.items()
-            if place.index == name
-        }
-        last, source = self._indexes.get(name), self._sources.get(spec.source or "")
-        generation = max(
-            mine, key=lambda each: (each == spec.generation, each), default=spec.generation
-        )
-        keeping = mine.get(generation)
+    async def _seen(self, name: str, spec: IndexSpec, office: Office) -> tuple[Seen | None, int]:
+        """Returns what is known of an index; None where another process may know better."""
+        last = self._indexes.get(name)
+        generation, keeping = self._newest(name, spec)
         progress: Progress | None = None
         counted: Counted | None = None
         if keeping is not None and keeping.joined:
@@ -207,57 +221,70 @@ class Crew:
             progress = await keeping.look()
             serving = generation if progress.complete else (last.generation if last else 0)
             if serving and (last is None or _moved(progress, serving, last)):
-                counted = await self._counted(Place(name, serving))
-        return Seen(
+                counted = await _counted(office.vectors, Place(name, serving))
+        elif keeping is not None and last is not None and not _tells(keeping, last):
+            return None, 0
+        seen = Seen(
             spec=spec,
             last=last,
             generation=generation,
             standing=keeping.standing if keeping else None,
             progress=progress,
             counted=counted,
-            source=source,
-        ), keeping.trigger if keeping else 0
+            source=self._sources.get(spec.source or ""),
+        )
+        return seen, keeping.trigger if keeping else 0
 
-    async def _counted(self, place: Place) -> Counted | None:
-        try:
-            return await self._office.vectors.count(place)
-        except (PlaceUnknown, VectorsUnreachable):
-            return None
+    def _newest(self, name: str, spec: IndexSpec) -> tuple[int, Keeping | None]:
+        """Returns the generation that an index is told of by: the wanted one, if it is kept."""
+        mine = {
+            place.generation: keeping
+            for place, (_, keeping) in self._keepings.items()
+            if place.index == name
+        }
+        generation = max(
+            mine, key=lambda each: (each == spec.generation, each), default=spec.generation
+        )
+        return generation, mine.get(generation)
 
     async def _publish(self, told: IndexReported) -> None:
+        """Tells of an index, unless it was told already."""
+        before = self._indexes.get(told.index)
+        if same(told, before):
+            return
         publisher = self._runtime.publisher
         await publisher.publish(publisher.encode([Outgoing(INDEX_REPORTED, told)]))
-        before = self._indexes.get(told.index)
         self._indexes.put(told)
         if before is None or before.state is not told.state:
             log.info("index stands", index=told.index, state=told.state, building=told.building)
 
-    async def _guarded_clean(self) -> None:
+    async def _clean(self, office: Office) -> None:
+        """Drops what neither queries nor the catalog need any more."""
         try:
-            await self._clean()
+            places = await office.vectors.places()
+            strays = {place for place in places if self._stray(place)}
+            self._strays = {place: self._strays.get(place, 0) + 1 for place in strays}
+            for place, looks in self._strays.items():
+                busy = place in self._keepings or place in self._ending
+                if looks >= GRACE_LOOKS and not busy:
+                    await self._drop(place, office)
         except SILENT as lack:
             log.warning("vectors not cleaned up", reason=type(lack).__name__)
         # A surprise ends the process.
         except Exception as error:  # noqa: BLE001
-            self._office.processor.fail(error)
+            office.processor.fail(error)
 
-    async def _clean(self) -> None:
-        """Drops what neither queries nor the catalog need any more."""
-        places = await self._office.vectors.places()
-        strays = {place for place in places if self._stray(place)}
-        self._strays = {place: self._strays.get(place, 0) + 1 for place in strays}
-        for place, looks in self._strays.items():
-            if looks < GRACE_LOOKS or place in self._keepings or place in self._ending:
-                continue
-            # The group goes first: a place that is made anew must not begin where this one ended.
-            await asyncio.to_thread(forget, self._office.admin, place)
-            await self._office.vectors.drop(place)
-            log.info("generation dropped", index=place.index, generation=place.generation)
-            if place.index not in self._runtime.view.indexes:
-                unknown = IndexReported(
-                    index=place.index, state=IndexState.UNKNOWN, reported_at=now()
-                )
-                await self._publish(unknown)
+    async def _drop(self, place: Place, office: Office) -> None:
+        # The group goes first: a place that is made anew must not begin where this one ended.
+        try:
+            await asyncio.to_thread(forget, office.admin, place)
+        except GroupHeld:
+            return
+        await office.vectors.drop(place)
+        log.info("generation dropped", index=place.index, generation=place.generation)
+        if place.index not in self._runtime.view.indexes:
+            unknown = IndexReported(index=place.index, state=IndexState.UNKNOWN, reported_at=now())
+            await self._publish(unknown)
 
     def _stray(self, place: Place) -> bool:
         spec = self._runtime.view.indexes.get(place.index)
@@ -293,6 +320,24 @@ def _kept(spec: IndexSpec) -> IndexSpec:
             "trigger": 0,
         }
     )
+
+
+async def _counted(vectors: Vectors, place: Place) -> Counted | None:
+    try:
+        return await vectors.count(place)
+    except (PlaceUnknown, VectorsUnreachable):
+        return None
+
+
+def _tells(keeping: Keeping, last: IndexReported) -> bool:
+    """Returns whether a keeping that takes no records up has something to tell all the same.
+
+    Whether something answers, others may find otherwise: what they have told stands for a while.
+    """
+    state = keeping.standing.state
+    if state is IndexState.DEGRADED:
+        return now() - last.reported_at > HEARSAY
+    return state is IndexState.FAILED
 
 
 def _moved(progress: Progress, serving: int, last: IndexReported) -> bool:

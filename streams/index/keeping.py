@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from time import monotonic
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
@@ -19,6 +20,7 @@ from infra.asker import Asker
 from infra.bus import TRANSFER_S, BusUnreachable, Record
 from infra.embedding import Embedder, Vector
 from infra.health import Place as Stand
+from infra.health import Progress as Seen
 from infra.health import standing, waits
 from infra.registry import Plain, Reader
 from infra.settings import ClientSettings, RedisSettings
@@ -35,6 +37,8 @@ from streams.steps import Runtime, Taken
 log = structlog.get_logger()
 
 TRY_AGAIN_S = 2.0
+# After which a partition that does not move, with records waiting, is told of.
+STALL_S = 30.0
 # Embedded to learn how long the vectors of an endpoint are.
 PROBE = "dimensions"
 ABSENT = (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_TOPIC_OR_PART)
@@ -61,11 +65,13 @@ class Progress:
         read: Records that it has taken in.
         waiting: Records that it has yet to take in.
         complete: Whether it has taken in all that lay there when it began, and what came since.
+        stalled: Partitions of which records wait, and nobody takes any in.
     """
 
     read: int
     waiting: int
     complete: bool
+    stalled: int = 0
 
 
 class Keeping:
@@ -93,7 +99,7 @@ class Keeping:
         self._begun: asyncio.Task[None] | None = None
         # Where the partitions ended at first, and then when that was reached; None when that is.
         self._goals: list[dict[tuple[str, int], int]] = []
-        self._before: dict[tuple[str, int], int] = {}
+        self._seen = Seen(STALL_S)
         self.complete = False
 
     @property
@@ -141,19 +147,29 @@ class Keeping:
             self.complete = len(self._goals) > 1
             self.standing.anew &= not self.complete
             self._goals.append(ends)
-        self._before = {(each.topic, each.partition): each.committed for each in stands}
-        waiting = sum(each.lag for each in stands)
-        return Progress(sum(each.committed for each in stands), waiting, self.complete)
+        # Of all partitions, whoever has them.
+        self._seen.observe([replace(each, mine=True) for each in stands], True, monotonic())
+        stalled = [each for each in stands if self._stands_still(each) and await self._waits(each)]
+        return Progress(
+            read=sum(each.committed for each in stands),
+            waiting=sum(each.lag for each in stands),
+            complete=self.complete,
+            stalled=len(stalled),
+        )
 
     async def _reached(self, stands: Sequence[Stand], goals: dict[tuple[str, int], int]) -> bool:
         for each in stands:
             key = (each.topic, each.partition)
+            # What has not moved may have only a transaction's marker before it.
+            known = self._seen.since.get(key, (-1, 0.0))[0]
             if each.committed >= goals.get(key, 0):
                 continue
-            # What stands still may have only a transaction's marker before it.
-            if self._before.get(key) != each.committed or await self._waits(each):
+            if known != each.committed or await self._waits(each):
                 return False
         return True
+
+    def _stands_still(self, stand: Stand) -> bool:
+        return (stand.topic, stand.partition) in self._seen.stalled(monotonic())
 
     async def _waits(self, stand: Stand) -> bool:
         kafka, name = self._office.runtime.kafka, group_of(self._place)

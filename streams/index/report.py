@@ -93,6 +93,9 @@ def _state(seen: Seen, *, building: bool) -> tuple[IndexState, str | None, str |
         return standing.state, standing.reason, standing.remedy
     if standing is not None and standing.anew and not building:
         return IndexState.DEGRADED, LOST, "nothing: it is made anew from its source"
+    if seen.progress is not None and seen.progress.stalled:
+        reason = f"records of {seen.progress.stalled} partitions wait, and none is taken in"
+        return IndexState.DEGRADED, reason, "see the logs of the index processes"
     if source is not None and source.state in UNWELL:
         reason = source.reason or f"it is {source.state}"
         return IndexState.DEGRADED, f"the source {source.table}: {reason}", source.remedy

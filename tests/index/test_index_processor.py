@@ -49,8 +49,10 @@ def indexer(bus: Bus, folder: Path) -> Iterator[Process]:
     try:
         process.ready()
         yield process
+        assert process.stop() == 0
     finally:
-        process.kill()
+        if process.child.poll() is None:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,43 @@ async def test_an_index_is_as_its_table_though_its_processor_is_killed(
     assert report.rows == report.chunks == len(table.rows)
     assert report.freshness_ms is not None
     assert report.building is None
+
+
+async def test_an_index_is_as_its_table_though_one_of_two_processors_is_killed(
+    index_bus: Bus, folder: Path, process: Process, table: Table, vectors: Vectors
+) -> None:
+    index, chance = f"main.tests.{unique('two')}", random.Random(9)
+    place, wanted = Place(index, 1), spec(table)
+    define(index_bus, index, wanted)
+    with indexer(index_bus, folder):
+        churn(table, chance, 200)
+        stands(index_bus, index, IndexState.READY, generation=1)
+        churn(table, chance, 200)
+        eventually(lambda: index_bus.lag(f"index-{index}-1", table.topic) < 150, 60, "some")
+        process.kill()
+        table.truncate()
+        churn(table, chance, 100)
+        await equal(vectors, place, wanted, table)
+        process.revive()
+        churn(table, chance, 100)
+        await equal(vectors, place, wanted, table)
+        process.ready()
+
+
+async def test_what_the_store_has_lost_is_made_anew(
+    index_bus: Bus, process: Process, table: Table, vectors: Vectors
+) -> None:
+    index, chance = f"main.tests.{unique('lost')}", random.Random(3)
+    place, wanted = Place(index, 1), spec(table)
+    define(index_bus, index, wanted)
+    churn(table, chance, 50)
+    stands(index_bus, index, IndexState.READY, generation=1, waiting=0)
+    await vectors.drop(place)
+    table.write(1000, title="sea", body="salt")
+    table.settle()
+    stands(index_bus, index, IndexState.DEGRADED)
+    await equal(vectors, place, wanted, table)
+    stands(index_bus, index, IndexState.READY, generation=1, waiting=0)
 
 
 async def test_an_index_is_as_its_table_though_its_store_is_killed(
