@@ -1,8 +1,9 @@
 """Holes in the graph: chunks that are stored and that no search by vector finds, and their repair.
 
-A crash of Weaviate leaves some of what it wrote last out of its graph, though not out of its store.
-Writing the same again changes nothing; deleting and inserting does. What a repair deletes is noted
-before, among the heads, so that one that is cut short can be finished.
+A crash of Weaviate leaves some of what it wrote last out of its indexes, though not out of its
+store: no vector, no word and no filter leads to it, only its id and a walk over all ids. Writing
+the same again changes nothing; deleting it by its id and inserting it does. What a repair deletes
+is noted before, among the heads, so that one that is cut short can be finished.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from weaviate.classes.query import Filter, MetadataQuery
 
 from infra.vectors.connection import reaching
 from infra.vectors.errors import VectorsRefused
-from infra.vectors.writing import Collection, insert, remove
+from infra.vectors.writing import Collection, insert, remove_each
 from schemas.search import MOST_HITS
 
 PAGE = 200
@@ -54,12 +55,12 @@ async def repair(chunks: Collection, heads: Collection, ids: Iterable[str]) -> N
     await finish(chunks, heads)
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), PAGE):
-        part = wanted[start : start + PAGE]
-        with reaching():
-            answer = await chunks.query.fetch_objects_by_ids(
-                part, limit=len(part), include_vector=True
-            )
-        await _renew(chunks, heads, [_written(each) for each in answer.objects])
+        found = [await _stored(chunks, each) for each in wanted[start : start + PAGE]]
+        objects = [_written(each) for each in found if each]
+        current = [each for each in objects if await _is_current(heads, each)]
+        await _renew(chunks, heads, current)
+        kept = {each["uuid"] for each in current}
+        await remove_each(chunks, [each["uuid"] for each in objects if each["uuid"] not in kept])
 
 
 async def finish(chunks: Collection, heads: Collection) -> None:
@@ -73,8 +74,10 @@ async def finish(chunks: Collection, heads: Collection) -> None:
         answer = await heads.query.fetch_objects(filters=noted, limit=PAGE)
     for note in answer.objects:
         objects = json.loads(note.properties["inputs"])
-        await _insert(chunks, [each for each in objects if await _lacks(chunks, heads, each)])
-        await remove(heads, Filter.by_id().equal(note.uuid))
+        current = [each for each in objects if await _is_current(heads, each)]
+        await remove_each(chunks, [each["uuid"] for each in current])
+        await _insert(chunks, current)
+        await remove_each(heads, [str(note.uuid)])
 
 
 async def _renew(chunks: Collection, heads: Collection, objects: list[dict[str, Any]]) -> None:
@@ -84,9 +87,9 @@ async def _renew(chunks: Collection, heads: Collection, objects: list[dict[str, 
     properties = {"deleted": True, "inputs": json.dumps(objects), "note": NOTE}
     if await insert(heads, [DataObject(uuid=note, properties=properties)]):
         raise VectorsRefused("a repair could not be noted, and was not begun")
-    await remove(chunks, Filter.by_id().contains_any([each["uuid"] for each in objects]))
+    await remove_each(chunks, [each["uuid"] for each in objects])
     await _insert(chunks, objects)
-    await remove(heads, Filter.by_id().equal(note))
+    await remove_each(heads, [str(note)])
 
 
 async def _insert(chunks: Collection, objects: list[dict[str, Any]]) -> None:
@@ -94,14 +97,22 @@ async def _insert(chunks: Collection, objects: list[dict[str, Any]]) -> None:
         raise VectorsRefused(f"{len(failed)} chunks could not be inserted: {min(failed.values())}")
 
 
-async def _lacks(chunks: Collection, heads: Collection, each: dict[str, Any]) -> bool:
-    """Returns whether a chunk is of the document as it is now, and missing."""
+async def _is_current(heads: Collection, each: dict[str, Any]) -> bool:
+    """Returns whether a chunk is one of its document's as that is now."""
     properties = each["properties"]
+    head = await _stored(heads, properties["document"])
+    if head is None or head.properties["version"] != properties["version"]:
+        return False
+    return bool(properties["position"] < len(head.properties["digests"] or ()))
+
+
+async def _stored(collection: Collection, each: str) -> Any:
+    """Returns an object by its id, also where no filter finds it; None where there is none."""
+    before = UUID(int=UUID(each).int - 1)
     with reaching():
-        head = await heads.query.fetch_objects_by_ids([properties["document"]])
-        there = await chunks.query.fetch_objects_by_ids([each["uuid"]])
-    versions = [one.properties["version"] for one in head.objects]
-    return versions == [properties["version"]] and not there.objects
+        answer = await collection.query.fetch_objects(limit=1, after=before, include_vector=True)
+    found = answer.objects[0] if answer.objects else None
+    return found if found and str(found.uuid) == each else None
 
 
 def _written(found: Any) -> dict[str, Any]:

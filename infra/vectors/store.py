@@ -30,7 +30,7 @@ from infra.vectors.objects import (
     head_of,
     objects_of,
 )
-from infra.vectors.writing import Collection, delete, insert, remove
+from infra.vectors.writing import Collection, delete, insert, remove, remove_each
 from schemas.indexes import IndexSpec
 from schemas.search import Found, Search
 
@@ -143,12 +143,12 @@ class Vectors:
         Args:
             place: Where.
             documents: Each id at most once.
-            again: Whether chunks are deleted before they are inserted. That closes the holes that
-                a crash may have left in the graph; what is the same is passed over otherwise.
+            again: Whether what is stored is deleted before it is inserted: after a crash, it may be
+                in no index, and what is the same is passed over otherwise.
 
         Returns:
-            Why a document was not stored, by its id; it keeps the head that it had, and its
-            chunks too unless the store itself refused some of them.
+            Why a document was not stored, by its id. It keeps the head that it had, and its chunks
+            unless the store itself refused some; with ``again``, it has neither in that case.
 
         Raises:
             ValueError: An id occurs twice.
@@ -159,14 +159,15 @@ class Vectors:
         made = await self._layout_for(place, documents)
         chunks = self._collection(layout.chunks_of(place))
         sound, failed = _sound(documents, made)
+        heads = self._collection(layout.heads_of(place))
         if again:
-            await _delete_all(chunks, [document for document, _, _ in sound])
+            await _delete_all(chunks, heads, sound)
         failed |= await _insert_chunks(chunks, sound)
         sound = [each for each in sound if each[0].id not in failed]
         if not again:
             failed |= await _delete_surplus(chunks, [document for document, _, _ in sound])
         kept = (head for document, head, _ in sound if document.id not in failed)
-        return failed | await insert(self._collection(layout.heads_of(place)), kept)
+        return failed | await insert(heads, kept)
 
     async def truncate(self, place: Place, version: str) -> None:
         """Removes every document that is not newer, and sets the floor; it never goes down.
@@ -260,6 +261,9 @@ class Vectors:
     async def repair(self, place: Place, ids: Iterable[str]) -> None:
         """Deletes chunks and inserts them again as they are, which puts them into the graph.
 
+        Chunks that their documents have no more, as a crash may leave them, are deleted alone.
+        Nobody may store these documents meanwhile.
+
         Raises:
             VectorsRefused: One could not be inserted: store its document again.
         """
@@ -336,9 +340,12 @@ async def _insert_chunks(chunks: Collection, sound: Sequence[Sound]) -> dict[str
     return {owners[chunk]: reason for chunk, reason in refused.items()}
 
 
-async def _delete_all(chunks: Collection, documents: Sequence[Document]) -> None:
-    if documents:
-        await remove(chunks, _of(documents))
+async def _delete_all(chunks: Collection, heads: Collection, sound: Sequence[Sound]) -> None:
+    """Removes what is stored of documents, also what a crash has left out of the indexes."""
+    if sound:
+        await remove(chunks, _of([document for document, _, _ in sound]))
+        await remove_each(chunks, [str(each.uuid) for _, _, part in sound for each in part])
+        await remove_each(heads, [document.id for document, _, _ in sound])
 
 
 async def _delete_surplus(chunks: Collection, documents: Sequence[Document]) -> dict[str, str]:

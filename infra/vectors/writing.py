@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ from infra.vectors.objects import slices
 from schemas.search import MOST_HITS
 
 Collection = CollectionAsync[Any, Any]
+
+AT_ONCE = 16
 
 # By what Weaviate says of an object; its own words may quote the object.
 REASONS = {
@@ -70,6 +73,27 @@ async def remove(collection: Collection, where: FilterReturn) -> None:
     """
     if failed := await delete(collection, where):
         raise VectorsRefused(f"{failed} objects could not be removed; the store's log may say why")
+
+
+async def remove_each(collection: Collection, ids: Iterable[str]) -> None:
+    """Removes objects one by one, also such as no filter finds; what is not there is no error.
+
+    A crash leaves objects that are stored under their ids and in none of the indexes, so that
+    filters pass them over; yet written again, they count as unchanged and are indexed no more.
+
+    Raises:
+        PlaceUnknown: There is no such collection.
+        VectorsRefused: The store refuses.
+        VectorsUnreachable: What was removed is not known.
+    """
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(each: str) -> None:
+        async with gate:
+            with reaching():
+                await collection.data.delete_by_id(each)
+
+    await asyncio.gather(*(one(each) for each in ids))
 
 
 async def _said(collection: Collection, batch: list[DataObject[Any, Any]]) -> dict[int, str]:
