@@ -5,7 +5,8 @@ python -m tests.bench embedding 512 1           fewer texts, fewer turns
 
 The bare model embeds all texts sorted by length, 32 at a time, in a process of its own that does
 nothing else. Over the bus they go as an index sends them: 64 a request, four requests under way.
-The ways take turns in one run, so that their ratio holds whatever else the machine does.
+The ways take turns in one run, so that their ratio holds whatever else the machine does; processor
+time a text says what the platform adds even where others take the cores.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from infra.asker import Asker
 from infra.bootstrap import ROOT, python_of
@@ -103,13 +106,20 @@ def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
     together: list[float] = []
     with (
         bare,
-        running(bus, ["-m", "streams", "gateway"], folder),
-        running(bus, command, folder, python=python, start_s=300, **environment),
+        running(bus, ["-m", "streams", "gateway"], folder) as gateway,
+        running(bus, command, folder, python=python, start_s=300, **environment) as worker,
     ):
+        watched = {
+            "the bare model": psutil.Process(bare.pid),
+            "worker": psutil.Process(worker.child.pid),
+            "gateway": psutil.Process(gateway.child.pid),
+        }
+        spent = dict.fromkeys(watched, 0.0)
         assert bare.stdin is not None
         assert bare.stdout is not None
         bare.stdout.readline()
         for turn in range(turns + 1):
+            before = {name: _cpu(process) for name, process in watched.items()}
             bare.stdin.write(f"{json.dumps(texts)}\n")
             bare.stdin.flush()
             seconds, tokens = json.loads(bare.stdout.readline())
@@ -118,6 +128,8 @@ def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
             if turn:
                 alone.append(len(texts) / seconds)
                 together.append(len(texts) / over_the_bus)
+                for name, process in watched.items():
+                    spent[name] += _cpu(process) - before[name]
                 print(f"turn {turn}: {alone[-1]:,.1f} and {together[-1]:,.1f} texts/s", flush=True)
         bare.stdin.close()
     ratio = statistics.median(two / one for one, two in zip(alone, together, strict=True))
@@ -125,6 +137,15 @@ def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
     print(f"the bare model: {statistics.median(alone):,.1f} texts/s")
     print(f"gateway and worker over the bus: {statistics.median(together):,.1f} texts/s")
     print(f"over the bus / bare: {ratio:.2f}")
+    for name, seconds in spent.items():
+        print(f"{name}: {1000 * seconds / len(texts) / turns:.2f} ms of processor time a text")
+    share = spent["the bare model"] / (spent["worker"] + spent["gateway"])
+    print(f"processor time, bare / worker and gateway: {share:.2f}")
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 async def embedded(bus: Bus, texts: Sequence[str]) -> float:
