@@ -31,7 +31,7 @@ from tests.gateway.upstreams import says
 from tests.harness import Process, eventually, soon
 
 TENANT = "left"
-AT_ONCE, ROUNDS = 50, 20
+AT_ONCE, ROUNDS = 50, 8
 MIB = 2**20
 
 
@@ -41,7 +41,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
         yield server
 
 
-async def test_of_a_thousand_streams_that_are_left_not_one_object_each_stays(
+async def test_of_hundreds_of_streams_that_are_left_not_one_object_each_stays(
     server: ScriptedServer,
 ) -> None:
     this = psutil.Process()
@@ -68,7 +68,7 @@ async def test_of_a_thousand_streams_that_are_left_not_one_object_each_stays(
 
         # The test, the server, and connections that are kept.
         tasks = len(asyncio.all_tasks()) + AT_ONCE
-        before, after = await rounds(5, tasks), await rounds(ROUNDS, tasks)
+        before, after = await rounds(2, tasks), await rounds(ROUNDS, tasks)
         assert after[0] - before[0] < AT_ONCE * ROUNDS / 2
         assert after[1] - before[1] < 10 * MIB
 
@@ -88,11 +88,11 @@ async def test_worker_and_gateways_are_as_before_once_their_streams_are_left(tow
     processes = [psutil.Process(each.child.pid) for each in (*town.gateways, town.worker)]
 
     async with town.caller(TENANT) as caller:
-        await leave_all(town, caller, 40)
+        await leave_all(town, caller, 30)
         files = [each.num_fds() for each in processes]
         sizes = [each.memory_info().rss for each in processes]
-        for _ in range(3):
-            await leave_all(town, caller, 40)
+        for _ in range(2):
+            await leave_all(town, caller, 30)
     await asyncio.to_thread(up.is_left, "left")
     await asyncio.to_thread(eventually, lambda: not any(map(in_flight, town.gateways)), 30, "rest")
     assert in_flight(town.worker) == 0
