@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from infra.asker import Asker
 from infra.bus import BusUnreachable
+from infra.latest import Latest
 from infra.registry import Reader
 from infra.secrets import resolve
 from infra.settings import ClientSettings, RedisSettings, VectorSettings
@@ -27,7 +28,6 @@ from schemas.events import IndexReported, IndexState, SourceReported
 from schemas.indexes import IndexSpec
 from schemas.topics import INDEX_REPORTED, REPLY, SOURCE_REPORTED, Outgoing
 from streams.index.keeping import Keeping, Office, Progress, forget
-from streams.index.latest import Latest
 from streams.index.report import Seen, generations, obsolete, report, same
 from streams.index.standing import GroupHeld, Standing
 from streams.processor import Processor
@@ -254,7 +254,6 @@ class Crew:
             return
         publisher = self._runtime.publisher
         await publisher.publish(publisher.encode([Outgoing(INDEX_REPORTED, told)]))
-        self._indexes.put(told)
         if before is None or before.state is not told.state:
             log.info("index stands", index=told.index, state=told.state, building=told.building)
 
@@ -282,17 +281,20 @@ class Crew:
             return
         await office.vectors.drop(place)
         log.info("generation dropped", index=place.index, generation=place.generation)
-        if place.index not in self._runtime.view.indexes:
+        if self._gone(place.index):
             unknown = IndexReported(index=place.index, state=IndexState.UNKNOWN, reported_at=now())
             await self._publish(unknown)
 
     def _stray(self, place: Place) -> bool:
-        spec = self._runtime.view.indexes.get(place.index)
+        spec = self._specs().get(place.index)
         if spec is None:
-            return True
-        return bool(spec.source) and obsolete(
-            place.generation, spec, self._indexes.get(place.index)
-        )
+            return self._gone(place.index)
+        return obsolete(place.generation, spec, self._indexes.get(place.index))
+
+    def _gone(self, index: str) -> bool:
+        """Returns whether the catalog has no such index; one that cannot be read here is there."""
+        entry = self._runtime.view.entry("index", index)
+        return entry is None or entry[1] is None
 
 
 def open_index(
