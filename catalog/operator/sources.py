@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,20 +11,15 @@ import typer
 from catalog.declared.problems import name_problem, spec_of
 from catalog.operator import printing
 from catalog.operator.asking import Registered, reach
+from catalog.operator.following import last, news, plain, seen
 from catalog.operator.words import AsJson, Named, Unclear, seconds
 from infra.asker import RequestRefused
-from infra.registry import Reader, Registry
-from infra.settings import KafkaSettings, RegistrySettings
-from infra.told import last_told, told
-from schemas.codec import Codec
 from schemas.events import Reason, SourceReported, SourceState
 from schemas.topics import SOURCE_REPORTED
 
 Told = AsyncGenerator[SourceReported | None, None]
 Wait = Annotated[str, typer.Option(help="How long to watch it come and go: 30s, 10m; 0s: not.")]
 
-NAME = "tessera-source"
-MOST = 1000
 KIB = 1024
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 LOST = "its rows on the topic go, too: an index over it must be built anew afterwards"
@@ -101,14 +94,9 @@ def list_(as_json: AsJson = False) -> None:
     """List the captured tables that you may see."""
 
     async def found(catalog: Registered) -> list[SourceReported]:
-        reports = await last_told(KafkaSettings(), await _reader(), SOURCE_REPORTED, NAME)
-        seen: set[str] = set()
-        page: str | None = ""
-        while page is not None:
-            answer = await catalog.ask("list", prefix="", kind="table", limit=MOST, page=page)
-            seen |= {each["name"] for each in answer["entries"]}
-            page = answer["page"]
-        standing = (reports[name] for name in sorted(reports.keys() & seen))
+        reports = await last(SOURCE_REPORTED)
+        tables = await seen(catalog, "table")
+        standing = (reports[name] for name in sorted(reports.keys() & tables.keys()))
         return [each for each in standing if each.state is not SourceState.REMOVED]
 
     reports = reach(found)
@@ -117,7 +105,7 @@ def list_(as_json: AsJson = False) -> None:
         (each.table, each.state, size(each.lag_bytes), size(each.retained_bytes), each.reason)
         for each in reports
     ]
-    result = {"sources": [_plain(each) for each in reports]}
+    result = {"sources": [plain(each) for each in reports]}
     printing.show(result, as_json, printing.rows(headings, lines))
     if not reports:
         typer.echo("no table is captured that you may see: tessera source create", err=True)
@@ -129,13 +117,13 @@ def show(name: Named, as_json: AsJson = False) -> None:
 
     async def found(catalog: Registered) -> SourceReported | None:
         await catalog.ask("get", name=name, kind="table")
-        reports = await last_told(KafkaSettings(), await _reader(), SOURCE_REPORTED, NAME)
+        reports = await last(SOURCE_REPORTED)
         return reports.get(name)
 
     report = reach(found)
     if report is None:
         raise Unclear(f"nobody has told of {name} yet: is it captured, and sources up?")
-    result = _plain(report)
+    result = plain(report)
     printing.show(result, as_json, printing.record(result))
 
 
@@ -164,12 +152,8 @@ def _watched(
     patience = seconds(wait)
 
     async def work(catalog: Registered) -> SourceReported | None:
-        events = told(KafkaSettings(), await _reader(), SOURCE_REPORTED, NAME)
-        async with aclosing(events):
-            # What was told before is of before.
-            async for event in events:
-                if event is None:
-                    break
+        # What was told before is of before.
+        async with news(SOURCE_REPORTED) as (_, events):
             await ask(catalog)
             return await _ended(events, name, end, patience, as_json) if patience else None
 
@@ -177,7 +161,7 @@ def _watched(
     if report is None:
         return
     if as_json:
-        result = _plain(report)
+        result = plain(report)
         printing.show(result, as_json, printing.record(result))
     if report.state is not end:
         raise typer.Exit(1)
@@ -186,23 +170,23 @@ def _watched(
 async def _ended(
     events: Told, name: str, end: SourceState, patience: float, as_json: bool
 ) -> SourceReported | None:
-    last = None
+    before = None
     try:
         async with asyncio.timeout(patience):
             async for event in events:
                 if event is None or event.table != name:
                     continue
-                if not as_json and (last is None or _said(last) != _said(event)):
+                if not as_json and (before is None or _said(before) != _said(event)):
                     typer.echo(_said(event))
-                last = event
+                before = event
                 if event.state in (end, SourceState.FAILED):
                     return event
     except TimeoutError:
-        state = f"is {last.state}" if last else "was not told of: is sources up? tessera status"
+        state = f"is {before.state}" if before else "was not told of: is sources up? tessera status"
         raise Unclear(
             f"{name} {state} after {patience:g} s; it goes on: tessera source show {name}"
         ) from None
-    return last
+    return before
 
 
 def _said(report: SourceReported) -> str:
@@ -211,12 +195,3 @@ def _said(report: SourceReported) -> str:
     reason = f": {report.reason}" if report.reason else ""
     remedy = f"\n  what to do: {report.remedy}" if report.remedy else ""
     return f"{report.table} is {report.state}{'' if reason else behind}{reason}{remedy}"
-
-
-def _plain(report: SourceReported) -> Mapping[str, Any]:
-    return {**asdict(report), "reported_at": report.reported_at.isoformat()}
-
-
-async def _reader() -> Reader:
-    registry = Registry(RegistrySettings())
-    return Reader(Codec(await asyncio.to_thread(registry.ids)), registry)
