@@ -33,6 +33,7 @@ DELEGATES: dict[str, tuple[str, ...]] = {
     "effective": ("-P", "-m", "catalog", "effective"),
     "export": ("-P", "-m", "catalog", "export"),
     "grant": ("-P", "-m", "catalog", "grant"),
+    "index": ("-P", "-m", "catalog", "index"),
     "key": ("-P", "-m", "catalog", "key"),
     "limits": ("-P", "-m", "streams", "limits"),
     "lineage": ("-P", "-m", "catalog", "lineage"),
@@ -48,11 +49,14 @@ CATALOG: dict[str, str] = {
     "effective": "Show what a principal may do to something, and why.",
     "export": "Write what the catalog holds as YAML documents.",
     "grant": "Let a principal do something: tessera grant QUERY on main.lab to analysts",
+    "index": "Keep tables searchable by meaning, and see how that stands.",
     "key": "Make, rotate and revoke keys that requests are signed with.",
     "lineage": "Show what an answer came from: tessera lineage RESPONSE_ID",
     "revoke": "Take back what was granted or denied.",
     "source": "Capture tables of PostgreSQL, and see how that stands.",
 }
+# Those that are several commands each.
+GROUPS = frozenset({"catalog", "index", "key", "source"})
 # An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.
 EXPECTED = (NotRunning, OSError, Refused, SettingInvalid, StackFailed, Unready)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -340,7 +344,7 @@ def usage(ctx: typer.Context) -> None:
 
 
 def _of_the_catalog(ctx: typer.Context) -> None:
-    words = ctx.args or (["--help"] if ctx.info_name in ("catalog", "key", "source") else [])
+    words = ctx.args or (["--help"] if ctx.info_name in GROUPS else [])
     stack = None if HELP.intersection(words) else _running()
     raise typer.Exit(_delegate(str(ctx.info_name), words, stack))
 

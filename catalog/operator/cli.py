@@ -13,7 +13,7 @@ import typer
 from catalog.declared.documents import Placed, document_of, placed, write
 from catalog.declared.problems import Invalid, Place, written
 from catalog.lineage.lineage_command import lineage
-from catalog.operator import keyring, printing, sources, things
+from catalog.operator import indexes, keyring, printing, sources, things
 from catalog.operator.asking import Registered, ask, reach
 from catalog.operator.words import AsJson, Unclear, content
 from infra.asker import NoReply, RequestRefused
@@ -86,6 +86,7 @@ app = PlainErrors(
     "tessera export main > main.yaml; tessera apply -f main.yaml",
 )
 app.add_typer(things.app, name="catalog")
+app.add_typer(indexes.app, name="index")
 app.add_typer(keyring.app, name="key")
 app.add_typer(sources.app, name="source")
 app.command()(lineage)
