@@ -20,7 +20,7 @@ from tests.conftest import running
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
 DIMENSIONS = 64
-BATCH = 500
+BATCH = 300
 WAIT_S = 90.0
 
 
@@ -81,7 +81,7 @@ async def test_what_was_acknowledged_survives_a_kill_and_the_batch_is_stored_aga
     ):
         acknowledged = batch_of(place, 0, BATCH)
         assert await vectors.store(place, acknowledged) == {}
-        cut = batch_of(place, BATCH, 3 * BATCH)
+        cut = batch_of(place, BATCH, 4 * BATCH)
         await killed_in_the_midst(mortal, vectors, place, cut)
 
         heads = await vectors.heads(place, [each.id for each in (*acknowledged, *cut)])
@@ -92,9 +92,9 @@ async def test_what_was_acknowledged_survives_a_kill_and_the_batch_is_stored_aga
         assert numbers(fetched) == list(range(BATCH))
 
         assert await vectors.store(place, cut, again=True) == {}
-        assert await vectors.count(place) == Counted(rows=4 * BATCH, chunks=4 * BATCH)
+        assert await vectors.count(place) == Counted(rows=5 * BATCH, chunks=5 * BATCH)
         whole = Search(operation="scan", k=5 * BATCH)
-        assert numbers(await vectors.scan(place, SPEC, whole, where=None)) == list(range(4 * BATCH))
+        assert numbers(await vectors.scan(place, SPEC, whole, where=None)) == list(range(5 * BATCH))
         holes = await vectors.unreachable(place)
         # What was stored again has none; of what was acknowledged last, a few may be left.
         assert not {chunk_id(each.id, 0) for each in cut} & set(holes)
