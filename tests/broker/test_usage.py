@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -22,12 +24,14 @@ from infra.bootstrap import ROOT
 from infra.lake import QueryInvalid, query
 from infra.telemetry import now
 from schemas.events import InferenceAttempted, InferenceRecorded, Outcome, Reason
-from schemas.topics import INFERENCE_ATTEMPTED, INFERENCE_RECORDED
-from tests.harness import Bus, eventually, running, unique
+from schemas.topics import AUDIT_RECORDED, INFERENCE_ATTEMPTED, INFERENCE_RECORDED
+from tests.harness import Bus, Process, eventually, running, unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
 ROWS = 10_000
+# What a recorder reads.
+STORED = AUDIT_RECORDED, INFERENCE_ATTEMPTED, INFERENCE_RECORDED
 
 
 def named(group: str) -> list[str]:
@@ -109,6 +113,34 @@ def test_every_row_is_summed_once_and_exactly_though_the_sink_is_killed_and_read
     with running(bus, named(group), tmp_path):
         eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, 60, "the commit")
     assert summed(tmp_path, tenant) == exact
+
+
+def test_a_recorder_that_is_told_to_stop_stores_what_it_has_gathered(
+    bus: Bus, tmp_path: Path
+) -> None:
+    group, tenant, number = unique("recorder"), unique("tenant"), 500
+    with running(bus, named(group), tmp_path) as recorder:
+        # What other tests have put there.
+        eventually(lambda: not any(bus.lag(group, each.name) for each in STORED), 60, "the commit")
+        assert recorder.stop() == 0
+    bus.send(INFERENCE_RECORDED, *(row(tenant, each) for each in range(number)))
+    # It would gather for an hour.
+    with running(
+        bus, named(group), tmp_path, LAKE_FLUSH_MS="3600000", LAKE_FLUSH_ROWS="1000000"
+    ) as recorder:
+        eventually(lambda: in_flight(recorder) == number, 60, "that all are gathered")
+        assert summed(tmp_path, tenant)[0] == 0
+        assert recorder.stop() == 0
+    assert summed(tmp_path, tenant) == (number, number, Decimal("0.00005"))
+    assert bus.lag(group, INFERENCE_RECORDED.name) == 0
+
+
+def in_flight(process: Process) -> float:
+    """Returns how many records a process has taken up and not acknowledged."""
+    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as metrics:
+        found = re.search(rb"^tessera_in_flight ([0-9.e+-]+)$", metrics.read(), re.M)
+    assert found
+    return float(found[1])
 
 
 def test_a_failed_request_is_one_row_that_cost_nothing_and_misses_no_price(
