@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from infra.asker import Asker
+from infra.registry import Registry
 from schemas.events import DeadLetterCause
 from schemas.topics import (
     AUDIT_RECORDED,
@@ -53,6 +54,8 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 # One of them at least asks the gateway that tells all it can.
 TENANTS = one_for_each_partition("untold")
+# All of them are replied to here: one topic is read through sooner than six.
+REPLIES = REPLY.member("untold")
 # The key of the connections; a message may be cut amid it.
 OURS = KEYS["KEY_FIRST"]
 PIECE = OURS[:12]
@@ -110,7 +113,7 @@ def defined(town: Town) -> Iterator[None]:
         return endpoint(f"untold-{name}", to, **spec)
 
     town.define(
-        *map(tenant, TENANTS),
+        *(tenant(each, replies=["untold"]) for each in TENANTS),
         policy("untold-mask", {"type": "secrets", "name": "keys"}),
         policy("untold-deny", {"type": "secrets", "name": "keys", "action": "deny"}),
         *(
@@ -135,8 +138,9 @@ def defined(town: Town) -> Iterator[None]:
 
 @pytest.fixture
 async def everybody(town: Town) -> AsyncIterator[list[Caller]]:
-    async with AsyncExitStack() as opened:
-        yield [await opened.enter_async_context(town.caller(each)) for each in TENANTS]
+    registry = Registry(town.bus.registry_settings)
+    async with Asker(town.bus.kafka, registry, TENANTS[0], REPLIES.name, None) as asker:
+        yield [Caller(asker, each) for each in TENANTS]
 
 
 def unsaid(town: Town, *secrets: str) -> None:
@@ -147,10 +151,11 @@ def unsaid(town: Town, *secrets: str) -> None:
 
 async def where(town: Town, secrets: tuple[str, ...], *topics: Topic[Any]) -> set[str]:
     """Returns the topics with a record that holds any of these."""
+    read = (asyncio.to_thread(town.bus.records, topic.name) for topic in topics)
     return {
         topic.name
-        for topic in topics
-        for record in await asyncio.to_thread(town.bus.records, topic.name)
+        for topic, records in zip(topics, await asyncio.gather(*read), strict=True)
+        for record in records
         if any(
             each.encode() in (record.value or b"") + repr(record.headers).encode()
             for each in secrets
@@ -176,7 +181,9 @@ async def test_what_an_outside_provider_quotes_is_told_to_nobody(
     names += ["untold-cut", "untold-midway", "untold-parameter"]
     asked = await asyncio.gather(
         *(
-            everybody[at % len(everybody)].ask(name, PROMPT, stream=bool(at % 2))
+            everybody[at % len(everybody)].ask(
+                name, PROMPT, stream=bool(at % 2), reply_to=REPLIES.name
+            )
             for at, name in enumerate(names)
         )
     )
@@ -192,11 +199,10 @@ async def test_what_an_outside_provider_quotes_is_told_to_nobody(
     topics: list[Topic[Any]] = [
         *(AUDIT_RECORDED, INFERENCE_ATTEMPTED, INFERENCE_COMPLETED, INFERENCE_PARTS),
         *(INFERENCE_RECORDED, INFERENCE_ROUTED.member("untold"), USAGE_COUNTED),
-        *(REPLY.member(each) for each in TENANTS),
+        REPLIES,
     ]
     assert await where(town, (PIECE,), *topics) == set()
-    replies = [REPLY.member(each) for each in TENANTS]
-    assert await where(town, THEIRS, AUDIT_RECORDED, USAGE_COUNTED, *replies) == set()
+    assert await where(town, THEIRS, AUDIT_RECORDED, USAGE_COUNTED, REPLIES) == set()
 
 
 async def test_a_key_in_a_prompt_is_in_its_request_alone_where_a_policy_masks_or_refuses_it(
@@ -204,12 +210,15 @@ async def test_a_key_in_a_prompt_is_in_its_request_alone_where_a_policy_masks_or
 ) -> None:
     # Keys that no other test asks with, so that each record that holds one is of this test.
     keys = ("ghp_" + "uNt0" * 9, "sk-alone-" + "z9" * 12)
-    asked = [
-        await each.ask(name, f"use {keys[0]} or {keys[1]}", stream=stream)
-        for each in everybody
-        for name in ("untold-deny", "untold-mask")
-        for stream in (False, True)
-    ]
+    said = f"use {keys[0]} or {keys[1]}"
+    asked = await asyncio.gather(
+        *(
+            each.ask(name, said, stream=stream, reply_to=REPLIES.name)
+            for each in everybody
+            for name in ("untold-deny", "untold-mask")
+            for stream in (False, True)
+        )
+    )
     for each in asked:
         assert each.whole or each.refusal
         assert (each.whole is None) == (each.request.endpoint == f"{IN}.untold-deny")
@@ -221,7 +230,7 @@ async def test_a_key_in_a_prompt_is_in_its_request_alone_where_a_policy_masks_or
         *(AUDIT_RECORDED, DEAD_LETTERS, INFERENCE_ATTEMPTED, INFERENCE_COMPLETED, INFERENCE_PARTS),
         *(INFERENCE_RECORDED, INFERENCE_REFUSED, INFERENCE_REQUESTED, USAGE_COUNTED),
         INFERENCE_ROUTED.member("untold"),
-        *(REPLY.member(each) for each in TENANTS),
+        REPLIES,
     ]
     assert await where(town, keys, *topics) == {INFERENCE_REQUESTED.name}
 
@@ -229,7 +238,9 @@ async def test_a_key_in_a_prompt_is_in_its_request_alone_where_a_policy_masks_or
 async def test_a_key_in_a_prompt_that_no_policy_minds_is_in_no_log_and_no_span(
     town: Town, everybody: list[Caller]
 ) -> None:
-    asked = [await each.stream("untold-echo", PROMPT) for each in everybody]
+    asked = await asyncio.gather(
+        *(each.stream("untold-echo", PROMPT, reply_to=REPLIES.name) for each in everybody)
+    )
     assert [each.text for each in asked] == [PROMPT] * len(asked)
     await asyncio.to_thread(told, town)
     unsaid(town, PIECE, *THEIRS)
