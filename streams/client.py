@@ -6,6 +6,8 @@
             print(part.content, end="")
         vectors = await client.embed("main.default.embeddings", ["sea", "hill"])
         scores = await client.rerank("main.default.ranking", "waves", ["sea", "hill"])
+        await client.upsert("main.kb.notes", [{"id": 1, "body": "The sea is salt."}])
+        found = await client.search("main.kb.notes", "water", k=3, filters={"id <": 100})
 
 Many requests may be under way at once; one reader serves them all.
 """
@@ -14,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 from uuid import uuid4
 
 from infra.asker import Asker, ClientClosed, NoReply, RepliesLost, RequestRefused
@@ -27,7 +29,6 @@ from infra.settings import ClientSettings, KafkaSettings, RegistrySettings
 from infra.signing import Signer
 from infra.telemetry import now
 from schemas.events import (
-    Attempt,
     Completion,
     InferenceReplied,
     InferenceRequested,
@@ -36,10 +37,11 @@ from schemas.events import (
     Role,
     Sampling,
     Task,
-    Tool,
-    ToolCallDelta,
 )
+from schemas.search import Found, Hit, Search, Write, Written
 from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED, Outgoing
+from streams.replies import Part, Reply, Stitch
+from streams.terms import Options, ScanOptions, SearchOptions, Terms
 
 __all__ = [
     "Client",
@@ -56,106 +58,6 @@ DEFAULT_TIMEOUT_S = 60.0
 MILLISECOND = timedelta(milliseconds=1)
 
 Conversation = str | Sequence[Message]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """The answer to a request.
-
-    Attributes:
-        request_id: Names the request in the inference table.
-        completion: The whole answer with usage.
-        tried: Routes that failed before.
-    """
-
-    request_id: str
-    completion: Completion
-    tried: tuple[Attempt, ...] = ()
-
-    @property
-    def content(self) -> str:
-        """The text of the answer."""
-        return self.completion.content
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A piece of an answer.
-
-    Attributes:
-        content: Text to append.
-        tool_calls: Pieces of tool calls to append.
-        restarted: Whether what came before is void: the answer begins anew with this part.
-        reply: The whole answer; only in the last part.
-    """
-
-    content: str = ""
-    tool_calls: tuple[ToolCallDelta, ...] = ()
-    restarted: bool = False
-    reply: Reply | None = None
-
-
-@dataclass(slots=True)
-class Stitch:
-    """Puts the parts of one request together, whatever is repeated, late or begun anew."""
-
-    version: tuple[int, int] = (-1, -1)
-    seen: int = 0
-    content: str = ""
-
-    def add(self, replied: InferenceReplied) -> Part | None:
-        """Returns what a part adds, or None where it adds nothing."""
-        delta = replied.delta
-        version = (replied.attempt, replied.epoch)
-        if delta is None or version < self.version:
-            return None
-        restarted = version > self.version and self.seen > 0
-        if version > self.version:
-            # A try whose beginning is missing does not void what is shown.
-            if replied.seq:
-                return None
-            self.version, self.seen, self.content = version, 0, ""
-        # Behind a gap nothing is shown: the terminal reply carries the whole text.
-        if replied.seq != self.seen:
-            return None
-        self.seen += 1
-        self.content += delta.content
-        return Part(content=delta.content, tool_calls=delta.tool_calls, restarted=restarted)
-
-    def end(self, reply: Reply) -> Part:
-        """Returns the last part: what of the whole answer has not been seen."""
-        whole = reply.content
-        if whole.startswith(self.content):
-            return Part(content=whole[len(self.content) :], reply=reply)
-        return Part(content=whole, restarted=True, reply=reply)
-
-
-class Terms(TypedDict, total=False):
-    """What may be said of any request.
-
-    Attributes:
-        tags: Your own labels, for cost, limits and search; ``session`` names the conversation.
-        timeout: Seconds until the request's deadline; 60 when left out.
-    """
-
-    tags: Mapping[str, str]
-    timeout: float
-
-
-class Options(Terms, total=False):
-    """What may be said of a request for an answer, besides the endpoint and the conversation.
-
-    Attributes:
-        sampling: How tokens are drawn.
-        json_schema: JSON Schema text that the answer must satisfy.
-        tools: Functions that the model may ask for.
-        tool_choice: auto, none, required, or a tool's name.
-    """
-
-    sampling: Sampling
-    json_schema: str | None
-    tools: Sequence[Tool]
-    tool_choice: str
 
 
 class Client:
@@ -291,6 +193,93 @@ class Client:
         )
         return (await self._whole(request)).completion.scores
 
+    async def search(self, index: str, query: str = "", **options: Unpack[SearchOptions]) -> Found:
+        """Searches an index and returns what it finds, the best first.
+
+        Cancelling and errors are as with ``chat``.
+
+        Args:
+            index: Three-level name.
+            query: What is searched for; not needed where a vector is given.
+            options: How; see ``SearchOptions``.
+
+        Raises:
+            ValidationError: The options are out of their bounds.
+        """
+        search = Search.model_validate(_how(options))
+        found = await self._of_index(index, Task.SEARCH, search, options, query or None)
+        return Found.model_validate_json(found)
+
+    async def fetch(
+        self, index: str, keys: Sequence[Mapping[str, Any]], **options: Unpack[ScanOptions]
+    ) -> tuple[Hit, ...]:
+        """Returns the chunks of the rows with these keys; what there is not, or not seen, lacks.
+
+        Args:
+            index: Three-level name.
+            keys: Values of the key columns, of at most 1,000 rows.
+            options: What of them; see ``ScanOptions``.
+        """
+        search = Search.model_validate({"operation": "fetch", "keys": keys, **_how(options)})
+        found = await self._of_index(index, Task.SEARCH, search, options)
+        return Found.model_validate_json(found).hits
+
+    async def scan(
+        self, index: str, page: int = 500, **options: Unpack[ScanOptions]
+    ) -> AsyncGenerator[Hit, None]:
+        """Yields all chunks of an index in the order of their keys.
+
+        Args:
+            index: Three-level name.
+            page: How many are asked for at once.
+            options: Which; see ``ScanOptions``. Tags and timeout are those of each page.
+        """
+        search = Search.model_validate({"operation": "scan", "k": page, **_how(options)})
+        while True:
+            answer = await self._of_index(index, Task.SEARCH, search, options)
+            found = Found.model_validate_json(answer)
+            for hit in found.hits:
+                yield hit
+            if found.next is None:
+                return
+            search = search.model_copy(update={"after": found.next})
+
+    async def upsert(
+        self, index: str, rows: Sequence[Mapping[str, Any]], **terms: Unpack[Terms]
+    ) -> Written:
+        """Writes rows to an index that has no source; returns which of them could not be.
+
+        Args:
+            index: Three-level name.
+            rows: At most 1,000, each whole: key columns, the columns of the text, and what is kept;
+                with ``vector``, that is taken instead of embedding the text.
+            terms: What may be said of any request; see ``Terms``.
+
+        Raises:
+            ValidationError: There are no rows, or too many.
+        """
+        write = Write.model_validate({"operation": "upsert", "rows": rows})
+        return Written.model_validate_json(await self._of_index(index, Task.WRITE, write, terms))
+
+    async def delete(
+        self, index: str, keys: Sequence[Mapping[str, Any]], **terms: Unpack[Terms]
+    ) -> Written:
+        """Deletes rows of an index that has no source; arguments and errors as with ``upsert``."""
+        write = Write.model_validate({"operation": "delete", "keys": keys})
+        return Written.model_validate_json(await self._of_index(index, Task.WRITE, write, terms))
+
+    async def _of_index(
+        self, index: str, task: Task, how: Search | Write, terms: Terms, query: str | None = None
+    ) -> str:
+        """Asks an index, and returns what it answers as JSON."""
+        request = replace(
+            self._request(index, terms),
+            task=task,
+            query=query,
+            search=how.model_dump_json(exclude_defaults=True),
+        )
+        return (await self._whole(request)).completion.found or "{}"
+
     def _chat(
         self, endpoint: str, messages: Conversation, options: Options, *, stream: bool
     ) -> InferenceRequested:
@@ -358,6 +347,12 @@ class Client:
             deadline=request.deadline,
         )
         self._asker.say(Outgoing(REQUEST_CANCELLED, cancelled))
+
+
+def _how(options: Terms) -> dict[str, Any]:
+    """Returns what options say of a search."""
+    aside = Terms.__optional_keys__
+    return {name: value for name, value in options.items() if name not in aside}
 
 
 def _reply(replied: InferenceReplied, completion: Completion) -> Reply:

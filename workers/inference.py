@@ -7,7 +7,7 @@ is paid for all the same: what came of it is counted here, where the provider ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
@@ -30,7 +30,13 @@ from schemas.events import (
     Usage,
 )
 from schemas.topics import AUDIT_RECORDED, INFERENCE_COMPLETED, INFERENCE_PARTS, REPLY, Outgoing
-from workers.providers import Provider, ProviderBroken, ProviderRefused, SecretUsed
+from workers.providers import (
+    Provider,
+    ProviderBroken,
+    ProviderRefused,
+    RoutedReader,
+    SecretUsed,
+)
 from workers.providers.checks import require_carriable
 from workers.worker import Emit, Subject, WorkerBroken
 
@@ -117,7 +123,7 @@ class Answering:
         try:
             async with (
                 asyncio.timeout_at(_moment(loop, route.first_token_ms)) as silence,
-                aclosing(self._provider.complete(routed.request, route)) as answer,
+                aclosing(_asked(self._provider, routed)) as answer,
             ):
                 self._asked = True
                 async for piece in answer:
@@ -298,6 +304,14 @@ _SILENT = Refusal(
     reason=Reason.PROVIDER_TIMEOUT,
     message="the provider fell silent in the middle of its answer",
 )
+
+
+def _asked(
+    provider: Provider, routed: InferenceRouted
+) -> AsyncGenerator[Delta | Completion | SecretUsed, None]:
+    if isinstance(provider, RoutedReader):
+        return provider.answer(routed)
+    return provider.complete(routed.request, routed.route)
 
 
 def _moment(loop: asyncio.AbstractEventLoop, wait_ms: int | None) -> float | None:

@@ -17,6 +17,7 @@ from schemas.events import (
     Completion,
     Delta,
     InferenceRequested,
+    InferenceRouted,
     Refusal,
     Route,
     Usage,
@@ -81,6 +82,16 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class RoutedReader(Protocol):
+    """A provider that must know more of what was routed than the request and its route."""
+
+    def answer(
+        self, routed: InferenceRouted
+    ) -> AsyncGenerator[Delta | Completion | SecretUsed, None]:
+        """Is asked instead of ``complete``; all that is said there holds here, too."""
+
+
+@runtime_checkable
 class CatalogReader(Protocol):
     """A provider that goes by the catalog: whoever opens it feeds it, too.
 
@@ -101,6 +112,7 @@ PROVIDERS: dict[str, str] = {
     "echo": "workers.providers.echo:open_echo",
     "embedding": "workers.providers.embedding:open_embedding",
     "outside": "workers.providers.outside:open_outside",
+    "search": "workers.providers.search:open_search",
     "vllm": "workers.providers.vllm:open_vllm",
 }
 

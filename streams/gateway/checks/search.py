@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from infra.catalog import CatalogView
+from infra.identity import identity
 from schemas.events import InferenceRequested, Reason, Refusal, Task
+from schemas.kinds import Privilege
 from schemas.openai import FormInvalid
 from schemas.search import Search, Write, read
 from streams.gateway.asked import Asked
@@ -49,7 +51,20 @@ def search_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal |
         search = read(request.search, Search)
     except FormInvalid as problem:
         return _invalid("search", f"search: {problem}")
-    return _lacks_query(request, search)
+    return _lacks_query(request, search) or _ranks_unasked(asked, search, view)
+
+
+def _ranks_unasked(asked: Asked, search: Search, view: CatalogView) -> Refusal | None:
+    """Whoever ranks the hits is asked by the platform, so that must be checked here."""
+    who, ranks = identity(asked.sender, view), search.rerank
+    if ranks is None or view.access.may(who, Privilege.QUERY, ranks.endpoint):
+        return None
+    return Refusal(
+        reason=Reason.PRIVILEGE_MISSING,
+        message=f"{who} may not query {ranks.endpoint}, which is to rank the hits, or there is "
+        "none; ask its owner for QUERY on it, or search without rerank",
+        field="search",
+    )
 
 
 def _lacks_query(request: InferenceRequested, search: Search) -> Refusal | None:
