@@ -38,6 +38,7 @@ DELEGATES: dict[str, tuple[str, ...]] = {
     "limits": ("-P", "-m", "streams", "limits"),
     "lineage": ("-P", "-m", "catalog", "lineage"),
     "revoke": ("-P", "-m", "catalog", "revoke"),
+    "search": ("-P", "-m", "streams", "search"),
     "source": ("-P", "-m", "catalog", "source"),
     "usage": ("-P", "-m", "infra.usage"),
 }
@@ -330,6 +331,17 @@ def limits(ctx: typer.Context) -> None:
     """
     stack = None if HELP.intersection(ctx.args) else _running()
     raise typer.Exit(_delegate("limits", ctx.args, stack))
+
+
+@app.command(context_settings={**PASS_ON, "help_option_names": []})
+def search(ctx: typer.Context) -> None:
+    """Search an index by meaning or by words; `tessera search --help` lists the options.
+
+    Example: tessera search main.kb.notes "How salt is the sea?"
+    """
+    words = ctx.args or ["--help"]
+    stack = None if HELP.intersection(words) else _running()
+    raise typer.Exit(_delegate("search", words, stack))
 
 
 @app.command(context_settings={**PASS_ON, "help_option_names": []})

@@ -94,6 +94,7 @@ class StackSettings(Settings):
     embedding_health_port: int = 19107
     sources_health_port: int = 19109
     indexer_health_port: int = 19110
+    searcher_health_port: int = 19111
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""

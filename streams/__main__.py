@@ -7,6 +7,7 @@
     python -m streams ask "..."           see --help
     python -m streams approvals list      see --help
     python -m streams limits              see --help
+    python -m streams search INDEX "..."  see --help
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*;
 those of the index also from VECTORS_*, CLIENT_* and REDIS_*.
@@ -45,7 +46,7 @@ from infra.settings import (
 )
 from infra.telemetry import close, configure
 from schemas.codec import Codec
-from streams import approvals_command, ask, limits_command
+from streams import approvals_command, ask, limits_command, search_command
 from streams.group import SettingRefused
 from streams.processor import Crew, Fixed, Processor
 from streams.steps import Runtime
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "approvals": approvals_command.main,
     "ask": ask.main,
     "limits": limits_command.main,
+    "search": search_command.main,
 }
 
 # Dotted paths, so that a process loads only the processor it runs.

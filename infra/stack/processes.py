@@ -215,6 +215,32 @@ def recorder(settings: StackSettings) -> Service:
     return replace(process, prepare=lambda: private(lake_folder(settings)))
 
 
+def searcher(settings: StackSettings) -> Service:
+    """The worker that searches indexes and writes to them; endpoints are asked as the operator."""
+    process = _process(
+        "searcher",
+        (
+            sys.executable,
+            *("-m", "workers", "inference", "--provider", "search", "--pool", "search"),
+        ),
+        settings.searcher_health_port,
+        settings,
+    )
+    return replace(
+        process,
+        environment={
+            **process.environment,
+            **cache(settings),
+            **vectors(settings),
+            "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
+            "CLIENT_PRINCIPAL": OPERATOR,
+            "CLIENT_TENANT": TENANT,
+        },
+        # It is answered on the tenant's topic, which comes with the catalog.
+        depends_on=("catalog", "redis", "weaviate"),
+    )
+
+
 def sources(settings: StackSettings) -> Service:
     """The worker that has tables captured by Kafka Connect, and watches over them.
 

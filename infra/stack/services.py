@@ -23,6 +23,7 @@ SERVICES: dict[str, Callable[[StackSettings], Service]] = {
     "recorder": processes.recorder,
     "redis": redis.service,
     "registry": registry.service,
+    "searcher": processes.searcher,
     "sources": processes.sources,
     "weaviate": weaviate.service,
 }
