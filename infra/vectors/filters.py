@@ -6,7 +6,7 @@ it does not know of objects that are older than the property.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
@@ -14,7 +14,15 @@ from weaviate.collections.classes.filters import FilterReturn
 from infra.conditions import And, Compare, Condition, Not, Op, Or, without_not
 from infra.vectors.errors import SearchInvalid
 from infra.vectors.layout import Layout
-from infra.vectors.properties import EDGE, SWAPPED, encoded, pattern_property
+from infra.vectors.properties import (
+    EDGE,
+    SWAPPED,
+    encoded,
+    is_exact,
+    pattern_property,
+    range_property,
+    ranged,
+)
 from schemas.indexes import ColumnType, Kept
 
 WILDCARDS = {"%": "*", "_": "?"}
@@ -80,14 +88,25 @@ def _leaf(leaf: Compare, name: str, kind: ColumnType) -> FilterReturn:
     value = encoded(kind, leaf.value)
     if leaf.op is Op.NE:
         return found.not_equal(value) & present(name)
-    comparisons: Mapping[Op, Callable[[str], FilterReturn]] = {
-        Op.EQ: found.equal,
-        Op.GE: found.greater_or_equal,
-        Op.GT: found.greater_than,
-        Op.LE: found.less_or_equal,
-        Op.LT: found.less_than,
-    }
-    return comparisons[leaf.op](value)
+    if leaf.op is Op.EQ:
+        return found.equal(value)
+    return _range(leaf, name, kind, value)
+
+
+def _range(leaf: Compare, name: str, kind: ColumnType, value: str) -> FilterReturn:
+    number = ranged(kind, leaf.value)
+    if number is not None and is_exact(kind, number):
+        return _compared(leaf.op, range_property(name), number)
+    return _compared(leaf.op, name, value)
+
+
+def _compared(op: Op, name: str, value: str | float) -> FilterReturn:
+    found = Filter.by_property(name)
+    if op is Op.GE:
+        return found.greater_or_equal(value)
+    if op is Op.GT:
+        return found.greater_than(value)
+    return found.less_or_equal(value) if op is Op.LE else found.less_than(value)
 
 
 def _like(name: str, pattern: str) -> FilterReturn:

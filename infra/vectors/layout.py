@@ -24,7 +24,7 @@ from weaviate.classes.config import (
 
 from infra.vectors.documents import Place
 from infra.vectors.errors import SearchInvalid
-from infra.vectors.properties import pattern_property, property_of
+from infra.vectors.properties import BOUNDS, pattern_property, property_of, range_property
 from schemas.indexes import ColumnType, IndexSpec, Kept
 
 LONGEST_READABLE = 100
@@ -167,6 +167,13 @@ def columns(spec: IndexSpec) -> Iterator[Property]:
         yield _filtered(name, written=written)
         if column.type == "string":
             yield _filtered(pattern_property(name))
+        if column.type in BOUNDS:
+            yield Property(
+                name=range_property(name),
+                data_type=DataType.NUMBER,
+                index_filterable=False,
+                index_range_filters=True,
+            )
 
 
 def _column(written: str | None) -> Kept | None:

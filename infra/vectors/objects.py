@@ -19,6 +19,8 @@ from infra.vectors.properties import (
     encoded,
     order_of,
     pattern_property,
+    range_property,
+    ranged,
     swapped,
 )
 from schemas.search import Hit
@@ -157,6 +159,7 @@ def _chunk_object(
 def _columns(columns: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     kinds = layout.kinds
     found: dict[str, Any] = {}
+    present: list[str] = []
     for column, value in columns.items():
         if value is None:
             continue
@@ -170,7 +173,10 @@ def _columns(columns: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
             raise Unfit(f'column "{column}" {wrong}') from None
         if kind == "string":
             found[pattern_property(name)] = swapped(value)
-    return {**found, "present": [name for name in found]}
+        if (number := ranged(kind, value)) is not None:
+            found[range_property(name)] = number
+        present.append(name)
+    return {**found, "present": present}
 
 
 def _json(values: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 Weaviate trims text, orders it without regard to case, keeps whole numbers only up to 2^53 and takes
 what is empty for null. So each column that is kept is one property of digits and small letters,
-and for ``LIKE`` a second one with the text itself. Both names follow from the column and its type.
+and for ``LIKE`` a second one with the text itself. Dates and numbers have a double beside it, which
+is faster for ranges and used as far as it tells their values apart. All names follow from the
+column and its type.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import math
 import re
 import struct
+import sys
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -21,6 +24,8 @@ from schemas.indexes import ColumnType, Kept
 LONGEST_READABLE = 40
 LEAST_LONG, MOST_LONG = -(2**63), 2**63 - 1
 SIGN = 1 << 63
+MICROSECOND = timedelta(microseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Weaviate knows no escape for its wildcards, and its wildcards match no end of line. Each changes
 # places with a noncharacter, which no text holds.
 SWAPPED = str.maketrans("*?\n\ufdd0\ufdd1\ufdd2", "\ufdd0\ufdd1\ufdd2*?\n")
@@ -42,6 +47,30 @@ def property_of(column: Kept) -> str:
 def pattern_property(name: str) -> str:
     """Returns the name of the property that ``LIKE`` looks at, beside a column's own."""
     return f"like_{name}"
+
+
+def range_property(name: str) -> str:
+    """Returns the name of the property that ranges look at, beside a column's own."""
+    return f"range_{name}"
+
+
+def ranged(kind: ColumnType, value: Any) -> float | None:
+    """Returns a value of its type as a number for ranges, at most the type's bound.
+
+    None where the type has no ranges of numbers.
+    """
+    if kind not in BOUNDS:
+        return None
+    bound = BOUNDS[kind]
+    if kind == "date":
+        value = (_moment(value) - EPOCH) // MICROSECOND
+    # What is not a number is above all others.
+    return bound if value != value else float(max(-bound, min(bound, value)))  # noqa: PLR0124
+
+
+def is_exact(kind: ColumnType, number: float) -> bool:
+    """Returns whether a number for ranges stands for one value alone."""
+    return abs(number) < BOUNDS[kind]
 
 
 def encoded(kind: ColumnType, value: Any) -> str:
@@ -98,11 +127,17 @@ def _boolean(value: Any) -> str | None:
     return str(int(value)) if isinstance(value, bool) else None
 
 
-def _date(value: Any) -> str | None:
+def _moment(value: Any) -> Any:
+    """Returns the instant that a value is or names; None where it names none."""
     moment = instant(value) if isinstance(value, str) else value
-    if not isinstance(moment, datetime):
+    return in_utc(moment) if isinstance(moment, datetime) else None
+
+
+def _date(value: Any) -> str | None:
+    moment = _moment(value)
+    if moment is None:
         return None
-    text = in_utc(moment).replace(tzinfo=None).isoformat(timespec="microseconds")
+    text = moment.replace(tzinfo=None).isoformat(timespec="microseconds")
     return f"{text}z".lower()
 
 
@@ -138,6 +173,12 @@ def _string(value: Any) -> str | None:
     return f"s{value.encode().hex()}" if isinstance(value, str) else None
 
 
+# From here on, values are not told apart.
+BOUNDS: dict[ColumnType, float] = {
+    "date": float(2**53),
+    "double": sys.float_info.max,
+    "long": float(2**53),
+}
 ENCODERS: dict[ColumnType, Callable[[Any], str | None]] = {
     "boolean": _boolean,
     "date": _date,

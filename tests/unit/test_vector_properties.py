@@ -17,9 +17,11 @@ from infra.vectors.properties import (
     ValueWrong,
     decoded,
     encoded,
+    is_exact,
     order_of,
     pattern_property,
     property_of,
+    ranged,
 )
 from schemas.indexes import ColumnType, Kept
 
@@ -67,6 +69,24 @@ def test_a_long_comes_back_beyond_what_a_double_holds(value: int) -> None:
 @given(TEXTS)
 def test_text_comes_back_with_its_spaces_and_capitals(value: str) -> None:
     assert decoded("string", encoded("string", value)) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [("date", DATES), ("double", st.floats(allow_nan=False)), ("long", LONGS)]
+)
+def test_a_number_for_ranges_sorts_as_the_values_do_up_to_its_bound(
+    kind: ColumnType, values: st.SearchStrategy[Any]
+) -> None:
+    @given(values, values)
+    def law(one: Any, other: Any) -> None:
+        first, second = ranged(kind, one), ranged(kind, other)
+        assert first is not None
+        assert second is not None
+        if is_exact(kind, first):
+            assert (first < second) is (one < other)
+            assert (first == second) is (one == other)
+
+    law()
 
 
 def test_what_is_not_a_number_is_above_all_numbers() -> None:
