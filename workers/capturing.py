@@ -16,7 +16,7 @@ import structlog
 
 from infra.addresses import permitted
 from infra.connectors.connect import Connect, Connector
-from infra.connectors.database import Database, DatabaseUnreachable, Slot, session
+from infra.connectors.database import Database, DatabaseUnreachable, Slot, position, session
 from infra.connectors.lent import Lent
 from infra.connectors.source import (
     FIXED,
@@ -47,14 +47,16 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 5.0, 300.0
 # Restarts after which a connector counts as failed; it is restarted further on.
 TRIES = 3
 # What Debezium says where its slot does not have any more what it must read next.
-FORGOTTEN = ("no longer available", "restart_lsn", "Offset mismatch")
+FORGOTTEN = "no longer available on the server"
+# Where in its log a database was, as Debezium notes it.
+NOTED = ("lsn", "lsn_commit", "lsn_proc")
 ANEW = "begin it anew: tessera source remove {table}, then create; then rebuild its indexes"
 RETRIED = "it is started again by itself; why it failed: tessera logs connect"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a capture stands; as in SourceReported."""
+    """How a capture stands; as in SourceReported, and whether it has begun, where that is known."""
 
     state: SourceState
     reason: str | None = None
@@ -62,6 +64,7 @@ class Standing:
     confirmed_lsn: str | None = None
     lag_bytes: int | None = None
     retained_bytes: int | None = None
+    begun: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,12 @@ class Capturing:
         self._try_at = 0.0
 
     async def bring(
-        self, source: Source, connection: ConnectionSpec, connector: Connector | None
+        self,
+        source: Source,
+        connection: ConnectionSpec,
+        connector: Connector | None,
+        *,
+        begun: bool,
     ) -> Standing:
         """Makes a table captured as it should be; returns how that stands.
 
@@ -111,6 +119,7 @@ class Capturing:
             source: The table.
             connection: Its database.
             connector: Its connector as it stands; None where it has none.
+            begun: Whether it had one before.
 
         Raises:
             AddressForbidden: The database is where no connection may lead.
@@ -124,6 +133,9 @@ class Capturing:
         login = await _reach(connection, connector)
         async with session(login.place, login.password) as database:
             relation = await self._checked(database, source, connector)
+            if connector is None and begun:
+                gone = f"its connector {source.name} was deleted in Kafka Connect, not its slot"
+                raise CaptureRefused(gone, ANEW.format(table=self._table))
             if connector is None:
                 return await self._begin(database, source, login, relation)
             told = configuration(
@@ -131,7 +143,7 @@ class Capturing:
             )
             if any(connector.told.get(name) != told[name] for name in FIXED):
                 await self.remove(source.name, connector)
-                return Standing(state=SourceState.STARTING)
+                return Standing(state=SourceState.STARTING, begun=False)
             slot = await database.slot(source.name)
             if missed := await self._missed(database, source, relation, connector, slot):
                 return await self._missing(source, connector, missed)
@@ -184,11 +196,12 @@ class Capturing:
         told = configuration(source, login.place, identity, self._lent.place(source.name))
         # Refused where somebody else was faster, whose slot must not be touched.
         await self._connect.create(source.name, told)
-        # One that was left behind would give a new capture an old beginning.
+        # What was left behind would give a new capture an old beginning.
         await database.drop_slot(source.name)
+        await asyncio.to_thread(self._topics.empty, source.topic)
         await self._connect.begin(source.name)
         log.info("capture begins", table=source.table, connector=source.name)
-        return Standing(state=SourceState.STARTING)
+        return Standing(state=SourceState.STARTING, begun=True)
 
     async def _missed(
         self,
@@ -206,13 +219,15 @@ class Capturing:
             return f"its topic {source.topic} was deleted"
         if source.heartbeats not in topics:
             await asyncio.to_thread(self._topics.make, source.topic, source.heartbeats)
+        read = await self._connect.offset(source.name)
         if slot is None:
-            begun = await self._connect.offset(source.name)
-            return f"its replication slot {source.name} was dropped" if begun else None
+            return f"its replication slot {source.name} was dropped" if read else None
         if slot.kept == "lost":
             return f"its replication slot {source.name} fell too far behind: the log is gone"
-        if connector.failed and any(word in connector.trace for word in FORGOTTEN):
-            return f"its replication slot {source.name} was made anew"
+        # What is read is noted before it is confirmed; the slot was looked at first.
+        ahead = read is not None and not slot.active and position(slot.confirmed) > _noted(read)
+        if ahead or (connector.failed and FORGOTTEN in connector.trace):
+            return f"its replication slot {source.name} was made anew, or moved on by somebody"
         return None
 
     async def _missing(self, source: Source, connector: Connector, missed: str) -> Standing:
@@ -324,6 +339,10 @@ class Capturing:
             await self._connect.restart(name)
         state = SourceState.FAILED if self._tries > TRIES else SourceState.DEGRADED
         return state, f"its connector failed: {connector.cause}", RETRIED
+
+
+def _noted(offset: Mapping[str, Any]) -> int:
+    return max(int(offset.get(name) or 0) for name in NOTED)
 
 
 def _identity(connector: Connector) -> str:

@@ -52,7 +52,7 @@ log = structlog.get_logger()
 NAME = "sources"
 # How long one look at a table may take.
 LOOK_S = 50.0
-GONE = Standing(state=SourceState.REMOVED)
+GONE = Standing(state=SourceState.REMOVED, begun=False)
 GOING = "it is not wanted any more, and not gone yet: "
 
 # What can be expected to be wrong: the state that follows of it, and what to do about it.
@@ -203,7 +203,8 @@ class Sources:
             self._begin(table, self._removed(table, ours[table]))
         for table in self._told.keys() - wanted.keys() - ours.keys() - busy:
             self._begin(table, self._tell(table, GONE))
-        in_use = {name_of(table) for table in (*wanted, *ours, *busy)}
+        kept = (table for table, told in self._told.items() if told.connector)
+        in_use = {name_of(table) for table in (*wanted, *ours, *busy, *kept)}
         for name in set(self._lent.names()) - in_use:
             self._lent.take_back(name)
 
@@ -238,7 +239,7 @@ class Sources:
         task.add_done_callback(lambda done: self._looks.pop(table, None))
 
     async def _brought(self, table: str, spec: TableSpec, connector: Connector | None) -> None:
-        capturing = self._of(table)
+        capturing, begun = self._of(table), self._has_begun(table)
 
         async def bring() -> Standing:
             assert spec.capture is not None
@@ -249,9 +250,16 @@ class Sources:
                     "it names no connection that the catalog has",
                     "give it a connection of type postgresql",
                 )
-            return await capturing.bring(source, connection, connector)
+            return await capturing.bring(source, connection, connector, begun=begun)
 
-        await self._tell(table, await _seen(bring()), spec.location)
+        standing = await _seen(bring())
+        if standing.begun is None and connector is not None:
+            standing = replace(standing, begun=True)
+        await self._tell(table, standing, spec.location)
+
+    def _has_begun(self, table: str) -> bool:
+        told = self._told.get(table)
+        return told is not None and bool(told.connector)
 
     async def _removed(self, table: str, connector: Connector) -> None:
         capturing = self._of(table)
@@ -305,13 +313,11 @@ class Sources:
         topic = before.topic if before and standing is not GONE else ""
         if location and standing.state is not SourceState.FAILED:
             topic = captured(table, location)
+        begun = self._has_begun(table) if standing.begun is None else standing.begun
+        name = name_of(table) if begun else ""
+        facts = {each: value for each, value in asdict(standing).items() if each != "begun"}
         report = SourceReported(
-            table=table,
-            topic=topic,
-            connector=name_of(table),
-            slot=name_of(table),
-            reported_at=now(),
-            **asdict(standing),
+            table=table, topic=topic, connector=name, slot=name, reported_at=now(), **facts
         )
         if not self._is_news(before, report):
             return
@@ -337,7 +343,7 @@ class Sources:
 
 
 def _gist(report: SourceReported) -> tuple[object, ...]:
-    return report.state, report.reason, report.remedy, report.topic
+    return report.state, report.reason, report.remedy, report.topic, report.connector
 
 
 async def _seen(look: Coroutine[None, None, Standing], before: str = "") -> Standing:

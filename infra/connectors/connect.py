@@ -21,6 +21,7 @@ TIMEOUT_S = 30.0
 STOP_S = 30.0
 POLL_S = 0.2
 MISSING, REFUSED = 404, 400
+GONE_IS_FINE = ("DELETE", "GET")
 # The classes of exceptions in a trace; what stands behind the colon may quote a row.
 THROWN = re.compile(r"(?:^|Caused by: )(?:[a-z0-9_]+\.)+([A-Z]\w+)", re.M)
 
@@ -79,8 +80,14 @@ class Connect:
 
     async def connectors(self) -> dict[str, Connector]:
         """Returns our connectors by name."""
-        found = await self._ask("GET", "/connectors?expand=info&expand=status")
-        return {name: _connector(each) for name, each in found.items() if name.startswith(MARK)}
+        # Asked for both at once, it leaves out those that have no status yet.
+        told = await self._ask("GET", "/connectors?expand=info")
+        standing = await self._ask("GET", "/connectors?expand=status")
+        return {
+            name: _connector(info, standing.get(name, {}))
+            for name, info in told.items()
+            if name.startswith(MARK)
+        }
 
     async def create(self, name: str, told: Mapping[str, str]) -> None:
         """Makes a connector, stopped.
@@ -151,7 +158,8 @@ class Connect:
         except httpx2.HTTPError as problem:
             kind = type(problem).__name__
             raise ConnectUnreachable(f"Kafka Connect does not answer: {kind}") from None
-        if reply.status_code == MISSING and method != "PUT":
+        # While it starts, it says of everything that it is not there, but not in JSON.
+        if reply.status_code == MISSING and method in GONE_IS_FINE and _is_json(reply):
             return {}
         if reply.status_code == REFUSED and body is not None:
             raise ConnectRefused(str(reply.json().get("message", "no reason given")))
@@ -161,13 +169,17 @@ class Connect:
         return found
 
 
-def _connector(found: Mapping[str, Any]) -> Connector:
-    status = found.get("status", {})
-    standing = [status.get("connector", {}), *status.get("tasks", ())]
-    traces = [each["trace"] for each in standing if each.get("trace")]
+def _is_json(reply: httpx2.Response) -> bool:
+    return reply.headers.get("content-type", "").startswith("application/json")
+
+
+def _connector(info: Mapping[str, Any], standing: Mapping[str, Any]) -> Connector:
+    status = standing.get("status", {})
+    states = [status.get("connector", {}), *status.get("tasks", ())]
+    traces = [each["trace"] for each in states if each.get("trace")]
     return Connector(
-        told=found.get("info", {}).get("config", {}),
-        state=standing[0].get("state", "UNASSIGNED"),
-        tasks=tuple(each.get("state", "UNASSIGNED") for each in standing[1:]),
+        told=info.get("info", {}).get("config", {}),
+        state=states[0].get("state", "UNASSIGNED"),
+        tasks=tuple(each.get("state", "UNASSIGNED") for each in states[1:]),
         trace=traces[-1] if traces else "",
     )

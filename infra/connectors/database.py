@@ -80,6 +80,16 @@ class Slot:
     retained: int | None
 
 
+def position(lsn: str | None) -> int:
+    """Returns a place in the log as a number; 0 for none.
+
+    >>> position("1/10"), position(None)
+    (4294967312, 0)
+    """
+    high, _, low = (lsn or "0/0").partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
 class Database:
     """A session with a database; every call may raise DatabaseUnreachable."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.bus import TRANSFER_S, BusUnreachable
@@ -50,6 +50,15 @@ class Topics:
             NewTopic(heartbeats, 1, config=BEATS),
         ]
         _wait(self._admin.create_topics(wanted))
+
+    def empty(self, name: str) -> None:
+        """Deletes what lies on a topic."""
+        try:
+            places = self._admin.list_topics(name, timeout=TRANSFER_S).topics[name].partitions
+        except KafkaException as problem:
+            raise _unreachable(problem) from None
+        ends = [TopicPartition(name, place, OFFSET_END) for place in places]
+        _wait(self._admin.delete_records(ends))
 
     def delete(self, names: Iterable[str]) -> None:
         """Deletes topics; those that are not there are fine."""

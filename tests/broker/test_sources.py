@@ -23,6 +23,13 @@ pytestmark = pytest.mark.stack
 DOCS = "public.docs"
 COMMAND = ["-m", "workers", "sources"]
 BROKEN = (SourceState.DEGRADED, SourceState.FAILED)
+LOST = ("deleted", "gone", "published", "replaced", "slotted")
+# Rows are written while there is no slot that would have seen them.
+AGAIN = (
+    "pg_drop_replication_slot(slot_name), "
+    "pg_logical_emit_message(false, 'missed', repeat('x', 1000), true), "
+    "pg_create_logical_replication_slot(slot_name, 'pgoutput')"
+)
 LARGE = secrets.token_hex(10_000)
 
 
@@ -40,7 +47,7 @@ def town(full_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> To
         "CREATE TABLE plain (id int PRIMARY KEY)",
         "CREATE TABLE loose (id int)",
         "CREATE TABLE noise (id serial, said text)",
-        *(f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in ("slotted", "published", "gone")),
+        *(f"CREATE TABLE {name} (id int PRIMARY KEY)" for name in LOST),
     )
     return town
 
@@ -62,7 +69,7 @@ def watch(town: Town) -> Iterator[Process]:
 def docs(town: Town, watch: Process) -> str:
     """The captured table of most tests; those that lose theirs begin beside it."""
     table = town.table("docs", DOCS)
-    for name in ("slotted", "published", "gone"):
+    for name in LOST:
         town.table(name, f"public.{name}")
     town.stands(table, SourceState.STREAMING)
     return table
@@ -157,29 +164,34 @@ def test_the_password_is_in_no_answer_topic_or_log(town: Town, docs: str, watch:
         assert PASSWORD.encode() not in said
 
 
-def test_a_slot_dropped_behind_its_back_is_never_healthy_again(town: Town, docs: str) -> None:
-    table = "main.tests.slotted"
+@pytest.mark.parametrize(
+    ("name", "then", "reason"),
+    [
+        ("slotted", "pg_drop_replication_slot(slot_name)", "was dropped"),
+        ("replaced", AGAIN, "was made anew"),
+    ],
+)
+def test_a_slot_lost_behind_its_back_is_never_healthy_again(
+    town: Town, docs: str, name: str, then: str, reason: str
+) -> None:
+    table = f"main.tests.{name}"
     slot = town.stands(table, SourceState.STREAMING).slot
+    ours = ("FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,))
     with town.session() as session:
+        session.execute(f"SELECT pg_terminate_backend(active_pid) {ours[0]}".encode(), ours[1])
+        eventually(lambda: not session.execute(f"SELECT {ours[0]}".encode(), ours[1]).rowcount)
         session.execute(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots"
-            " WHERE slot_name = %s",
-            (slot,),
+            f"SELECT {then} FROM pg_replication_slots WHERE slot_name = %s".encode(), ours[1]
         )
-
-        def dropped() -> bool:
-            found = session.execute(
-                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-                " WHERE slot_name = %s AND NOT active",
-                (slot,),
-            )
-            return bool(found.rowcount)
-
-        eventually(dropped)
-    report = town.stands(table, SourceState.FAILED, of="was dropped")
+    report = town.stands(table, SourceState.FAILED, of=reason)
     assert report.remedy
     assert "tessera source remove" in report.remedy
-    assert town.connect(f"/connectors/{slot}/status")["connector"]["state"] == "STOPPED"
+
+    def stopped() -> bool:
+        status = town.connect(f"/connectors/{slot}/status")
+        return bool(status["connector"]["state"] == "STOPPED")
+
+    eventually(stopped, what="the connector is stopped")
 
 
 def test_a_publication_dropped_behind_its_back_is_never_healthy_again(
@@ -189,6 +201,16 @@ def test_a_publication_dropped_behind_its_back_is_never_healthy_again(
     town.stands(table, SourceState.STREAMING)
     town.runs(f"DROP PUBLICATION {name_of(table)}", "INSERT INTO published VALUES (1)")
     town.stands(table, SourceState.FAILED, of="publication")
+
+
+def test_a_connector_deleted_behind_its_back_is_not_begun_anew_by_itself(
+    town: Town, docs: str
+) -> None:
+    table = "main.tests.deleted"
+    name = town.stands(table, SourceState.STREAMING).connector
+    town.connect(f"/connectors/{name}", "DELETE")
+    town.stands(table, SourceState.FAILED, of="was deleted in Kafka Connect")
+    assert name not in town.connect("/connectors")
 
 
 def test_a_dropped_table_is_told_of(town: Town, docs: str) -> None:

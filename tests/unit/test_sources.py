@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import doctest
 import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -13,7 +16,8 @@ from typer.testing import CliRunner
 
 from catalog.declared.problems import Invalid
 from catalog.operator import sources
-from infra.connectors.connect import Connector
+from infra.connectors import database
+from infra.connectors.connect import Connect, Connector, ConnectUnreachable
 from infra.connectors.lent import Lent
 from infra.connectors.source import (
     CaptureRefused,
@@ -152,8 +156,9 @@ def test_why_a_connector_failed_is_a_kind_and_never_its_words() -> None:
     assert "4111" not in repr(failed)
 
 
-def test_the_examples_of_the_command_are_true() -> None:
-    outcome = doctest.testmod(sources)
+@pytest.mark.parametrize("module", [database, sources])
+def test_the_examples_are_true(module: ModuleType) -> None:
+    outcome = doctest.testmod(module)
     assert (outcome.failed, outcome.attempted > 0) == (0, True)
 
 
@@ -162,3 +167,24 @@ def test_what_is_typed_wrong_reaches_no_topic() -> None:
     refused = CliRunner().invoke(sources.app, words)
     assert isinstance(refused.exception, Invalid)
     assert "heartbeat" in str(refused.exception.problems[0])
+
+
+async def test_while_connect_starts_no_connector_counts_as_gone() -> None:
+    class Starting(BaseHTTPRequestHandler):
+        """Says of everything that it is not there, as Connect does before it has read its own."""
+
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Starting) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        connect = Connect(f"http://127.0.0.1:{server.server_port}")
+        try:
+            with pytest.raises(ConnectUnreachable):
+                await connect.connectors()
+        finally:
+            await connect.close()
+            server.shutdown()
