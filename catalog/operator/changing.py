@@ -36,11 +36,13 @@ class Asked:
         said: That in words.
         changed: Whether the catalog is another now.
         goal: What shall come of it; None where there is nothing to wait for.
+        left: Said to whoever waits no longer; where to look again if left out.
     """
 
     said: str
     changed: bool
     goal: Goal | None
+    left: str = ""
 
 
 def bring_about(
@@ -50,7 +52,7 @@ def bring_about(
     as_json: bool,
 ) -> None:
     """Asks something of an index, and shows what comes of it."""
-    left = f"{name} goes on without you; look: tessera index status {name} --follow"
+    look = f"{name} goes on without you; look: tessera index status {name} --follow"
 
     async def work(catalog: Registered) -> tuple[Asked, IndexReported | None]:
         async with news(INDEX_REPORTED) as (before, events):
@@ -62,7 +64,7 @@ def bring_about(
                 screen.say(asked.said)
                 if not asked.changed and told.last is not None and asked.goal(told.last):
                     return asked, told.last
-                return asked, await told.until(asked.goal, left)
+                return asked, await told.until(asked.goal, asked.left or look)
 
     asked, report = reach(work)
     if as_json:

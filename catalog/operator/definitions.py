@@ -10,7 +10,6 @@ from typing import Any
 
 from catalog.declared.problems import spec_of
 from catalog.operator.words import Unclear
-from infra.documents.texts import problems
 from schemas.indexes import IndexSpec
 from schemas.tables import TableSpec
 
@@ -84,6 +83,8 @@ def fits(wanted: IndexSpec, table: TableSpec | None) -> None:
     Raises:
         Unclear: It cannot.
     """
+    from infra.documents.texts import problems  # noqa: PLC0415 - takes a second to load
+
     columns = {each.name for each in table.columns} if table else set()
     if found := problems(wanted, columns):
         raise Unclear("\n         ".join(found))

@@ -118,8 +118,8 @@ def create(
         entry = await entry_of(catalog, "index", name)
         if entry is not None:
             return _again(name, entry, wanted)
+        definitions.fits(wanted, await table_of(catalog, wanted))
         whole = wanted.model_copy(update={"endpoint": await endpoint_of(catalog, wanted)})
-        definitions.fits(whole, await table_of(catalog, whole))
         if reports.holds(told.last):
             told.screen.say(f"a former {name} is cleared away first")
             await told.until(reports.gone, f"{name} is not made: say it again")
@@ -326,6 +326,7 @@ def drop(
         said = f"{name} is dropped"
         if spec.source is None:
             return Asked(f"{said}; the indexer clears away what was written to it", True, None)
-        return Asked(said, True, reports.gone if reports.holds(told.last) else None)
+        left = f"the indexer clears away what is left of {name}"
+        return Asked(said, True, reports.gone if reports.holds(told.last) else None, left)
 
     bring_about(name, dropped, wait, as_json)
