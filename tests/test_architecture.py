@@ -91,6 +91,7 @@ SERVICE_ONLY = (
     "infra.connectors",
     "infra.conditions",
     "infra.demo",
+    "infra.documents",
     "infra.embedding",
     "infra.figures",
     "infra.keymemory",

@@ -12,7 +12,8 @@ A thing is a kind and a name. The names:
     response                                    the id of its request; answers under one id are one
                                                 thing, and ``cause_id`` tells their rows apart
     route                                       catalog.schema.endpoint/route
-    row                                         table/key@version
+    row                                         table/key@version, of an index where callers
+                                                write its rows themselves
     snapshot                                    see ``Snapshot``
     training_run                                the id of the run
 
@@ -33,6 +34,7 @@ from typing import Any, NamedTuple
 import structlog
 from pydantic import ValidationError
 
+from catalog.lineage.hits import retrieved
 from schemas.events import (
     CatalogChanged,
     InferenceRecorded,
@@ -198,6 +200,13 @@ def _row_edges(row: InferenceRecorded, answer: Node) -> Iterator[LineageEdge]:
     if row.outcome is Outcome.REFUSED:
         policy = Node("policy", SERVING if row.route else ADMISSION)
         yield _edge(answer, "decided_by", policy, reason=row.reason, verdict="refused")
+    for hit in retrieved(row):
+        chunk, state = Node("chunk", hit.chunk), Node("row", hit.row)
+        score = None if hit.score is None else f"{hit.score:.4f}"
+        yield _edge(answer, "retrieved", chunk, position=str(hit.position), score=score)
+        yield _edge(chunk, "made_of", state, version=hit.version)
+        source = Node("table", hit.table) if hit.table else Node("index", row.endpoint)
+        yield _edge(state, "belonged_to", source)
 
 
 def edges_of_change(changed: CatalogChanged) -> LineageRecorded:

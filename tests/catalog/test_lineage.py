@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from catalog.lineage.lineage import (
     edges_of_row,
     unfit,
 )
+from schemas.chunks import chunk_id, document_id
 from schemas.events import CatalogChanged, InferenceRecorded, LineageEdge, Outcome
 from schemas.indexes import IndexSpec
 from schemas.kinds import OBJECTS, AgentSpec, Described, Version
@@ -90,6 +92,51 @@ def test_rows_of_one_id_tell_of_one_response_and_are_told_apart_by_cause() -> No
     first, second = (edges_of_row(replace(ROW, row_id=each)) for each in ("one", "two"))
     assert (first.cause_id, second.cause_id) == ("one", "two")
     assert first.edges == second.edges
+
+
+def found(*hits: dict[str, Any]) -> str:
+    return json.dumps({"found": {"hits": hits}})
+
+
+def test_an_answer_of_an_index_came_from_chunks_of_rows_of_a_table() -> None:
+    first = {
+        "key": {"id": 42},
+        "position": 1,
+        "score": 0.75,
+        "version": "7",
+        "source": "a.b.orders",
+    }
+    second = {"key": {"id": 'x"y', "no": 2}, "version": "8"}
+    recorded = replace(ROW, endpoint="a.b.index", response=found(first, second, first))
+    edges = edges_of_row(recorded).edges[-6:]
+    one, two = (edges[at].upstream for at in (0, 3))
+    assert one == chunk_id(document_id("a.b.index", {"id": 42}), 1)
+    assert lines(edges) == [
+        f"response r-1 retrieved chunk {one}",
+        f"chunk {one} made_of row a.b.orders/42@7",
+        "row a.b.orders/42@7 belonged_to table a.b.orders",
+        f"response r-1 retrieved chunk {two}",
+        f'chunk {two} made_of row a.b.index/{{"id":"x\\"y","no":2}}@8',
+        'row a.b.index/{"id":"x\\"y","no":2}@8 belonged_to index a.b.index',
+    ]
+    assert edges[0].attributes == {"position": "1", "score": "0.7500"}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        None,
+        "found",
+        found({"position": "masked"}),
+        '{"found": 1}',
+        '["found"]',
+        found({"key": {"id": "long" * 5000}, "version": "1"}),
+    ],
+)
+def test_what_is_no_answer_of_an_index_retrieved_nothing(response: str | None) -> None:
+    recorded = edges_of_row(replace(ROW, response=response))
+    assert recorded == edges_of_row(ROW)
+    assert unfit(recorded) is None
 
 
 def test_a_refusal_was_decided_by_a_policy_for_a_reason() -> None:
