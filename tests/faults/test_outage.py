@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from urllib.request import urlopen
 
 import psutil
 import pytest
 
+from infra.asker import GRACE_S
 from infra.bus import PublishFailed
 from infra.stack.local import LocalStack
 from streams.client import Client, NoReply
@@ -52,13 +55,16 @@ async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minut
             45,
             "unreadiness",
         )
+        assert [answers(each) for each in crew] == [0] * len(crew)
         # A request made meanwhile either waits for the broker or fails with a name.
         patient = [
             asyncio.create_task(client.chat(ECHO, f"meanwhile {number}", timeout=300))
             for number in range(500)
         ]
+        asked_at = time.monotonic()
         with pytest.raises((NoReply, PublishFailed)):
             await client.chat(ECHO, "impatient", timeout=1)
+        assert time.monotonic() - asked_at < 1 + GRACE_S + 5
         # Who stops waiting need not wait for the broker to hear of it.
         asked_at = time.monotonic()
         with pytest.raises(TimeoutError):
@@ -89,3 +95,12 @@ async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minut
         await asyncio.to_thread(
             eventually, lambda: all(each.ask("/ready")[0] == 200 for each in crew), 60, "readiness"
         )
+        assert [answers(each) for each in crew] == [1] * len(crew)
+
+
+def answers(process: Process) -> float:
+    """Returns what a process says in its metrics of whether the broker answers: 1 or 0."""
+    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as metrics:
+        found = re.search(rb"^tessera_broker_answers ([0-9.]+)$", metrics.read(), re.M)
+    assert found
+    return float(found[1])
