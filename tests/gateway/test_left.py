@@ -88,11 +88,10 @@ async def test_worker_and_gateways_are_as_before_once_their_streams_are_left(tow
     processes = [psutil.Process(each.child.pid) for each in (*town.gateways, town.worker)]
 
     async with town.caller(TENANT) as caller:
-        await leave_all(town, caller, 30)
+        await leave_all(town, caller, 20)
         files = [each.num_fds() for each in processes]
         sizes = [each.memory_info().rss for each in processes]
-        for _ in range(2):
-            await leave_all(town, caller, 30)
+        await leave_all(town, caller, 40)
     await asyncio.to_thread(up.is_left, "left")
     await asyncio.to_thread(eventually, lambda: not any(map(in_flight, town.gateways)), 30, "rest")
     assert in_flight(town.worker) == 0
