@@ -7,7 +7,7 @@ are. Columns' names, vectors and what only says how to search are none of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from schemas.openai import parsed
@@ -15,6 +15,11 @@ from schemas.openai import parsed
 # What of a hit says something.
 OF_HIT = ("key", "text", "columns")
 VECTOR = "vector"
+# What of a hit or a row is none of its texts.
+ASIDE: dict[str, Callable[[str], bool]] = {
+    "hits": lambda name: name not in OF_HIT,
+    "rows": lambda name: name == VECTOR,
+}
 
 _FORM = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -43,11 +48,13 @@ def with_texts(document: str, texts: str) -> str:
     if not isinstance(said, dict):
         return texts
     before = dict(_parts(said))
+    if not before and not texts:
+        return document
     if not isinstance(changed, dict) or changed.keys() != before.keys():
         raise ValueError("a search keeps the parts that its texts are in")
     after = dict(said)
     for part, value in changed.items():
-        after[part] = _merged(said[part], value) if part in ("hits", "rows") else value
+        after[part] = _merged(part, said[part], value) if part in ASIDE else value
     return _FORM.encode(after)
 
 
@@ -73,10 +80,16 @@ def _parts(said: Document) -> Iterator[tuple[str, Any]]:
         yield "rows", [_without_vector(each) for each in rows]
 
 
-def _merged(before: list[Any], changed: Any) -> list[Any]:
+def _merged(part: str, before: list[Any], changed: Any) -> list[Any]:
     if not isinstance(changed, list) or len(changed) != len(before):
         raise ValueError("a search keeps the number of its rows and hits")
-    return [{**each, **other} for each, other in zip(before, changed, strict=True)]
+    if not all(isinstance(each, dict) for each in changed):
+        raise ValueError("a search keeps its rows and hits as objects")
+    # What stands beside the texts wins, so that nothing else can be put in its place.
+    return [
+        {**other, **{name: value for name, value in each.items() if ASIDE[part](name)}}
+        for each, other in zip(before, changed, strict=True)
+    ]
 
 
 def _without_vector(each: Any) -> Any:
