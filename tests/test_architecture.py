@@ -69,27 +69,19 @@ MOST_LINES = 400
 GENERATED = "schemas/events.py"
 
 # Assembled, so that this file names none of them itself.
-INDEX_HOSTS = tuple(
-    ".".join(parts)
-    for parts in (
-        ("crates", "io"),
-        ("files", "pythonhosted", "org"),
-        ("proxy", "golang", "org"),
-        ("pypi", "org"),
-        ("registry", "npmjs", "org"),
-        ("repo", "maven", "apache", "org"),
-        ("repo1", "maven", "org"),
-        ("rubygems", "org"),
-    )
+HOSTS = (
+    "crates io, files pythonhosted org, proxy golang org, pypi org, registry npmjs org, "
+    "repo maven apache org, repo1 maven org, rubygems org"
 )
+INDEX_HOSTS = tuple(HOSTS.replace(" ", ".").split(",."))
 
 # What workers use of infra/ must import in their environment; this is for the service alone.
 SERVICE_ONLY = (
     "infra.audit",
     "infra.cli",
     "infra.columns",
-    "infra.connectors",
     "infra.conditions",
+    "infra.connectors",
     "infra.demo",
     "infra.documents",
     "infra.embedding",
