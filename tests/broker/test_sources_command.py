@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from infra.connectors.source import name_of
-from infra.registry import Registry
 from infra.settings import PostgresSettings
 from infra.stack.local import LocalStack
-from schemas.topics import TOPICS
 from tests.broker.capturing import Town as Captured
 from tests.catalog.conftest import command, place
-from tests.catalog.towns import Town, begun
-from tests.harness import Bus, running, unique
+from tests.catalog.towns import Town, bare, begun
+from tests.harness import running, unique
 
 pytestmark = pytest.mark.stack
 
@@ -33,11 +31,7 @@ def postgres(full_stack: LocalStack) -> Iterator[PostgresSettings]:
 
 @pytest.fixture
 def town(full_stack: LocalStack, postgres: PostgresSettings, tmp_path: Path) -> Town:
-    bus = Bus(full_stack)
-    bus.make(*(topic for topic in TOPICS if not topic.family))
-    for topic in TOPICS:
-        Registry(bus.registry_settings).register(topic)
-    return begun(bus, postgres, tmp_path)
+    return begun(bare(full_stack), postgres, tmp_path)
 
 
 def test_a_table_is_captured_shown_and_let_go(

@@ -8,11 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from catalog.store.store import Store
-from infra.registry import Registry
 from infra.settings import PostgresSettings
 from infra.sql import connect
 from infra.stack.local import LocalStack
-from schemas.topics import TOPICS
+from tests.catalog.towns import bare
 from tests.conftest import running
 from tests.harness import Bus, unique
 
@@ -27,12 +26,7 @@ def stack() -> Iterator[LocalStack]:
 @pytest.fixture(scope="session")
 def bus(stack: LocalStack) -> Bus:
     """The broker and the registry with what every process needs, without a tenant or a pool."""
-    bus = Bus(stack)
-    bus.make(*(topic for topic in TOPICS if not topic.family))
-    registry = Registry(bus.registry_settings)
-    for topic in TOPICS:
-        registry.register(topic)
-    return bus
+    return bare(stack)
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from infra.registry import Registry
 from infra.settings import PostgresSettings
 from infra.signing import Signer, generate
+from infra.stack.local import LocalStack
 from schemas.events import CatalogWanted, InferenceReplied
-from schemas.topics import CATALOG_CHANGED, CATALOG_WANTED, REPLY
+from schemas.topics import CATALOG_CHANGED, CATALOG_WANTED, REPLY, TOPICS
 from tests.catalog.commanding import wanted
 from tests.catalog.relaying import anew
 from tests.harness import Bus, Process, eventually, unique
@@ -113,6 +115,16 @@ class Town:
             check=False,
             timeout=60,
         )
+
+
+def bare(stack: LocalStack) -> Bus:
+    """Returns the bus with what every process needs, without a tenant or a pool."""
+    bus = Bus(stack)
+    bus.make(*(topic for topic in TOPICS if not topic.family))
+    registry = Registry(bus.registry_settings)
+    for topic in TOPICS:
+        registry.register(topic)
+    return bus
 
 
 def begun(bus: Bus, postgres: PostgresSettings, folder: Path) -> Town:
