@@ -325,7 +325,8 @@ def drop(
         await catalog.ask("delete", kind="index", name=name)
         said = f"{name} is dropped"
         if spec.source is None:
-            return Asked(f"{said}; the indexer clears away what was written to it", True, None)
+            soon = "what was written to it goes within a minute: use its name for no other before"
+            return Asked(f"{said}; {soon}", True, None)
         left = f"the indexer clears away what is left of {name}"
         return Asked(said, True, reports.gone if reports.holds(told.last) else None, left)
 
