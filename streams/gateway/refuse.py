@@ -78,7 +78,7 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
         )
         yield Outgoing(INFERENCE_REFUSED, refused)
     if refusal.reason in DENIALS:
-        yield Outgoing(AUDIT_RECORDED, _denial(asked, refusal, who, now))
+        yield Outgoing(AUDIT_RECORDED, _denial(asked, refusal, who, view, now))
     replied = InferenceReplied(
         request_id=request.request_id,
         refusal=refusal,
@@ -103,8 +103,11 @@ def _shown(request: InferenceRequested, refusal: Refusal, view: CatalogView) -> 
     return without_texts(request)
 
 
-def _denial(asked: Asked, refusal: Refusal, who: str, now: datetime) -> AuditRecorded:
+def _denial(
+    asked: Asked, refusal: Refusal, who: str, view: CatalogView, now: datetime
+) -> AuditRecorded:
     request = asked.request
+    endpoint = view.endpoints.get(request.endpoint)
     return AuditRecorded(
         audit_id=asked.refused_id,
         at=now,
@@ -113,7 +116,7 @@ def _denial(asked: Asked, refusal: Refusal, who: str, now: datetime) -> AuditRec
         tenant=request.tenant[:LONGEST_NAME],
         key_id=asked.signed.key_id if asked.signed else None,
         action="request.refused",
-        kind="endpoint",
+        kind="index" if endpoint and endpoint.is_index else "endpoint",
         name=request.endpoint[:LONGEST_NAME],
         outcome=AuditOutcome.DENIED,
         reason=f"{refusal.reason}: {refusal.message}",

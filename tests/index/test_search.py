@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("searcher")]
 SEARCH = ["-m", "workers", "inference", "--provider", "search", "--pool", "search"]
 PEOPLE = ["ann", "bob", "eve"]
 NOTES, STAFF = unique("main.tests.notes"), unique("main.tests.staff")
+UNREADABLE = unique("main.tests.unreadable")
 COLUMNS = [
     {"name": "id", "type": "long"},
     {"name": "dept"},
@@ -65,7 +66,9 @@ def searcher(index_bus: Bus, folder: Path, town: list[Process]) -> Iterator[Proc
         ],
         "column_masks": [{"column": "email", "mask": "last4", "unless": ["bob"]}],
     }
-    publish(index_bus, *changes([*users, index(NOTES), index(STAFF, **guarded)]))
+    unreadable = {"row_filters": [{"to": ["everyone"], "where": "colour = 'red'"}]}
+    indexes = [index(NOTES), index(STAFF, **guarded), index(UNREADABLE, **unreadable)]
+    publish(index_bus, *changes([*users, *indexes]))
     with running(
         index_bus, SEARCH, folder, CLIENT_KEY="", CLIENT_PRINCIPAL="", CLIENT_TENANT="index"
     ) as process:
@@ -181,7 +184,8 @@ async def test_a_scan_yields_all_rows_by_key_and_a_fetch_those_that_are_named(
     assert [hit.key["id"] async for hit in client.scan(notes, page=2)] == [0, 1, 2, 3, 4]
     scanned = [hit.key["id"] async for hit in client.scan(notes, filters={"dept": "it"})]
     assert scanned == [1, 2]
-    fetched = await client.fetch(notes, [{"id": 3}, {"id": 99}, {"id": 0}], columns=["price"])
+    keys: list[dict[str, Any]] = [{"id": "3"}, {"id": 99}, {"id": 0}]
+    fetched = await client.fetch(notes, keys, columns=["price"])
     assert [(hit.key["id"], hit.columns) for hit in fetched] == [
         (3, {"price": 4.0}),
         (0, {"price": 1.0}),
@@ -265,6 +269,13 @@ async def test_a_masked_column_is_shown_masked_and_gives_nothing_away(
         reason, _, message = await refusal(clients["ann"].search(STAFF, "far", **more))
         assert reason is Reason.REQUEST_INVALID
         assert "email is masked for you" in message
+
+
+async def test_nothing_is_shown_where_a_row_filter_cannot_be_applied(client: Client) -> None:
+    await client.upsert(UNREADABLE, ROWS)
+    reason, _, message = await refusal(client.search(UNREADABLE, "water"))
+    assert reason is Reason.ROUTE_UNFIT
+    assert "must keep all columns in the index that row filters name" in message
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import structlog
 
-from infra.conditions import And, ColumnTypes, Condition, FilterInvalid, Or, parse
+from infra.conditions import And, Condition, FilterInvalid, Or, parse
 from infra.conditions.tree import joined
+from infra.documents.content import RowInvalid
 from infra.embedding import Embedder
 from infra.vectors import DimensionsWrong, Place, PlaceUnknown, Vectors
 from schemas.indexes import IndexSpec
 from schemas.search import Access, Found, Search
+from workers.indexes.keys import key_of, types_of
 from workers.indexes.masks import MaskHides, check, masked
 from workers.indexes.ranking import Ranker
 from workers.indexes.refusals import invalid, told, unfit
@@ -89,6 +91,7 @@ class Reading:
         if search.operation == "scan":
             return await self._vectors.scan(place, spec, search, where=where)
         if search.operation == "fetch":
+            search = _with_keys(search, spec)
             return await self._vectors.fetch(place, spec, search, where=where)
         if search.rerank:
             search = search.model_copy(update={"k": search.rerank.top, "offset": 0})
@@ -119,9 +122,17 @@ class Reading:
         return vector
 
 
-def types_of(spec: IndexSpec) -> ColumnTypes:
-    """Returns the types of the columns that an index keeps."""
-    return {column.name: column.type for column in spec.columns}
+def _with_keys(search: Search, spec: IndexSpec) -> Search:
+    """Returns a fetch with its keys in the types in which they were written."""
+    if spec.source is not None:
+        return search
+    keys = []
+    for at, given in enumerate(search.keys):
+        try:
+            keys.append(key_of(given, spec))
+        except RowInvalid as problem:
+            raise invalid(f"search.keys[{at}]: {problem}") from None
+    return search.model_copy(update={"keys": tuple(keys)})
 
 
 def _require_asked_well(search: Search) -> None:

@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 from infra import tokens
-from infra.documents.content import RowInvalid, chunks_of, columns_of, inputs_of, kept, texts_of
+from infra.documents.content import RowInvalid, chunks_of, columns_of, inputs_of, texts_of
 from infra.documents.texts import text_of
 from infra.embedding import Embedder, TextsRefused
 from infra.vectors import (
@@ -35,7 +35,8 @@ from infra.vectors import (
 from schemas.events import InferenceRouted
 from schemas.indexes import IndexSpec
 from schemas.search import Failure, Write, Written
-from workers.indexes.reading import TAG, types_of
+from workers.indexes.keys import key_in, key_of
+from workers.indexes.reading import TAG
 from workers.indexes.refusals import told, unfit
 
 VECTOR = "vector"
@@ -200,9 +201,7 @@ def _draft_delete(
     draft: Draft, index: str, spec: IndexSpec, key: Mapping[str, Any], version: str
 ) -> None:
     try:
-        if unknown := sorted(key.keys() - set(spec.key_columns)):
-            raise RowInvalid(f'column "{unknown[0]}" is no key column')
-        found = _key(spec, key)
+        found = key_of(key, spec)
     except RowInvalid as problem:
         draft.failed.append(Failure(key=dict(key), reason=str(problem)))
         return
@@ -219,7 +218,7 @@ def _draft_upsert(
     version, moment = state
     try:
         _require_known(spec, row)
-        key = _key(spec, row)
+        key = key_in(row, spec)
         document = Document(
             id=document_id(index, key),
             key=key,
@@ -242,19 +241,6 @@ def _require_known(spec: IndexSpec, row: Mapping[str, Any]) -> None:
         raise RowInvalid(
             f'column "{unknown[0]}" is none of the index: it is no key, not in its text, not kept'
         )
-
-
-def _key(spec: IndexSpec, row: Mapping[str, Any]) -> dict[str, Any]:
-    types = types_of(spec)
-    found: dict[str, Any] = {}
-    for name in spec.key_columns:
-        value = row.get(name)
-        if name in types:
-            value = kept(name, types[name], value)
-        if value is None or not isinstance(value, bool | int | str):
-            raise RowInvalid(f'key column "{name}" takes text or a whole number')
-        found[name] = value
-    return found
 
 
 def _chunks(spec: IndexSpec, row: Mapping[str, Any]) -> tuple[Chunk, ...]:
