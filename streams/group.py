@@ -132,8 +132,11 @@ class Group:
         self._consumer.stop_flow()
         for feed in self._feeds.values():
             await feed.work.close()
-        self.cancel()
+        # It stops now because it is told to.
+        watch, *_ = self._tasks
+        watch.cancel()
         await asyncio.wait_for(self._app.stop(), STOP_S)
+        self.cancel()
 
     def cancel(self) -> None:
         """Takes up nothing more, and settles nothing."""
