@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Tables in PostgreSQL whose rows and changes become records, for indexes to follow.",
     epilog="[bold]Examples[/]\n\n"
-    "tessera source create main.lab.notes --on main.lab.warehouse --location public.notes\n\n"
+    "tessera source create main.lab.notes --connection main.lab.shop --table public.notes\n\n"
     "tessera source list\n\n"
     "tessera source show main.lab.notes\n\n"
     "tessera source remove main.lab.notes\n\n"
@@ -41,8 +41,8 @@ app = typer.Typer(
 def create(
     name: Named,
     *,
-    on: Annotated[str, typer.Option(help="Connection of type postgresql: main.lab.warehouse.")],
-    location: Annotated[str, typer.Option(help="The table in its database: public.notes.")],
+    connection: Annotated[str, typer.Option(help="Of type postgresql: main.lab.shop.")],
+    table: Annotated[str, typer.Option(help="The table in its database: public.notes.")],
     snapshot: Annotated[bool, typer.Option(help="Read the rows that are there, too.")] = True,
     heartbeat: Annotated[str, typer.Option(help="How often its database is written to.")] = "10s",
     comment: Annotated[str | None, typer.Option(help="What the table is for.")] = None,
@@ -55,7 +55,7 @@ def create(
     made in its database is a publication and a replication slot, and no table.
     """
     capture = {"snapshot": "initial" if snapshot else "never", "heartbeat": heartbeat}
-    wanted = {"location": location, "connection": on, "capture": capture}
+    wanted = {"location": table, "connection": connection, "capture": capture}
     if problem := name_problem("table", name):
         raise Unclear(problem)
     spec_of("table", wanted)

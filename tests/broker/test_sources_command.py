@@ -19,7 +19,7 @@ from tests.harness import running, unique
 pytestmark = pytest.mark.stack
 
 NAME = "main.default.notes"
-ON = ("--on", "main.default.shop")
+ON = ("--connection", "main.default.shop")
 
 
 @pytest.fixture
@@ -43,17 +43,17 @@ def test_a_table_is_captured_shown_and_let_go(
     with town.registrar(), running(town.bus, watch, tmp_path, SOURCES_EVERY_MS="500"):
         town.result("create", kind="connection", name=ON[1], spec=database.shop)
 
-        created = town.run("source", "create", NAME, *ON, "--location", "public.notes")
+        created = town.run("source", "create", NAME, *ON, "--table", "public.notes")
         assert created.returncode == 0, created.stderr
         assert created.stdout.splitlines()[-1].startswith(f"{NAME} is STREAMING")
-        again = town.run("source", "create", NAME, *ON, "--location", "public.notes")
+        again = town.run("source", "create", NAME, *ON, "--table", "public.notes")
         assert again.stdout.startswith(f"{NAME} is STREAMING"), again.stderr
         [_, line] = town.run("source", "list").stdout.splitlines()
         assert line.split()[:2] == [NAME, "STREAMING"]
         shown = json.loads(town.run("source", "show", NAME, "--json").stdout)
         assert (shown["state"], shown["slot"]) == ("STREAMING", name_of(NAME))
 
-        refused = town.run("source", "create", f"{NAME}2", *ON, "--location", "public.loose")
+        refused = town.run("source", "create", f"{NAME}2", *ON, "--table", "public.loose")
         assert refused.returncode == 1
         assert "has no primary key" in refused.stdout
         assert "what to do: give it one" in refused.stdout

@@ -103,7 +103,7 @@ def test_a_table_without_the_columns_or_without_a_topic_is_refused_before_anythi
     fits(wanted, TableSpec.model_validate({"location": "topic:notes"}))
     with pytest.raises(Unclear, match="text names body, but the source has only"):
         fits(wanted, TableSpec.model_validate({**table, "columns": columns}))
-    with pytest.raises(Unclear, match=f"tessera source create {NOTES} --on main.lab.shop"):
+    with pytest.raises(Unclear, match=f"tessera source create {NOTES} --connection main.lab.shop"):
         fits(wanted, TableSpec.model_validate({**table, "capture": None}))
 
 

@@ -163,7 +163,7 @@ def test_the_examples_are_true(module: ModuleType) -> None:
 
 
 def test_what_is_typed_wrong_reaches_no_topic() -> None:
-    words = ["create", TABLE, "--on", "main.lab.shop", "--location", "a.b", "--heartbeat", "1"]
+    words = ["create", TABLE, "--connection", "main.lab.shop", "--table", "a.b", "--heartbeat", "1"]
     refused = CliRunner().invoke(sources.app, words)
     assert isinstance(refused.exception, Invalid)
     assert "heartbeat" in str(refused.exception.problems[0])
