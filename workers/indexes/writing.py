@@ -102,14 +102,9 @@ class Writing:
         """
         if not spec.key_columns:
             raise unfit(f"{place.index} names no key_columns, by which rows are told apart")
-        version = version_of(routed)
-        draft = Draft()
-        if write.operation == "delete":
-            for key in write.keys:
-                _draft_delete(draft, place.index, spec, key, version)
-        else:
-            for row in write.rows:
-                _draft_upsert(draft, place.index, spec, row, (version, routed.routed_at))
+        state = (version_of(routed), routed.routed_at)
+        # Texts are cut here, which takes long for long ones.
+        draft = await asyncio.to_thread(_drafted, place.index, spec, write, state)
         with told(place.index):
             read = await self._embed(draft, place.index, spec)
             async with self._locks[place.index]:
@@ -148,7 +143,7 @@ class Writing:
         for document in ready.keys() & draft.documents.keys():
             chunks = tuple(chunk for _, chunk in sorted(ready[document].items()))
             draft.documents[document] = replace(draft.documents[document], chunks=chunks)
-        return sum(map(tokens.count, texts))
+        return await asyncio.to_thread(tokens.count, "\n".join(texts))
 
     async def _store(self, draft: Draft, place: Place, spec: IndexSpec) -> None:
         """Stores what is newer than what is there."""
@@ -195,6 +190,18 @@ def version_of(routed: InferenceRouted) -> str:
     moment = min(routed.request.requested_at, routed.routed_at)
     named = routed.decision_id or routed.request.request_id
     return f"{_milliseconds(moment):020d}.{0:020d}.{named}"
+
+
+def _drafted(index: str, spec: IndexSpec, write: Write, state: tuple[str, datetime]) -> Draft:
+    """Returns what is to become of rows, given their version and when that was."""
+    draft = Draft()
+    if write.operation == "delete":
+        for key in write.keys:
+            _draft_delete(draft, index, spec, key, state[0])
+    else:
+        for row in write.rows:
+            _draft_upsert(draft, index, spec, row, state)
+    return draft
 
 
 def _draft_delete(
