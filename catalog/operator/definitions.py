@@ -91,8 +91,8 @@ def fits(wanted: IndexSpec, table: TableSpec | None) -> None:
     if table and not table.location.startswith(TOPIC) and table.capture is None:
         raise Unclear(
             f"no topic has the changes of {wanted.source}: let it be captured first: "
-            f"tessera source create {wanted.source} --connection {table.connection or 'CONNECTION'} "
-            f"--table {table.location}"
+            f"tessera source create {wanted.source} "
+            f"--connection {table.connection or 'CONNECTION'} --table {table.location}"
         )
 
 
