@@ -12,6 +12,8 @@ both. Of one of them:
 Masks of both hold. A column that both mask is masked by the strictest; one that is masked is shown
 only to those whom every mask of it excepts, and owning it excepts nobody.
 
+Who may write to an index (MODIFY) may write and delete any row of it, also one that it does not see.
+
 Knows who may see what; does not know whether a condition can be read.
 """
 
