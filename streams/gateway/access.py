@@ -12,24 +12,29 @@ both. Of one of them:
 Masks of both hold. A column that both mask is masked by the strictest; one that is masked is shown
 only to those whom every mask of it excepts, and owning it excepts nobody.
 
-Who may write to an index (MODIFY) may write and delete any row of it, also one that it does not see.
+Who may write to an index (MODIFY) may write and delete any row of it, also one that they do not
+see.
 
 Knows who may see what; does not know whether a condition can be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from infra.catalog import CatalogView
+from infra.identity import quoted
 from schemas.events import InferenceRequested, Reason, Refusal, Task
 from schemas.indexes import IndexSpec
 from schemas.kinds import Privilege
-from schemas.search import Access, Write, read
+from schemas.search import Access, Search, Write, read
 from schemas.tables import ColumnMask, RowFilter, TableSpec
 
 # What shows least last.
 STRICTEST = ("last4", "hash", "null")
+# What is said of an index, by what is asked for.
+SHAPES: dict[Task, type[Search] | type[Write]] = {Task.SEARCH: Search, Task.WRITE: Write}
 
 
 def access_of(principal: str, index: str, view: CatalogView) -> Access:
@@ -82,21 +87,31 @@ def _masks(masks: Iterable[ColumnMask], identities: frozenset[str]) -> dict[str,
 def unnamed(
     asked: InferenceRequested, guarded: InferenceRequested, view: CatalogView
 ) -> Refusal | None:
-    """Returns why rows cannot be written of which a policy masked what they are told apart by.
+    """Returns why rows cannot be written or named of which a policy masked what tells them apart.
 
-    Rows of other keys would get the same one, and overwrite each other.
+    Rows of several keys would get the same one, and overwrite each other.
     """
-    if asked.task is not Task.WRITE or asked.search == guarded.search:
+    if asked.search == guarded.search:
         return None
+    shape = SHAPES[asked.task]
+    named, masked = (_names(read(each.search, shape)) for each in (asked, guarded))
     columns = view.indexes[asked.endpoint].key_columns
-    before, after = (read(each.search, Write).rows for each in (asked, guarded))
-    for at, (row, masked) in enumerate(zip(before, after, strict=True)):
-        for column in columns:
-            if row.get(column) != masked.get(column):
+    for (place, before), (_, after) in zip(named, masked, strict=True):
+        for column in before.keys() if place.startswith("keys") else columns:
+            if before.get(column) != after.get(column):
                 return Refusal(
                     reason=Reason.POLICY_DENIED,
-                    message=f"a policy masks what stands in rows[{at}] under {column}, by which "
-                    "rows are told apart: write keys that it lets pass",
+                    message=f"a policy masks what stands in {place} under {quoted(column)}, by "
+                    "which rows are told apart: use keys that it lets pass",
                     field="search",
                 )
     return None
+
+
+def _names(document: Search | Write) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns what names rows in a search or a write, and where it stands."""
+    rows = document.rows if isinstance(document, Write) else ()
+    return [
+        *((f"rows[{at}]", row) for at, row in enumerate(rows)),
+        *((f"keys[{at}]", key) for at, key in enumerate(document.keys)),
+    ]

@@ -311,7 +311,7 @@ def test_a_policy_masks_queries_rows_and_filters_and_leaves_them_what_they_are()
     assert search == Search(k=3, filters={"mail": "<EMAIL_ADDRESS_1>"})
 
 
-def test_rows_whose_keys_a_policy_masks_are_not_written() -> None:
+def test_rows_whose_keys_a_policy_masks_are_neither_written_nor_named() -> None:
     policy = {"kind": "policy", "name": "main.tests.masking"}
     masked = {**policy, "spec": MASKING[0][1].model_dump(mode="json", exclude_defaults=True)}
     tenant = {**CATALOG[4], "spec": {**CATALOG[4]["spec"], "policies": ["main.tests.masking"]}}
@@ -324,14 +324,23 @@ def test_rows_whose_keys_a_policy_masks_are_not_written() -> None:
     view = view_of([*CATALOG[:4], tenant, *CATALOG[5:], masked, index], LIMITS)
 
     def outcome(row: dict[str, Any]) -> Any:
-        request = writing({"operation": "upsert", "rows": [row]})
+        return of(writing({"operation": "upsert", "rows": [row]}))
+
+    def of(request: Any) -> Any:
         outgoing = list(admit(asked(request), view, NOON))
         return only(outgoing, topics.INFERENCE_REFUSED), only(outgoing, topics.INFERENCE_ROUTED)
 
     [refused], _ = outcome({"id": MAIL, "body": "a"})
     assert refused.refusal.reason is Reason.POLICY_DENIED
-    assert "rows[0] under id" in refused.refusal.message
+    assert "rows[0] under 'id'" in refused.refusal.message
     assert MAIL not in refused.refusal.message
+    keys = {"keys": [{"id": MAIL}]}
+    for request in (
+        writing({"operation": "delete", **keys}),
+        searching({"operation": "fetch", **keys}, query=None),
+    ):
+        [refused], _ = of(request)
+        assert "keys[0] under 'id'" in refused.refusal.message
     _, [passed] = outcome({"id": "a", "body": MAIL})
     assert "<EMAIL_ADDRESS_1>" in passed.request.search
 
