@@ -45,9 +45,9 @@ log = structlog.get_logger()
 TRANSFER_S = 30
 
 STATIC = tuple(topic for topic in TOPICS if not topic.family)
-# Members that are there before the catalog names them. The pools whose workers serve the catalog's
-# connections and indexes start with the stack, and wait for the first of them.
-EARLY = (INFERENCE_ROUTED.member("outside"), INFERENCE_ROUTED.member(SEARCH_POOL))
+# Members that are there before the catalog names them: pools whose workers start with the stack,
+# whatever its catalog has by then, and wait for their first request.
+EARLY = tuple(map(INFERENCE_ROUTED.member, ("embedding", "outside", SEARCH_POOL)))
 
 # Another provisioning may run at the same time and be faster: then both are content.
 DONE_ALREADY = frozenset({KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_ALREADY_EXISTS})
