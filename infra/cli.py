@@ -257,15 +257,22 @@ def demo(
     question: Annotated[str, typer.Argument(help="What to ask the model.")] = QUESTION,
     keep: Annotated[bool, typer.Option(help="Leave the stack running afterwards.")] = False,
 ) -> None:
-    """Ask a question through the whole pipeline, then one with personal data, and show their rows.
+    """Ask a question, then one with personal data; show their rows; search a table as it changes.
 
     A first run takes about 15 minutes and 8 GB; it can be interrupted and goes on.
     """
+    from infra import knowledge  # noqa: PLC0415 - the bus is only loaded where it is asked
+
     stack = _stack()
     was_up = stack.running()
+
+    def types(name: str, words: list[str]) -> int:
+        return _delegate(name, words, stack)
+
     try:
         _bring_up(stack, list(SERVICES), detach=keep)
-        show(stack, question, lambda name, words: _delegate(name, words, stack))
+        show(stack, question, types)
+        knowledge.show(stack, types)
         end = "It keeps running; stop it: tessera down" if was_up or keep else "Keep it: --keep"
         typer.echo(
             f"\nThe tables are in {stack.lake}. Next: tessera up --detach; "

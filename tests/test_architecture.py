@@ -87,6 +87,7 @@ SERVICE_ONLY = (
     "infra.embedding",
     "infra.figures",
     "infra.keymemory",
+    "infra.knowledge",
     "infra.lake",
     "infra.meter",
     "infra.proof",

@@ -24,7 +24,12 @@ def secret_path(name: str, settings: StackSettings) -> Path:
 
 def secret(name: str, settings: StackSettings) -> str:
     """The secret ``name``, made on first use. It is neither printed nor logged anywhere."""
-    return _kept(secret_path(name, settings), lambda: secrets.token_urlsafe(WORD_BYTES))
+    return kept_word(secret_path(name, settings))
+
+
+def kept_word(path: Path) -> str:
+    """A secret of anybody's, made on first use where ``path`` says; the owner alone may read it."""
+    return _kept(path, lambda: secrets.token_urlsafe(WORD_BYTES))
 
 
 def key_path(principal: str, settings: StackSettings) -> Path:

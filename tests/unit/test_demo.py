@@ -1,16 +1,24 @@
-"""What the demo says of the question that holds personal data."""
+"""What the demo says of personal data, and what it makes of its table of articles."""
 
 from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infra import knowledge
 from infra.demo import ADDRESS, CAREFUL, PERSONAL, masked
+from infra.documents.texts import columns_of_text, text_of
+from infra.knowledge import ARTICLES, BECOMES, CHANGED, is_as_made, is_changed
+from infra.secrets import lend
+from infra.settings import StackSettings
 from infra.stack.local import StackFailed
 from infra.stack.processes import SEED
+from infra.stack.secret import kept_word
+from schemas.search import Hit
 from tests.seed import documents, view_of
 
 
@@ -47,3 +55,73 @@ def test_what_it_asks_is_in_the_seed() -> None:
     [route] = endpoint.routes
     assert view.prices(route)
     assert ADDRESS in PERSONAL
+
+
+COLUMNS = ("id", "title", "body", "topic")
+
+
+def hit(article: knowledge.Article) -> Hit:
+    row = dict(zip(COLUMNS, article, strict=True))
+    text = text_of("{title}: {body}", row)
+    return Hit(key={"id": row["id"]}, text=text, columns={"topic": row["topic"]})
+
+
+def changed() -> list[Hit]:
+    """All articles as they are after the update, the changed one first."""
+    rest = [article for article in ARTICLES if article[0] != CHANGED]
+    [(number, title, _, topic)] = [article for article in ARTICLES if article[0] == CHANGED]
+    return list(map(hit, [(number, title, BECOMES, topic), *rest]))
+
+
+def test_articles_are_as_they_were_made_in_whatever_order_they_are_found() -> None:
+    found = list(map(hit, ARTICLES))
+    assert is_as_made(found)
+    assert is_as_made(found[::-1])
+    assert not is_changed(found)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(list(map(hit, ARTICLES[1:])), id="one is missing"),
+        pytest.param(list(map(hit, [*ARTICLES, (99, "x", "y", "z")])), id="one too many"),
+        pytest.param(list(map(hit, [*ARTICLES[1:], ARTICLES[1]])), id="one twice"),
+        pytest.param(changed(), id="one changed"),
+        pytest.param(list(map(hit, [(*ARTICLES[0][:3], "z"), *ARTICLES[1:]])), id="another topic"),
+    ],
+)
+def test_a_search_that_finds_anything_else_is_waited_out(found: list[Hit]) -> None:
+    assert not is_as_made(found)
+
+
+def test_the_change_has_come_when_it_is_the_first_that_is_found() -> None:
+    first, *rest = changed()
+    assert is_changed([first, *rest])
+    assert not is_changed([*rest, first])
+    assert not is_changed([])
+
+
+def test_the_articles_are_rows_of_different_keys() -> None:
+    assert len({number for number, _, _, _ in ARTICLES}) == len(ARTICLES)
+    assert all(body != BECOMES for _, _, body, _ in ARTICLES)
+
+
+def test_the_catalog_takes_the_connection_and_its_password_can_be_lent(tmp_path: Path) -> None:
+    settings = StackSettings(home=tmp_path)
+    document = knowledge.connection(settings)
+    assert set(view_of([*documents(SEED), document]).connections) == {knowledge.CONNECTION}
+    path = knowledge.password_path(settings)
+    password = kept_word(path)
+    assert lend(document["spec"]["secret"]) == password == kept_word(path)
+    assert path.stat().st_mode & 0o077 == 0
+    assert password not in json.dumps(document)
+
+
+def test_what_is_typed_names_what_there_is(tmp_path: Path) -> None:
+    typed = {name: words for name, words in knowledge.commands(tmp_path / "it.yaml")}
+    assert list(typed) == ["apply", "source", "index"]
+    assert knowledge.CONNECTION in typed["source"]
+    template = typed["index"][typed["index"].index("--text") + 1]
+    assert {*columns_of_text(template), typed["index"][-3]} < set(COLUMNS)
+    assert knowledge.ENDPOINT in view_of(documents(SEED)).endpoints
