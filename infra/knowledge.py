@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -21,11 +21,12 @@ import typer
 import yaml
 from psycopg import sql
 
-from infra.asker import Asker, NoReply, RequestRefused
-from infra.registry import Registry
-from infra.secrets import resolve
+from infra.asker import Asker, NoReply, RepliesLost, RequestRefused
+from infra.bus import BusUnreachable, PublishFailed
+from infra.registry import Registry, RegistryUnreachable
+from infra.secrets import SecretUnavailable, resolve
 from infra.settings import ClientSettings, KafkaSettings, RegistrySettings, StackSettings
-from infra.signing import Signer
+from infra.signing import KeyUnusable, Signer
 from infra.stack import postgres
 from infra.stack.local import LocalStack, StackFailed
 from infra.stack.secret import kept_word
@@ -34,6 +35,8 @@ from infra.telemetry import now
 from schemas.events import Completion, InferenceRequested, Reason, Sampling, Task
 from schemas.search import Found, Hit, Search
 from schemas.topics import INFERENCE_REQUESTED, REPLY
+
+T = TypeVar("T")
 
 # Runs a command of the command line; returns its exit code.
 Types = Callable[[str, list[str]], int]
@@ -84,6 +87,16 @@ CONNECT_S = 10
 PATIENCE_S = 60.0
 POLL_S = 0.05
 DEADLINE = timedelta(seconds=30)
+# Why nothing can be asked at all.
+UNASKED = (
+    BusUnreachable,
+    KeyUnusable,
+    LookupError,
+    PublishFailed,
+    RegistryUnreachable,
+    RepliesLost,
+    SecretUnavailable,
+)
 
 
 def show(stack: LocalStack, types: Types) -> None:
@@ -93,7 +106,7 @@ def show(stack: LocalStack, types: Types) -> None:
         StackFailed: A command failed, or what the table holds was not found in time.
     """
     typer.secho(f"\na table that is searched by meaning: {TABLE}", bold=True)
-    if not asyncio.run(_embeds(stack)):
+    if not _run(_embeds(stack)):
         typer.echo(
             f"    nothing: this catalog is older than {ENDPOINT} (tessera reset begins anew)"
         )
@@ -102,11 +115,11 @@ def show(stack: LocalStack, types: Types) -> None:
         typer.echo(f"    {len(ARTICLES)} articles in public.articles of database {OWNER}")
         for name, words in commands(_document(stack.settings)):
             _typed(types, name, words)
-        asyncio.run(_until(stack, is_as_made))
+        _run(_until(stack, is_as_made))
         _searched(types)
         statement = f"UPDATE public.articles SET body = '{BECOMES}' WHERE id = {CHANGED}"
         typer.secho(f"\n{statement}", bold=True)
-        took = asyncio.run(_until(stack, is_changed, lambda: _update(session)))
+        took = _run(_until(stack, is_changed, lambda: _update(session)))
     typer.echo(f"found {took:.2f} s after it was committed")
     _searched(types)
 
@@ -161,6 +174,15 @@ def is_changed(hits: Sequence[Hit]) -> bool:
 
 def _row(hit: Hit) -> tuple[Any, str, Any]:
     return hit.key.get("id"), hit.text, hit.columns.get("topic")
+
+
+def _run(asking: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(asking)
+    except UNASKED as problem:
+        raise StackFailed(f"the demo could not ask: {problem}") from None
+    except psycopg.Error as problem:
+        raise StackFailed(f"the update failed: {type(problem).__name__}") from None
 
 
 async def _embeds(stack: LocalStack) -> bool:
