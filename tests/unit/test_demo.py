@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra import knowledge
+from infra.bootstrap import ROOT
 from infra.demo import ADDRESS, CAREFUL, PERSONAL, masked
 from infra.documents.texts import columns_of_text, text_of
 from infra.knowledge import ARTICLES, BECOMES, CHANGED, is_as_made, is_changed
@@ -125,3 +126,14 @@ def test_what_is_typed_names_what_there_is(tmp_path: Path) -> None:
     template = typed["index"][typed["index"].index("--text") + 1]
     assert {*columns_of_text(template), typed["index"][-3]} < set(COLUMNS)
     assert knowledge.ENDPOINT in view_of(documents(SEED)).endpoints
+
+
+def test_the_readme_shows_what_is_typed(tmp_path: Path) -> None:
+    shown = " ".join((ROOT / "README.md").read_text().replace("\\\n", " ").split())
+    _, *typed = knowledge.commands(tmp_path / "it.yaml")
+    for name, words in typed:
+        quoted = (f"'{word}'" if " " in word else word for word in words)
+        assert f"tessera {name} {' '.join(quoted)}" in shown
+    secret = knowledge.password_path(StackSettings(home=ROOT / ".tessera")).relative_to(ROOT)
+    assert f"PGPASSWORD=$(cat {secret})" in shown
+    assert f'tessera search {knowledge.INDEX} "{knowledge.QUESTION}"' in shown
