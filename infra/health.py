@@ -99,7 +99,8 @@ class Health:
     Args:
         settings: Where to listen, and the stall time.
         kafka: Where the broker is.
-        members: What this process consumes as; it may join and leave groups later.
+        members: What this process consumes as. Without any it counts as ready only when it has
+            begun (``begin``); it may join and leave groups later.
     """
 
     def __init__(self, settings: HealthSettings, kafka: KafkaSettings, *members: Member) -> None:
@@ -110,6 +111,7 @@ class Health:
         self._kafka = kafka
         self._stalled: list[str] = []
         self._closing = threading.Event()
+        self._begun = bool(members)
         self._draining = False
         self._server = ThreadingHTTPServer((settings.host, settings.port), self._responder())
         self._threads = [
@@ -138,6 +140,10 @@ class Health:
             thread.start()
         log.info("health endpoint listening", port=self.port)
 
+    def begin(self) -> None:
+        """Says that all groups are joined that there are to join so far."""
+        self._begun = True
+
     def drain(self) -> None:
         """Says from now on that no work should be expected of this process."""
         self._draining = True
@@ -158,7 +164,8 @@ class Health:
         answers = time.monotonic() - self._seen_at < STALE_S
         member = all(progress.member for progress in watched)
         mine = [place for progress in watched for place in progress.places if place.mine]
-        return answers and member and not self._draining, {
+        return answers and member and self._begun and not self._draining, {
+            "begun": self._begun,
             "broker_answers": answers,
             "member": member,
             "draining": self._draining,

@@ -68,6 +68,7 @@ class Processor:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._health.start()
         await crew.start(self)
+        self._health.begin()
         # What is there by now stays.
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)

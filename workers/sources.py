@@ -127,6 +127,7 @@ class Sources:
             self._loop.add_signal_handler(number, stop.set)
         await self._lead.start()
         self._health.start()
+        self._health.begin()
         stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
