@@ -29,10 +29,11 @@ from infra.vectors.errors import PlaceUnknown, VectorsRefused, VectorsUnreachabl
 PASSING = frozenset(
     {StatusCode.ABORTED, StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED, StatusCode.UNAVAILABLE}
 )
-# What Weaviate says while it starts, stops, or is short of memory or disk.
+# What Weaviate says while it starts, stops, makes a collection, or is short of memory or disk.
 PASSING_WORDS = (
     "canceled", "connection refused", "deadline exceeded", "leader not found", "memory pressure",
-    "not enough memory", "not ready", "read-only", "readonly", "shutting down", "shut down",
+    "non-existing index", "not enough memory", "not ready", "read-only", "readonly",
+    "shutting down", "shut down",
 )  # fmt: skip
 MISSING_WORDS = ("could not find class", "not present in schema", "class not found")
 UNREACHABLE = (
