@@ -132,7 +132,11 @@ class Capturing:
         """
         login = await _reach(connection, connector)
         async with session(login.place, login.password) as database:
-            relation = await self._checked(database, source, connector)
+            if connector is not None and (missed := connector.told.get(MISSED)):
+                # Whoever takes it away logs in with what is lent, so that must stay good.
+                self._lend(source.name, login)
+                raise CaptureRefused(missed, ANEW.format(table=self._table))
+            relation = await database.check(source)
             if connector is None and begun:
                 gone = f"its connector {source.name} was deleted in Kafka Connect, not its slot"
                 raise CaptureRefused(gone, ANEW.format(table=self._table))
@@ -178,13 +182,6 @@ class Capturing:
         await self._connect.delete(name)
         self._lent.take_back(name)
         log.info("capture removed", connector=name)
-
-    async def _checked(
-        self, database: Database, source: Source, connector: Connector | None
-    ) -> int:
-        if connector is not None and (missed := connector.told.get(MISSED)):
-            raise CaptureRefused(missed, ANEW.format(table=self._table))
-        return await database.check(source)
 
     async def _begin(
         self, database: Database, source: Source, login: Login, relation: int
