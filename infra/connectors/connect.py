@@ -134,12 +134,12 @@ class Connect:
         return offset
 
     async def halt(self, name: str) -> None:
-        """Stops a connector and returns when its task has ended.
+        """Stops a connector and returns when its task has ended; one that is gone has ended.
 
         Raises:
             ConnectUnreachable: Its task does not end.
         """
-        await self.stop(name)
+        await self._ask("PUT", f"/connectors/{quote(name)}/stop", gone=True)
         try:
             async with asyncio.timeout(STOP_S):
                 while (await self._ask("GET", f"/connectors/{quote(name)}/status")).get("tasks"):
@@ -152,19 +152,25 @@ class Connect:
         await self._ask("DELETE", f"/connectors/{quote(name)}/offsets")
         await self._ask("DELETE", f"/connectors/{quote(name)}")
 
-    async def _ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    async def _ask(
+        self, method: str, path: str, body: object = None, *, gone: bool = False
+    ) -> dict[str, Any]:
         try:
             reply = await self._client.request(method, path, json=body)
         except httpx2.HTTPError as problem:
             kind = type(problem).__name__
             raise ConnectUnreachable(f"Kafka Connect does not answer: {kind}") from None
         # While it starts, it says of everything that it is not there, but not in JSON.
-        if reply.status_code == MISSING and method in GONE_IS_FINE and _is_json(reply):
+        gone = gone or method in GONE_IS_FINE
+        if reply.status_code == MISSING and gone and _is_json(reply):
             return {}
         if reply.status_code == REFUSED and body is not None:
             raise ConnectRefused(str(reply.json().get("message", "no reason given")))
         if reply.is_error:
-            raise ConnectUnreachable(f"Kafka Connect answers {reply.status_code}")
+            place = path.partition("?")[0]
+            raise ConnectUnreachable(
+                f"Kafka Connect answers {reply.status_code} to {method} {place}"
+            )
         found: dict[str, Any] = reply.json() if reply.content else {}
         return found
 
