@@ -110,9 +110,7 @@ def guard(settings: StackSettings) -> Service:
         process,
         environment={
             **process.environment,
-            "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
-            "CLIENT_PRINCIPAL": OPERATOR,
-            "CLIENT_TENANT": TENANT,
+            **_as_operator(settings),
         },
         # It is answered on the tenant's topic, which comes with the catalog.
         depends_on=("catalog",),
@@ -133,9 +131,7 @@ def indexer(settings: StackSettings) -> Service:
             **process.environment,
             **cache(settings),
             **vectors(settings),
-            "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
-            "CLIENT_PRINCIPAL": OPERATOR,
-            "CLIENT_TENANT": TENANT,
+            **_as_operator(settings),
         },
         # It is answered on the tenant's topic, which comes with the catalog.
         depends_on=("catalog", "redis", "weaviate"),
@@ -232,9 +228,7 @@ def searcher(settings: StackSettings) -> Service:
             **process.environment,
             **cache(settings),
             **vectors(settings),
-            "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
-            "CLIENT_PRINCIPAL": OPERATOR,
-            "CLIENT_TENANT": TENANT,
+            **_as_operator(settings),
         },
         # It is answered on the tenant's topic, which comes with the catalog.
         depends_on=("catalog", "redis", "weaviate"),
@@ -299,6 +293,15 @@ def _seal(settings: StackSettings) -> None:
 
 def _first_key(settings: StackSettings) -> None:
     private_key(OPERATOR, settings)
+
+
+def _as_operator(settings: StackSettings) -> dict[str, str]:
+    """Returns what a process asks endpoints with, as the operator."""
+    return {
+        "CLIENT_KEY": f"file:{key_path(OPERATOR, settings)}",
+        "CLIENT_PRINCIPAL": OPERATOR,
+        "CLIENT_TENANT": TENANT,
+    }
 
 
 def _process(name: str, command: tuple[str, ...], port: int, settings: StackSettings) -> Service:
