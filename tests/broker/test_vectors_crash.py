@@ -16,6 +16,7 @@ from infra.vectors.layout import heads_of
 from schemas.search import Search
 from tests.broker.storing import SPEC, document, everything, numbers, placed, settings_of, somewhere
 from tests.conftest import running
+from tests.harness import soon
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -197,5 +198,13 @@ async def test_a_store_that_is_down_is_unreachable_and_found_again(mortal: Local
                 await ask
         await asyncio.to_thread(mortal.start, "weaviate")
         await asyncio.to_thread(mortal.wait_ready, ["weaviate"], WAIT_S)
-        assert await vectors.store(place, one, again=True) == {}
+
+        async def stored() -> bool:
+            # The connection is made anew a moment after the store is back.
+            try:
+                return await vectors.store(place, one, again=True) == {}
+            except VectorsUnreachable:
+                return False
+
+        await soon(stored, what="the store that is back")
         assert await vectors.count(place) == Counted(rows=1, chunks=1)
