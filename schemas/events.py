@@ -420,6 +420,143 @@ class LineageRecorded(Event):
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class SourceRecord(Event):
+    """Where a record of the source lies.
+
+    Attributes:
+        partition: Partition of the source's topic.
+        offset: Offset on it.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.index.SourceRecord"
+
+    partition: int
+    offset: int
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.long(self.partition),
+            binary.long(self.offset),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "partition": self.partition,
+            "offset": self.offset,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> SourceRecord:
+        """Returns the event that fastavro read."""
+        return cls(
+            partition=record["partition"],
+            offset=record["offset"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class IndexReconciled(Event):
+    """An index was compared with its source; what differs, and what is to be stored once more.
+    The last one told holds.
+
+    Attributes:
+        index: Three-level name of the index. Also the record key.
+        generation: The generation that was compared: the one that queries see.
+        reconcile: The last wish of the catalog for a comparison that was followed.
+        compared: Rows that were compared by version.
+        missing: Of them, rows that the index lacks.
+        stale: Of them, rows that the index has as they were before.
+        surplus: Rows that the index has and the source has no more.
+        unreachable: Rows with chunks that are stored and that no search by vector finds.
+        refused: Rows whose last record is a dead letter; they count as none of the above.
+        missed: Rows of the table that never came through its capture, of those that were looked
+            for; null where the source is a topic.
+        table_rows: Rows of the table; null where the source is a topic.
+        indexed_rows: Rows of the index.
+        wanted: Records of the source that are to be taken in once more, at most 10,000; those
+            of a row in their order.
+        reconciled_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.index.IndexReconciled"
+
+    index: str
+    generation: int
+    reconcile: int = 0
+    compared: int = 0
+    missing: int = 0
+    stale: int = 0
+    surplus: int = 0
+    unreachable: int = 0
+    refused: int = 0
+    missed: int | None = None
+    table_rows: int | None = None
+    indexed_rows: int = 0
+    wanted: tuple[SourceRecord, ...] = ()
+    reconciled_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.index),
+            binary.long(self.generation),
+            binary.long(self.reconcile),
+            binary.long(self.compared),
+            binary.long(self.missing),
+            binary.long(self.stale),
+            binary.long(self.surplus),
+            binary.long(self.unreachable),
+            binary.long(self.refused),
+            binary.ABSENT if self.missed is None else binary.PRESENT + binary.long(self.missed),
+            binary.ABSENT if self.table_rows is None else binary.PRESENT + binary.long(self.table_rows),
+            binary.long(self.indexed_rows),
+            binary.items([item.to_bytes() for item in self.wanted]),
+            binary.millis(self.reconciled_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "index": self.index,
+            "generation": self.generation,
+            "reconcile": self.reconcile,
+            "compared": self.compared,
+            "missing": self.missing,
+            "stale": self.stale,
+            "surplus": self.surplus,
+            "unreachable": self.unreachable,
+            "refused": self.refused,
+            "missed": self.missed,
+            "table_rows": self.table_rows,
+            "indexed_rows": self.indexed_rows,
+            "wanted": [item.to_avro() for item in self.wanted],
+            "reconciled_at": self.reconciled_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> IndexReconciled:
+        """Returns the event that fastavro read."""
+        return cls(
+            index=record["index"],
+            generation=record["generation"],
+            reconcile=record["reconcile"],
+            compared=record["compared"],
+            missing=record["missing"],
+            stale=record["stale"],
+            surplus=record["surplus"],
+            unreachable=record["unreachable"],
+            refused=record["refused"],
+            missed=record["missed"],
+            table_rows=record["table_rows"],
+            indexed_rows=record["indexed_rows"],
+            wanted=tuple([SourceRecord.from_avro(item) for item in record["wanted"]]),
+            reconciled_at=record["reconciled_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class IndexReported(Event):
     """How an index stands, told by the process that keeps it; the last one told holds.
 
@@ -443,6 +580,7 @@ class IndexReported(Event):
         drift: Rows that the last reconciliation found missing, surplus, stale or out of reach;
             null before the first.
         reconciled_at: When source and index were last compared.
+        reconcile: The last wish of the catalog for a comparison that was followed.
         reported_at: When it was so.
     """
 
@@ -463,6 +601,7 @@ class IndexReported(Event):
     freshness_ms: int | None = None
     drift: int | None = None
     reconciled_at: datetime | None = None
+    reconcile: int = 0
     reported_at: datetime
 
     def to_bytes(self) -> bytes:
@@ -483,6 +622,7 @@ class IndexReported(Event):
             binary.ABSENT if self.freshness_ms is None else binary.PRESENT + binary.long(self.freshness_ms),
             binary.ABSENT if self.drift is None else binary.PRESENT + binary.long(self.drift),
             binary.ABSENT if self.reconciled_at is None else binary.PRESENT + binary.millis(self.reconciled_at),
+            binary.long(self.reconcile),
             binary.millis(self.reported_at),
         ))
 
@@ -504,6 +644,7 @@ class IndexReported(Event):
             "freshness_ms": self.freshness_ms,
             "drift": self.drift,
             "reconciled_at": self.reconciled_at,
+            "reconcile": self.reconcile,
             "reported_at": self.reported_at,
         }
 
@@ -526,6 +667,7 @@ class IndexReported(Event):
             freshness_ms=record["freshness_ms"],
             drift=record["drift"],
             reconciled_at=record["reconciled_at"],
+            reconcile=record["reconcile"],
             reported_at=record["reported_at"],
         )
 
@@ -3376,6 +3518,7 @@ EVENTS: dict[str, type[Event]] = {
     "tessera.catalog.CatalogChanged": CatalogChanged,
     "tessera.catalog.CatalogWanted": CatalogWanted,
     "tessera.catalog.LineageRecorded": LineageRecorded,
+    "tessera.index.IndexReconciled": IndexReconciled,
     "tessera.index.IndexReported": IndexReported,
     "tessera.index.SourceReported": SourceReported,
     "tessera.inference.Completion": Completion,

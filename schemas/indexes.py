@@ -53,6 +53,7 @@ class IndexSpec(Spec):
         distance: How vectors are compared.
         paused: Whether it stands still.
         generation: Raised to build it anew; queries see the one before until that is complete.
+        reconcile: Raised to compare it with its source at once.
         trigger: Raised to bring a triggered index up to date.
         row_filters: Who sees which rows.
         column_masks: Who sees which columns.
@@ -71,6 +72,7 @@ class IndexSpec(Spec):
     distance: Literal["cosine", "dot", "l2"] = "cosine"
     paused: bool = False
     generation: Annotated[int, Field(ge=1)] = 1
+    reconcile: Annotated[int, Field(ge=0)] = 0
     trigger: Annotated[int, Field(ge=0)] = 0
     row_filters: RowFilters = ()
     column_masks: ColumnMasks = ()

@@ -20,6 +20,7 @@ from schemas.events import (
     CatalogWanted,
     CompletionCached,
     Event,
+    IndexReconciled,
     IndexReported,
     InferenceAttempted,
     InferenceCompleted,
@@ -180,6 +181,13 @@ COMPLETION_CACHED = Topic(
     key=lambda cached: cached.tenant,
     retention_ms=DAY_MS,
 )
+INDEX_RECONCILED = Topic(
+    name="index.reconciled.v1",
+    event=IndexReconciled,
+    key=lambda reconciled: reconciled.index,
+    partitions=1,
+    compacted=True,
+)
 INDEX_REPORTED = Topic(
     name="index.reported.v1",
     event=IndexReported,
@@ -297,6 +305,7 @@ TOPICS: tuple[Topic[Any], ...] = (
     CATALOG_WANTED,
     COMPLETION_CACHED,
     DEAD_LETTERS,
+    INDEX_RECONCILED,
     INDEX_REPORTED,
     INFERENCE_ATTEMPTED,
     INFERENCE_COMPLETED,

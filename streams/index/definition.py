@@ -1,51 +1,17 @@
-"""Whether an index can be kept as the catalog defines it: its source, endpoint and columns."""
+"""Whether an index can be kept as the catalog defines it: its endpoint and columns."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from infra.catalog import CatalogView
+from infra.changes.rows import ENVELOPE
+from infra.changes.source import Unfit
 from infra.documents.texts import problems
 from infra.registry import Registry, SchemaMissing
 from schemas.indexes import IndexSpec
-from schemas.tables import TableSpec
-from schemas.topics import captured
-from streams.index.rows import ENVELOPE
-from streams.index.standing import Unfit
-
-TOPIC = "topic:"
-
-
-class Source(NamedTuple):
-    """Where the changes of a table lie, and whether a connector of ours writes them."""
-
-    topic: str
-    captured: bool
-
-
-def source_of(spec: IndexSpec, view: CatalogView) -> Source:
-    """Returns where the changes of an index's table lie.
-
-    Raises:
-        Unfit: The catalog has no such table, or its changes lie on no topic.
-    """
-    name = spec.source or ""
-    table: TableSpec | None = view.tables.get(name)
-    if table is None:
-        raise Unfit(
-            f"the source {name} is no table of the catalog",
-            "create the table, or name another source",
-        )
-    if table.location.startswith(TOPIC):
-        return Source(table.location.removeprefix(TOPIC), captured=False)
-    if table.connection is None or table.capture is None:
-        raise Unfit(
-            f"no topic has the changes of {name}",
-            "let its changes be captured (`tessera source create`), or give it a `topic:` location",
-        )
-    return Source(captured(name, table.location), captured=True)
 
 
 def endpoint_of(spec: IndexSpec, view: CatalogView) -> str:

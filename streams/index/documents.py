@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from infra.changes.rows import Change, Op
 from infra.documents.content import RowInvalid, chunks_of, columns_of, inputs_of, texts_of
 from infra.vectors import Document, document_id
 from schemas.indexes import IndexSpec
-from streams.index.rows import Change, Op
 
 __all__ = ["RowInvalid", "document_of"]
 

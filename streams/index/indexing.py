@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
+from infra.changes.folding import fold
+from infra.changes.rows import Change, Op
 from infra.embedding import TextsRefused, Vector
 from infra.vectors import Chunk, Document, Head, Place, document_id
 from schemas.indexes import IndexSpec
 from streams.index.documents import RowInvalid, document_of
-from streams.index.folding import fold
-from streams.index.rows import Change, Op
 
 T = TypeVar("T")
 

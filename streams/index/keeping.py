@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from infra.asker import Asker
 from infra.bus import TRANSFER_S, BusUnreachable, Record
+from infra.changes.source import Source, Unfit, source_of
 from infra.embedding import Embedder, Vector
 from infra.health import Place as Stand
 from infra.health import Progress as Seen
@@ -27,9 +28,9 @@ from infra.settings import ClientSettings, RedisSettings
 from infra.vectors import DimensionsWrong, Place, Vectors
 from schemas.indexes import IndexSpec
 from streams.group import Feed, Group
-from streams.index.definition import Definition, Source, endpoint_of, source_of
+from streams.index.definition import Definition, endpoint_of
 from streams.index.indexing import Indexing
-from streams.index.standing import LACKS, GroupHeld, Standing, Unfit
+from streams.index.standing import LACKS, GroupHeld, Standing
 from streams.index.work import MOST_RECORDS, Batches
 from streams.processor import Processor
 from streams.steps import Runtime, Taken

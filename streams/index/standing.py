@@ -6,22 +6,11 @@ from dataclasses import dataclass
 
 from infra.asker import NoReply, RequestRefused
 from infra.bus import BusUnreachable
+from infra.changes.source import Unfit
 from infra.embedding import VectorsUnfit
 from infra.registry import RegistryUnreachable
 from infra.vectors import DimensionsWrong, PlaceUnknown, VectorsRefused, VectorsUnreachable
 from schemas.events import IndexState
-
-
-class Unfit(Exception):
-    """A definition cannot be kept as it stands; nothing is lost, and it is tried again.
-
-    Attributes:
-        remedy: What to do about it.
-    """
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(reason)
-        self.remedy = remedy
 
 
 class GroupHeld(Exception):

@@ -13,6 +13,7 @@ from typing import cast
 
 import structlog
 
+from infra.changes.rows import Change, ChangeUnreadable, change_of
 from infra.deadletters import bury
 from infra.embedding import Vector
 from infra.registry import Plain
@@ -21,7 +22,6 @@ from infra.vectors import VectorsUnreachable
 from schemas.events import DeadLetterCause
 from streams.index.definition import Definition
 from streams.index.indexing import Failed, Indexing, Told
-from streams.index.rows import Change, ChangeUnreadable, change_of
 from streams.index.standing import LACKS, Standing
 from streams.steps import Fail, Runtime, Taken
 

@@ -11,12 +11,12 @@ from aiokafka.partitioner import murmur2
 from confluent_kafka.admin import NewTopic
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
+from infra.changes.rows import UNAVAILABLE
 from infra.vectors import Place, Vectors
 from schemas.codec import FRAME
 from schemas.indexes import IndexSpec
 from schemas.search import Search
 from schemas.topics import captured
-from streams.index.rows import UNAVAILABLE
 from tests.harness import Bus, unique
 from tests.seed import changes, publish
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infra.bus import Record
+from infra.changes.rows import UNAVAILABLE, Change, change_of
 from infra.registry import Plain
 from infra.vectors import Document, Head, Place, VectorsUnreachable
 from schemas.indexes import IndexSpec, Kept
-from streams.index.rows import UNAVAILABLE, Change, change_of
 
 SPEC = IndexSpec(
     source="main.tests.docs",

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from infra.changes.source import Source, Unfit, source_of
 from schemas.indexes import IndexSpec
-from streams.index.definition import Source, columns, endpoint_of, source_of
-from streams.index.standing import Unfit
+from streams.index.definition import columns, endpoint_of
 from tests.seed import view_of
 
 TABLE = "main.tests.docs"

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.changes.rows import Change, Op
 from infra.conditions import instant
 from infra.documents import content, texts
 from infra.documents.content import kept
@@ -21,7 +22,6 @@ from infra.documents.texts import TemplateInvalid, columns_of_text, problems, te
 from infra.vectors import document_id
 from schemas.indexes import Chunking, ColumnType, IndexSpec
 from streams.index.documents import RowInvalid, document_of
-from streams.index.rows import Change, Op
 
 INDEX = "main.kb.docs"
 SPEC = IndexSpec.model_validate(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from infra.changes.folding import fold
+from infra.changes.rows import Change, Op, version_of
 from infra.vectors import Head
-from streams.index.folding import fold
-from streams.index.rows import Change, Op, version_of
 
 
 def change(number: int, offset: int, op: Op = Op.UPSERT, **more: object) -> Change:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from infra.changes.source import Unfit
 from infra.vectors import Counted, DimensionsWrong, VectorsUnreachable
 from schemas.events import IndexReported, IndexState, SourceReported, SourceState
 from schemas.indexes import IndexSpec
 from streams.index.keeping import Progress
 from streams.index.report import Seen, generations, obsolete, report, same
-from streams.index.standing import Standing, Unfit
+from streams.index.standing import Standing
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 INDEX = "main.tests.index"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from infra.bus import Record
+from infra.changes.rows import UNAVAILABLE, Change, ChangeUnreadable, Op, change_of, version_of
 from infra.registry import Plain
-from streams.index.rows import UNAVAILABLE, Change, ChangeUnreadable, Op, change_of, version_of
 
 KEY = {"tenant": "tä", "id": 1}
 ROW = {**KEY, "title": "sea", "body": "salt"}

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from infra.changes.rows import Change, Op, parts, version_of
 from infra.vectors import Head
-from streams.index.rows import Change, Op, parts, version_of
 
 
 def fold(
