@@ -196,6 +196,23 @@ async def test_facets_count_rows_by_value(vectors: Vectors) -> None:
         }
 
 
+async def test_facets_count_rows_as_they_are_now(vectors: Vectors) -> None:
+    async with placed(vectors) as place:
+        rows = [document(place, number, columns={"color": "red"}) for number in range(4)]
+        await vectors.store(place, rows)
+        painted = document(place, 0, version="2", columns={"color": "blue"})
+        gone = document(place, 1, version="2", deleted=True)
+        await vectors.store(place, [painted, gone])
+        found = await near(vectors, place, k=1, facets=("color",))
+        counts = {"red": 2, "blue": 1}
+        assert {each.value: each.count for each in found.facets["color"]} == counts
+        # A row with a second chunk is one row all the same.
+        two = document(place, 5, texts=["a", "b"], columns={"color": "blue"})
+        await vectors.store(place, [two])
+        found = await near(vectors, place, k=1, facets=("color",))
+        assert {each.value: each.count for each in found.facets["color"]} == {"red": 2, "blue": 2}
+
+
 async def test_only_what_is_asked_for_is_returned(vectors: Vectors) -> None:
     async with placed(vectors) as place:
         await vectors.store(
