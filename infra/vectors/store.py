@@ -185,9 +185,11 @@ class Vectors:
 
     async def count(self, place: Place) -> Counted:
         """Returns how much there is."""
-        there = Filter.by_property("deleted").equal(False)
+        heads = layout.heads_of(place)
+        # What satisfies a filter is counted one by one, all that there is at once.
+        gone = await self._total(heads, Filter.by_property("deleted").equal(True))
         return Counted(
-            rows=await self._total(layout.heads_of(place), there),
+            rows=max(0, await self._total(heads, None) - gone),
             chunks=await self._total(layout.chunks_of(place), None),
         )
 
