@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch
 from infra.settings import KafkaSettings
@@ -14,12 +16,15 @@ SILENCE_S = 1.0
 
 
 @contextmanager
-def looking_back(kafka: KafkaSettings, name: str) -> Iterator[Consumer]:
+def looking_back(
+    kafka: KafkaSettings, name: str, *, tells_ends: bool = False
+) -> Iterator[Consumer]:
     """Gives a consumer to be assigned, and closes it; what it takes need not be committed.
 
     Args:
         kafka: Where the broker is.
         name: Names a group that the consumer does not join.
+        tells_ends: Whether it says where a partition ends.
 
     Raises:
         BusUnreachable: No broker answers.
@@ -37,6 +42,7 @@ def looking_back(kafka: KafkaSettings, name: str) -> Iterator[Consumer]:
             "fetch.queue.backoff.ms": 5,
             # What is asked next must not wait behind a fetch that finds nothing.
             "fetch.wait.max.ms": 10,
+            "enable.partition.eof": tells_ends,
             "log_level": 0,
         }
     )
@@ -68,6 +74,75 @@ def before(
             start.offset = max(start.offset, known)
             consumer.assign([start])
             yield from _up_to(consumer, record)
+
+
+def whole(
+    kafka: KafkaSettings, topic: str, ends: Mapping[int, int]
+) -> Generator[list[Record], None, None]:
+    """Yields what lies on a topic from its beginning on; blocks. To be closed when read in part.
+
+    Args:
+        kafka: Where the broker is.
+        topic: What is read.
+        ends: By partition, the first offset that is not of interest.
+
+    Raises:
+        BusUnreachable: No broker answers, or not to the end.
+    """
+    left = {partition for partition, end in ends.items() if end > 0}
+
+    def ended(message: Message) -> None:
+        left.discard(message.partition() or 0)
+
+    with looking_back(kafka, f"whole-{topic}", tells_ends=True) as consumer:
+        consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in left])
+        while left:
+            before = len(left)
+            records = fetch(consumer, BATCH, TRANSFER_S, ended)
+            if not records and len(left) == before:
+                raise BusUnreachable(f"{topic} is not read to its end")
+            left -= {each.partition for each in records if each.offset + 1 >= ends[each.partition]}
+            yield [each for each in records if each.offset < ends[each.partition]]
+
+
+def those(
+    kafka: KafkaSettings, topic: str, wanted: Iterable[tuple[int, int]]
+) -> Generator[Record, None, None]:
+    """Yields some records, by partition and offset; blocks. Those that are gone are left out.
+
+    Args:
+        kafka: Where the broker is.
+        topic: Where they lie.
+        wanted: Partitions and offsets.
+
+    Raises:
+        BusUnreachable: No broker answers.
+    """
+    offsets: defaultdict[int, list[int]] = defaultdict(list)
+    for partition, offset in sorted(set(wanted)):
+        offsets[partition].append(offset)
+    with looking_back(kafka, f"those-{topic}", tells_ends=True) as consumer:
+        for partition, several in offsets.items():
+            yield from _of_partition(consumer, TopicPartition(topic, partition), several)
+
+
+def _of_partition(consumer: Consumer, place: TopicPartition, wanted: list[int]) -> Iterator[Record]:
+    """Yields the records of a partition at offsets that are sorted."""
+    following = wanted[0]
+    ended: list[Message] = []
+    consumer.assign([TopicPartition(place.topic, place.partition, following)])
+    while following <= wanted[-1] and not ended:
+        for each in fetch(consumer, BATCH, TRANSFER_S, ended.append):
+            if each.partition == place.partition:
+                at = bisect_left(wanted, each.offset)
+                if at < len(wanted) and wanted[at] == each.offset:
+                    yield each
+                following = each.offset + 1
+        at = bisect_left(wanted, following)
+        # What lies between is read over where it is little.
+        if at < len(wanted) and wanted[at] - following > BATCH:
+            following = wanted[at]
+            consumer.seek(TopicPartition(place.topic, place.partition, following))
 
 
 def _up_to(consumer: Consumer, record: Record) -> Iterator[Record]:

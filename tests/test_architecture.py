@@ -79,6 +79,7 @@ INDEX_HOSTS = tuple(HOSTS.replace(" ", ".").split(",."))
 SERVICE_ONLY = (
     "infra.audit",
     "infra.cli",
+    "infra.changes",
     "infra.columns",
     "infra.conditions",
     "infra.connectors",

@@ -130,7 +130,7 @@ class Capturing:
             OSError: Its host has no address, or the password cannot be handed on.
             SecretUnavailable: Its secret is not where the reference points.
         """
-        login = await _reach(connection, connector)
+        login = await reach(connection, connector)
         async with session(login.place, login.password) as database:
             if connector is not None and (missed := connector.told.get(MISSED)):
                 # Whoever takes it away logs in with what is lent, so that must stay good.
@@ -346,7 +346,7 @@ def _identity(connector: Connector) -> str:
     return connector.told.get(IDENTITY, "")
 
 
-async def _reach(connection: ConnectionSpec, connector: Connector | None) -> Login:
+async def reach(connection: ConnectionSpec, connector: Connector | None) -> Login:
     """Returns where a database is and the password there, both as they may be used."""
     place, reference = place_of(connection), connection.secret or ""
     password = await asyncio.to_thread(lend, reference)

@@ -175,6 +175,14 @@ class Database:
         """Drops a publication; none is fine."""
         await self._run(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
 
+    async def read(self, query: str | sql.Composed, *values: object) -> list[dict[str, Any]]:
+        """Returns the rows that a query finds, by column.
+
+        Raises:
+            CaptureRefused: They may not be read.
+        """
+        return await (await self._run(query, *values)).fetchall()
+
     async def _publish(self, source: Source) -> None:
         generated = self._session.info.server_version >= GENERATED
         options = ["publish = 'insert, update, delete, truncate'"]

@@ -24,10 +24,11 @@ from infra.settings import ClientSettings, RedisSettings, VectorSettings
 from infra.signing import Signer
 from infra.telemetry import now
 from infra.vectors import Counted, Place, PlaceUnknown, Vectors, VectorsRefused, VectorsUnreachable
-from schemas.events import IndexReported, IndexState, SourceReported
+from schemas.events import IndexReconciled, IndexReported, IndexState, SourceReported
 from schemas.indexes import IndexSpec
-from schemas.topics import INDEX_REPORTED, REPLY, SOURCE_REPORTED, Outgoing
+from schemas.topics import INDEX_RECONCILED, INDEX_REPORTED, REPLY, SOURCE_REPORTED, Outgoing
 from streams.index.keeping import Keeping, Office, Progress, forget
+from streams.index.mending import Mending
 from streams.index.report import Seen, generations, obsolete, report, same
 from streams.index.standing import GroupHeld, Standing
 from streams.processor import Processor
@@ -86,7 +87,10 @@ class Crew:
         self._sources = Latest[SourceReported](
             *follow, SOURCE_REPORTED, runtime.name, processor.fail
         )
-        for latest in (self._indexes, self._sources):
+        self._reconciled = Latest[IndexReconciled](
+            *follow, INDEX_RECONCILED, runtime.name, processor.fail
+        )
+        for latest in (self._indexes, self._reconciled, self._sources):
             await latest.start()
             self._open.push_async_callback(latest.close)
         asker = Asker(
@@ -97,6 +101,8 @@ class Crew:
             Signer(resolve(client.key)) if client.key else None,
         )
         await self._open.enter_async_context(asker)
+        self._mending = Mending(processor.fail)
+        self._open.push_async_callback(self._mending.close)
         self._looking = asyncio.create_task(self._watch(processor, asker))
 
     async def close(self) -> None:
@@ -174,6 +180,8 @@ class Crew:
                 keeping = Keeping(office, place, specs[place.index])
                 self._keepings[place] = (spec, keeping)
                 keeping.start()
+        for place, (_, keeping) in self._keepings.items():
+            self._mending.follow(place, keeping, self._reconciled.get(place.index))
         for name, spec in specs.items():
             if name not in self._telling:
                 self._telling[name] = task = asyncio.create_task(self._tell(name, spec, office))
@@ -232,8 +240,14 @@ class Crew:
             progress=progress,
             counted=counted,
             source=self._sources.get(spec.source or ""),
+            reconciled=self._compared(name, last),
         )
         return seen, keeping.trigger if keeping else 0
+
+    def _compared(self, name: str, last: IndexReported | None) -> IndexReconciled | None:
+        """Returns what the last comparison of the generation that queries see has found."""
+        found = self._reconciled.get(name)
+        return found if found and last and found.generation == last.generation else None
 
     def _newest(self, name: str, spec: IndexSpec) -> tuple[int, Keeping | None]:
         """Returns the generation that an index is told of by: the wanted one, if it is kept."""
@@ -318,6 +332,7 @@ def _kept(spec: IndexSpec) -> IndexSpec:
             "column_masks": (),
             "generation": 1,
             "paused": False,
+            "reconcile": 0,
             "row_filters": (),
             "trigger": 0,
         }

@@ -7,7 +7,8 @@ anew reads its topic from the beginning.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -23,9 +24,11 @@ from infra.embedding import Embedder, Vector
 from infra.health import Place as Stand
 from infra.health import Progress as Seen
 from infra.health import standing, waits
-from infra.registry import Plain, Reader
+from infra.past import those
+from infra.registry import Plain, Reader, SchemaMissing
 from infra.settings import ClientSettings, RedisSettings
 from infra.vectors import DimensionsWrong, Place, Vectors
+from schemas.codec import Unreadable
 from schemas.indexes import IndexSpec
 from streams.group import Feed, Group
 from streams.index.definition import Definition, endpoint_of
@@ -107,6 +110,39 @@ class Keeping:
     def leads(self) -> bool:
         """Whether this process has the first partition, and so tells of the index."""
         return self._group is not None and any(at == 0 for _, at in self._group.assigned)
+
+    async def mend(self, wanted: Iterable[tuple[int, int]]) -> int:
+        """Takes records in once more; returns how many.
+
+        Args:
+            wanted: Partitions and offsets; those of other processes are theirs to take in.
+
+        Raises:
+            BusUnreachable: No broker answers.
+        """
+        if self._group is None:
+            return 0
+        mine = {partition for _, partition in self._group.assigned}
+        records = those(
+            self._office.runtime.kafka,
+            self._topic,
+            [each for each in wanted if each[0] in mine],
+        )
+        many = 0
+        with closing(records):
+            while (record := await asyncio.to_thread(next, records, None)) is not None:
+                many += await self._take_again(record)
+        return many
+
+    async def _take_again(self, record: Record) -> bool:
+        """Takes a record in that was settled before; what cannot be read was given up then."""
+        feed = self._feeds[record.topic]
+        try:
+            event = await feed.read(record)
+        except (SchemaMissing, Unreadable):
+            return False
+        await feed.work.take(Taken(record, event, record.headers, _settled, again=True))
+        return True
 
     @property
     def joined(self) -> bool:
@@ -218,9 +254,10 @@ class Keeping:
             fail=fail,
         )
         reader = Reader(runtime.codec, runtime.registry)
-        feeds = {source.topic: Feed(partial(_read, reader), work)}
+        self._topic = source.topic
+        self._feeds = {source.topic: Feed(partial(_read, reader), work)}
         self._group = group = Group(
-            runtime, group_of(self._place), feeds, fail, reread=MOST_RECORDS, lost=work.drop
+            runtime, group_of(self._place), self._feeds, fail, reread=MOST_RECORDS, lost=work.drop
         )
         await self._office.processor.join(group)
         self.standing.well()
@@ -282,6 +319,10 @@ def forget(admin: AdminClient, place: Place) -> None:
         if error.code() == KafkaError.NON_EMPTY_GROUP:
             raise GroupHeld(f"the group {group} must begin anew, and has members") from None
         raise BusUnreachable(f"no broker answers: {error.str()}") from None
+
+
+def _settled() -> None:
+    """Was settled when it came first."""
 
 
 async def _read(reader: Reader, record: Record) -> Plain:

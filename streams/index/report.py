@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from infra.vectors import Counted
-from schemas.events import IndexReported, IndexState, SourceReported, SourceState
+from schemas.events import IndexReconciled, IndexReported, IndexState, SourceReported, SourceState
 from schemas.indexes import IndexSpec
 from streams.index.keeping import Progress
 from streams.index.standing import Standing
@@ -28,6 +28,7 @@ class Seen:
         progress: How far it is; None where nobody takes up records here.
         counted: How much the generation that queries see holds, where that was counted.
         source: What was told of the source last.
+        reconciled: What the last comparison with the source found.
     """
 
     spec: IndexSpec
@@ -37,6 +38,7 @@ class Seen:
     progress: Progress | None = None
     counted: Counted | None = None
     source: SourceReported | None = None
+    reconciled: IndexReconciled | None = None
 
 
 def generations(spec: IndexSpec, last: IndexReported | None) -> tuple[int, ...]:
@@ -78,6 +80,13 @@ def report(index: str, seen: Seen, trigger: int, now: datetime) -> IndexReported
     if standing is not None and progress is not None:
         fresh = told.freshness_ms if standing.freshness_ms is None else standing.freshness_ms
         told = replace(told, embedded=standing.embedded, freshness_ms=fresh)
+    if seen.reconciled is not None:
+        told = replace(
+            told,
+            drift=drift_of(seen.reconciled),
+            reconcile=seen.reconciled.reconcile,
+            reconciled_at=seen.reconciled.reconciled_at,
+        )
     building = None if told.generation == seen.spec.generation else seen.spec.generation
     state, reason, remedy = _state(seen, building=building is not None)
     return replace(
@@ -85,8 +94,14 @@ def report(index: str, seen: Seen, trigger: int, now: datetime) -> IndexReported
     )
 
 
+def drift_of(reconciled: IndexReconciled) -> int:
+    """Returns how many rows differed from the source."""
+    found = reconciled
+    return found.missing + found.stale + found.surplus + found.unreachable + (found.missed or 0)
+
+
 def _state(seen: Seen, *, building: bool) -> tuple[IndexState, str | None, str | None]:
-    standing, source = seen.standing, seen.source
+    standing = seen.standing
     if seen.spec.paused:
         return IndexState.PAUSED, None, None
     if standing is not None and standing.state is not IndexState.READY:
@@ -96,10 +111,22 @@ def _state(seen: Seen, *, building: bool) -> tuple[IndexState, str | None, str |
     if seen.progress is not None and seen.progress.stalled:
         reason = f"records of {seen.progress.stalled} partitions wait, and none is taken in"
         return IndexState.DEGRADED, reason, "see the logs of the index processes"
+    if lack := _lack(seen.spec, seen.source, seen.reconciled):
+        return IndexState.DEGRADED, *lack
+    return (IndexState.BUILDING if building else IndexState.READY), None, None
+
+
+def _lack(
+    spec: IndexSpec, source: SourceReported | None, reconciled: IndexReconciled | None
+) -> tuple[str, str | None] | None:
+    """Returns what is wrong with the source, and the remedy."""
     if source is not None and source.state in UNWELL:
         reason = source.reason or f"it is {source.state}"
-        return IndexState.DEGRADED, f"the source {source.table}: {reason}", source.remedy
-    return (IndexState.BUILDING if building else IndexState.READY), None, None
+        return f"the source {source.table}: {reason}", source.remedy
+    if reconciled is not None and reconciled.missed:
+        reason = f"{reconciled.missed} rows of its table never came through the capture"
+        return reason, f"have them read again: tessera source snapshot {spec.source}"
+    return None
 
 
 def same(told: IndexReported, last: IndexReported | None) -> bool:

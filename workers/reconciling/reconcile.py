@@ -1,0 +1,245 @@
+"""The comparison of one index with its source, and what it comes to.
+
+The log is the truth of an index, for documents follow from it record by record; the table is the
+truth of the log. So every row's version on the log is held against the store's, every chunk is
+looked for by its vector, and keys of the table are looked for on the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from time import monotonic
+
+from confluent_kafka.admin import AdminClient
+
+from infra.bus import Record
+from infra.catalog import CatalogView
+from infra.changes.source import Source as Topic
+from infra.changes.source import source_of
+from infra.connectors.counting import Held, held, still
+from infra.connectors.database import Database, position, session
+from infra.connectors.source import Source
+from infra.health import Member, standing, waits
+from infra.past import whole
+from infra.registry import Plain, Reader, SchemaMissing
+from infra.settings import KafkaSettings, VectorSettings
+from infra.telemetry import now
+from infra.vectors import Head, Place, Vectors, document_id
+from schemas.codec import Unreadable
+from schemas.events import IndexReconciled, IndexReported, RecordDeadLettered, SourceRecord
+from schemas.indexes import IndexSpec
+from schemas.topics import DEAD_LETTERS
+from workers.capturing import reach
+from workers.reconciling.comparing import Difference, compare
+from workers.reconciling.expected import Log, Where
+
+# Of rows that are compared at one go; of more, a share, always the same one.
+MOST_ROWS = 200_000
+# Of chunks that are looked for.
+MOST_CHUNKS = 20_000
+# Of keys that are looked for on the log.
+MOST_KEYS = 2_000
+MOST_WANTED = 10_000
+HEADS = 500
+# How long the index, or its capture, may take to come to where the comparison begins.
+PATIENCE_S = 90.0
+LOOK_S = 0.5
+
+
+class Behind(RuntimeError):
+    """An index, or its capture, does not come to where a comparison could begin; try it later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Office:
+    """What comparisons share.
+
+    Attributes:
+        kafka: Where the broker is.
+        reader: Decodes records.
+        view: The catalog.
+        vectors: Where the store is.
+        admin: Asks the broker how far groups are.
+        used: Called with table and reference when a secret is used.
+    """
+
+    kafka: KafkaSettings
+    reader: Reader
+    view: CatalogView
+    vectors: VectorSettings
+    admin: AdminClient
+    used: Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    database: Database
+    source: Source
+    held: Held
+
+
+async def reconcile(office: Office, index: str, last: IndexReported) -> IndexReconciled:
+    """Returns how an index compares.
+
+    Args:
+        office: What it takes.
+        index: Its name.
+        last: How it stands: the generation that queries see is compared.
+
+    Raises:
+        Behind: It is not complete up to now, and does not come to be.
+        Exception: What the broker, the store, the registry or the database raise.
+    """
+    spec = office.view.indexes[index]
+    topic = source_of(spec, office.view)
+    table = office.view.tables[spec.source or ""]
+    if not topic.captured or table.capture is None:
+        return await _compared(office, index, spec, last.generation, topic, None)
+    source = Source.of(spec.source or "", table.location, table.capture)
+    connection = office.view.connections[table.connection or ""]
+    login = await reach(connection, None)
+    office.used(source.table, login.reference)
+    async with session(login.place, login.password) as database:
+        found = await held(database, source, spec.key_columns, MOST_KEYS)
+        await _until(lambda: _has_read(database, source.name, found.lsn))
+        behind = _Table(database, source, found)
+        return await _compared(office, index, spec, last.generation, topic, behind)
+
+
+async def _compared(  # noqa: PLR0917 - an index, its topic and its table
+    office: Office,
+    index: str,
+    spec: IndexSpec,
+    generation: int,
+    topic: Topic,
+    table: _Table | None,
+) -> IndexReconciled:
+    place = Place(index, generation)
+    group = f"index-{index}-{generation}"
+    ends = await _taken_in(office, group, topic.topic)
+    given_up = await _given_up(office, group, topic.topic)
+    share = max(1, -(-sum(ends.values()) // MOST_ROWS))
+    log = Log(index, spec.key_columns, topic.captured, given_up, share)
+    async with aclosing(_read(office, topic.topic, ends)) as records:
+        async for record, plain in records:
+            log.take(record, plain)
+    async with Vectors.open(office.vectors) as vectors:
+        heads = await _heads(vectors, place, log)
+        floor = await vectors.floor(place)
+        unreachable = await vectors.unreachable(place, MOST_CHUNKS)
+        counted = await vectors.count(place)
+    found = compare(log, heads, floor, unreachable)
+    return IndexReconciled(
+        index=index,
+        generation=generation,
+        reconcile=spec.reconcile,
+        compared=found.compared,
+        missing=found.missing,
+        stale=found.stale,
+        surplus=found.surplus,
+        unreachable=found.unreachable,
+        refused=found.refused,
+        missed=await _missed(log, table) if table else None,
+        table_rows=table.held.rows if table else None,
+        indexed_rows=counted.rows,
+        wanted=_wanted(found),
+        reconciled_at=now(),
+    )
+
+
+def _wanted(found: Difference) -> tuple[SourceRecord, ...]:
+    first = list(found.wanted)[:MOST_WANTED]
+    return tuple(SourceRecord(partition=partition, offset=offset) for partition, offset in first)
+
+
+async def _heads(vectors: Vectors, place: Place, log: Log) -> Mapping[str, Head]:
+    names = list(log.rows)
+    found: dict[str, Head] = {}
+    for start in range(0, len(names), HEADS):
+        found |= await vectors.heads(place, names[start : start + HEADS])
+    return found
+
+
+async def _missed(log: Log, table: _Table) -> int:
+    """Returns how many of the table's keys never came through its capture."""
+
+    def unknown(name: str) -> bool:
+        if int(name[:8], 16) % log.one_of:
+            return False
+        row = log.rows.get(name)
+        return row is None or not (row.refused or log.is_live(row))
+
+    lacking = [each for each in table.held.keys if unknown(document_id(log.index, each))]
+    return len(await still(table.database, table.source, lacking))
+
+
+async def _until(there: Callable[[], Awaitable[bool]]) -> None:
+    late = monotonic() + PATIENCE_S
+    while not await there():
+        if monotonic() > late:
+            raise Behind(f"it did not catch up within {PATIENCE_S:.0f} s")
+        await asyncio.sleep(LOOK_S)
+
+
+async def _has_read(database: Database, slot: str, lsn: str) -> bool:
+    found = await database.slot(slot)
+    return found is not None and position(found.confirmed) >= position(lsn)
+
+
+async def _taken_in(office: Office, group: str, topic: str) -> Mapping[int, int]:
+    """Returns where the partitions end now, once the index has taken all before that in."""
+    member = Member(group, f"{group}-reconcile", (topic,))
+    stands, _ = await asyncio.to_thread(standing, office.admin, member)
+    ends = {each.partition: each.end for each in stands}
+
+    async def there() -> bool:
+        stands, _ = await asyncio.to_thread(standing, office.admin, member)
+        for each in stands:
+            at = (topic, each.partition, each.committed)
+            # What has not moved may have only a transaction's marker before it.
+            if each.committed < ends.get(each.partition, 0) and await asyncio.to_thread(
+                waits, office.kafka, group, *at
+            ):
+                return False
+        return True
+
+    await _until(there)
+    return ends
+
+
+async def _given_up(office: Office, group: str, topic: str) -> frozenset[Where]:
+    """Returns the records of a topic that are dead letters of a group."""
+    member = Member(f"{group}-letters", "", (DEAD_LETTERS.name,))
+    stands, _ = await asyncio.to_thread(standing, office.admin, member)
+    letters = set()
+    batches = whole(office.kafka, DEAD_LETTERS.name, {each.partition: each.end for each in stands})
+    with closing(batches):
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            for record in batch:
+                # The key says of which topic it is; most are of others.
+                if not (record.key or b"").startswith(f"{topic}/".encode()):
+                    continue
+                try:
+                    letter = await office.reader.read(record.value, RecordDeadLettered)
+                except (SchemaMissing, Unreadable):
+                    continue
+                if letter.processor == group and letter.topic == topic:
+                    letters.add((letter.partition, letter.offset))
+    return frozenset(letters)
+
+
+async def _read(
+    office: Office, topic: str, ends: Mapping[int, int]
+) -> AsyncGenerator[tuple[Record, Plain], None]:
+    """Yields what lies on a topic before its ends; what cannot be read is a dead letter."""
+    with closing(whole(office.kafka, topic, ends)) as batches:
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            for record in batch:
+                try:
+                    plain = await office.reader.plain(record.key, record.value)
+                except (SchemaMissing, Unreadable):
+                    continue
+                yield record, plain
