@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import regex
+
 # A mark behind which a space must follow, one that ends a sentence anyway, empty lines. Nothing
 # is tried twice: a run of marks begins behind none, and is never given back.
 ENDS = re.compile(
@@ -16,6 +18,8 @@ ENDS = re.compile(
     r"""|[。\uff01\uff1f｡।॥؟\u06d4]++[\u201d\u2019」』\uff09】》〉]*+"""
     r"""|\n(?:[^\S\n]*+\n)++"""
 )
+# What belongs to the character before it.
+JOINED = regex.compile(r"[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
 NEXT = re.compile(r"\s*+(\S?)")
 WORD = re.compile(r"[\w.]*$")
 LETTERS = re.compile(r"([^\W\d]\.)*[^\W\d]")  # an initial, e.g, U.S
@@ -46,7 +50,7 @@ def sentences(text: str) -> Iterator[str]:
     """
     start = 0
     for mark in ENDS.finditer(text):
-        if mark["marks"] is None or _ends(text, mark):
+        if _ends(text, mark):
             yield text[start : mark.end()]
             start = mark.end()
     if start < len(text):
@@ -54,6 +58,10 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def _ends(text: str, mark: re.Match[str]) -> bool:
+    if JOINED.match(text, mark.end()):
+        return False
+    if mark["marks"] is None:
+        return True
     follows = NEXT.match(text, mark.end())
     if follows and follows[1].islower():
         return False
