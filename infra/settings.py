@@ -95,6 +95,7 @@ class StackSettings(Settings):
     sources_health_port: int = 19109
     indexer_health_port: int = 19110
     searcher_health_port: int = 19111
+    jobs_health_port: int = 19112
 
     def variable_of(self, port: int) -> str:
         """The variable that chose a port; of two that stand side by side, the lower one's."""
@@ -211,6 +212,22 @@ class SourcesSettings(Settings):
 
     every_ms: int = Field(default=5000, gt=0)
     tell_ms: int = Field(default=30_000, gt=0)
+
+
+class JobsSettings(Settings):
+    """Where jobs are queued, and how often they come.
+
+    Attributes:
+        broker: The queue, by URL; in Redis, beside what else is kept there.
+        reconcile_every_ms: How often an index that is as its source is compared with it.
+        reconcile_again_ms: How soon one that was not.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_", frozen=True)
+
+    broker: str = "redis://127.0.0.1:16379/1"
+    reconcile_every_ms: int = Field(default=15 * 60 * 1000, gt=0)
+    reconcile_again_ms: int = Field(default=30_000, gt=0)
 
 
 class LakeSettings(Settings):

@@ -4,11 +4,13 @@
     python -m workers inference --pool NAME --model PATH --model-name NAME      another model
     python -m workers inference --engine dtype=bfloat16 --engine tensor_parallel_size=2
     python -m workers inference --provider outside --pool outside    the catalog's connections
+    python -m workers jobs                                   compares indexes with their sources
     python -m workers guard                                  asks those who judge requests, answers
     python -m workers sources                                captures tables, as the catalog says
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*; for
-guards GUARD_*, and CLIENT_* says as whom judges are asked; for sources CONNECT_*, SOURCES_*.
+guards GUARD_*, and CLIENT_* says as whom judges are asked; for sources CONNECT_*, SOURCES_*;
+for jobs JOBS_*, VECTORS_*.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from importlib import import_module
@@ -34,11 +37,13 @@ from infra.settings import (
     GuardSettings,
     HealthSettings,
     InferenceSettings,
+    JobsSettings,
     KafkaSettings,
     RegistrySettings,
     SettingInvalid,
     SourcesSettings,
     TelemetrySettings,
+    VectorSettings,
 )
 from infra.signing import KeyUnusable, Signer
 from infra.tail import TailBroken
@@ -140,6 +145,19 @@ async def guard(settings: GuardSettings) -> None:
     await publisher.close()
 
 
+async def jobs(settings: JobsSettings) -> None:
+    """Runs the jobs that come by the clock until it is told to stop."""
+    # The service environment alone has Celery, and drivers for stores and databases.
+    work = import_module("workers.jobs")
+    kafka = KafkaSettings()
+    registry = Registry(RegistrySettings())
+    codec = Codec(await asyncio.to_thread(registry.ids))
+    reader = Reader(codec, registry)
+    publisher = Publisher(kafka, codec, "jobs-publisher")
+    await work.Jobs(kafka, VectorSettings(), settings, HealthSettings(), publisher, reader).run()
+    await publisher.close()
+
+
 async def sources(settings: SourcesSettings) -> None:
     """Runs the watch over captured tables until it is told to stop."""
     # The service environment alone has a driver for databases.
@@ -157,6 +175,14 @@ async def sources(settings: SourcesSettings) -> None:
     await publisher.close()
 
 
+# Those that need nothing of the command line.
+PROCESSES: dict[str, Callable[[], Coroutine[None, None, None]]] = {
+    "guard": lambda: guard(GuardSettings()),
+    "jobs": lambda: jobs(JobsSettings()),
+    "sources": lambda: sources(SourcesSettings()),
+}
+
+
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -164,7 +190,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("worker", choices=["guard", "inference", "sources"])
+    parser.add_argument("worker", choices=[*PROCESSES, "inference"])
     parser.add_argument("--provider", help="echo, outside, vllm, or package.module:function")
     parser.add_argument("--pool", help="worker pool: last segment of the routed topic")
     parser.add_argument("--model", help="model folder")
@@ -178,13 +204,9 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        if arguments.worker == "guard":
-            configure("guard", TelemetrySettings())
-            asyncio.run(guard(GuardSettings()))
-            return 0
-        if arguments.worker == "sources":
-            configure("sources", TelemetrySettings())
-            asyncio.run(sources(SourcesSettings()))
+        if arguments.worker in PROCESSES:
+            configure(arguments.worker, TelemetrySettings())
+            asyncio.run(PROCESSES[arguments.worker]())
             return 0
         settings = _settings(arguments)
         configure(f"inference-{settings.pool}", TelemetrySettings())

@@ -138,6 +138,22 @@ def indexer(settings: StackSettings) -> Service:
     )
 
 
+def jobs(settings: StackSettings) -> Service:
+    """The worker of the jobs that come by the clock: comparing indexes with their sources."""
+    process = _process(
+        "jobs", (sys.executable, "-m", "workers", "jobs"), settings.jobs_health_port, settings
+    )
+    return replace(
+        process,
+        environment={
+            **process.environment,
+            **vectors(settings),
+            "JOBS_BROKER": f"redis://{LOOPBACK}:{settings.redis_port}/1",
+        },
+        depends_on=("catalog", "redis", "weaviate"),
+    )
+
+
 def inference(settings: StackSettings) -> Service:
     """The worker that serves the packaged model with vLLM; starting it takes minutes.
 

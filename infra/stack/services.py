@@ -16,6 +16,7 @@ SERVICES: dict[str, Callable[[StackSettings], Service]] = {
     "guard": processes.guard,
     "indexer": processes.indexer,
     "inference": processes.inference,
+    "jobs": processes.jobs,
     "kafka": kafka.service,
     "outside": processes.outside,
     "postgres": postgres.service,

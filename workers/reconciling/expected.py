@@ -63,16 +63,22 @@ class Log:
         # It is a dead letter.
         except ChangeUnreadable:
             return
-        if change is None:
-            return
-        where = (record.partition, record.offset)
+        if change is not None:
+            self.hear(change, (record.partition, record.offset))
+
+    def hear(self, change: Change, where: Where) -> None:
+        """Takes the next change of a partition in, and where it is told."""
         if change.op is Op.TRUNCATE:
             if change.version >= self.floor:
                 self.floor, self.emptied_at = change.version, where
             return
         name = document_id(self.index, change.key)
-        if int(name[:8], 16) % self.one_of == 0:
+        if self.has(name):
             self.rows[name] = self._after(self.rows.get(name, Row()), change, where)
+
+    def has(self, name: str) -> bool:
+        """Returns whether a document is of the share that is kept."""
+        return int(name[:8], 16) % self.one_of == 0
 
     def _after(self, row: Row, change: Change, where: Where) -> Row:
         if where in self.given_up:

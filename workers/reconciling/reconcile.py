@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, closing
+from contextlib import AsyncExitStack, aclosing, closing
 from dataclasses import dataclass
 from time import monotonic
 
+import structlog
 from confluent_kafka.admin import AdminClient
 
+from infra.addresses import AddressForbidden
 from infra.bus import Record
 from infra.catalog import CatalogView
 from infra.changes.source import Source as Topic
 from infra.changes.source import source_of
 from infra.connectors.counting import Held, held, still
-from infra.connectors.database import Database, position, session
-from infra.connectors.source import Source
+from infra.connectors.database import Database, DatabaseUnreachable, position, session
+from infra.connectors.source import CaptureRefused, Source
 from infra.health import Member, standing, waits
 from infra.past import whole
 from infra.registry import Plain, Reader, SchemaMissing
+from infra.secrets import SecretUnavailable
 from infra.settings import KafkaSettings, VectorSettings
 from infra.telemetry import now
 from infra.vectors import Head, Place, Vectors, document_id
@@ -36,6 +39,15 @@ from workers.capturing import reach
 from workers.reconciling.comparing import Difference, compare
 from workers.reconciling.expected import Log, Where
 
+log = structlog.get_logger()
+
+OUT_OF_REACH = (
+    AddressForbidden,
+    CaptureRefused,
+    DatabaseUnreachable,
+    OSError,
+    SecretUnavailable,
+)
 # Of rows that are compared at one go; of more, a share, always the same one.
 MOST_ROWS = 200_000
 # Of chunks that are looked for.
@@ -95,18 +107,34 @@ async def reconcile(office: Office, index: str, last: IndexReported) -> IndexRec
     """
     spec = office.view.indexes[index]
     topic = source_of(spec, office.view)
-    table = office.view.tables[spec.source or ""]
-    if not topic.captured or table.capture is None:
-        return await _compared(office, index, spec, last.generation, topic, None)
-    source = Source.of(spec.source or "", table.location, table.capture)
-    connection = office.view.connections[table.connection or ""]
-    login = await reach(connection, None)
-    office.used(source.table, login.reference)
-    async with session(login.place, login.password) as database:
+    async with AsyncExitStack() as opened:
+        table = await _table(office, spec, opened) if topic.captured else None
+        return await _compared(office, index, spec, last.generation, topic, table)
+
+
+async def _table(office: Office, spec: IndexSpec, opened: AsyncExitStack) -> _Table | None:
+    """Returns what a captured table holds, once its capture has read that; None out of reach.
+
+    Raises:
+        Behind: Its capture does not come to read it.
+    """
+    name = spec.source or ""
+    table = office.view.tables[name]
+    connection = office.view.connections.get(table.connection or "")
+    if table.capture is None or connection is None:
+        return None
+    try:
+        source = Source.of(name, table.location, table.capture)
+        login = await reach(connection, None)
+        office.used(name, login.reference)
+        database = await opened.enter_async_context(session(login.place, login.password))
         found = await held(database, source, spec.key_columns, MOST_KEYS)
         await _until(lambda: _has_read(database, source.name, found.lsn))
-        behind = _Table(database, source, found)
-        return await _compared(office, index, spec, last.generation, topic, behind)
+    # How its source stands tells of it; the log is compared all the same.
+    except OUT_OF_REACH as lack:
+        log.warning("table not looked into", table=name, reason=type(lack).__name__)
+        return None
+    return _Table(database, source, found)
 
 
 async def _compared(  # noqa: PLR0917 - an index, its topic and its table
@@ -122,16 +150,16 @@ async def _compared(  # noqa: PLR0917 - an index, its topic and its table
     ends = await _taken_in(office, group, topic.topic)
     given_up = await _given_up(office, group, topic.topic)
     share = max(1, -(-sum(ends.values()) // MOST_ROWS))
-    log = Log(index, spec.key_columns, topic.captured, given_up, share)
+    due = Log(index, spec.key_columns, topic.captured, given_up, share)
     async with aclosing(_read(office, topic.topic, ends)) as records:
         async for record, plain in records:
-            log.take(record, plain)
+            due.take(record, plain)
     async with Vectors.open(office.vectors) as vectors:
-        heads = await _heads(vectors, place, log)
+        heads = await _heads(vectors, place, due)
         floor = await vectors.floor(place)
         unreachable = await vectors.unreachable(place, MOST_CHUNKS)
         counted = await vectors.count(place)
-    found = compare(log, heads, floor, unreachable)
+    found = compare(due, heads, floor, unreachable)
     return IndexReconciled(
         index=index,
         generation=generation,
@@ -142,7 +170,7 @@ async def _compared(  # noqa: PLR0917 - an index, its topic and its table
         surplus=found.surplus,
         unreachable=found.unreachable,
         refused=found.refused,
-        missed=await _missed(log, table) if table else None,
+        missed=await _missed(due, table) if table else None,
         table_rows=table.held.rows if table else None,
         indexed_rows=counted.rows,
         wanted=_wanted(found),
@@ -155,24 +183,24 @@ def _wanted(found: Difference) -> tuple[SourceRecord, ...]:
     return tuple(SourceRecord(partition=partition, offset=offset) for partition, offset in first)
 
 
-async def _heads(vectors: Vectors, place: Place, log: Log) -> Mapping[str, Head]:
-    names = list(log.rows)
+async def _heads(vectors: Vectors, place: Place, due: Log) -> Mapping[str, Head]:
+    names = list(due.rows)
     found: dict[str, Head] = {}
     for start in range(0, len(names), HEADS):
         found |= await vectors.heads(place, names[start : start + HEADS])
     return found
 
 
-async def _missed(log: Log, table: _Table) -> int:
+async def _missed(due: Log, table: _Table) -> int:
     """Returns how many of the table's keys never came through its capture."""
 
     def unknown(name: str) -> bool:
-        if int(name[:8], 16) % log.one_of:
+        if not due.has(name):
             return False
-        row = log.rows.get(name)
-        return row is None or not (row.refused or log.is_live(row))
+        row = due.rows.get(name)
+        return row is None or not (row.refused or due.is_live(row))
 
-    lacking = [each for each in table.held.keys if unknown(document_id(log.index, each))]
+    lacking = [each for each in table.held.keys if unknown(document_id(due.index, each))]
     return len(await still(table.database, table.source, lacking))
 
 

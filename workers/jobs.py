@@ -1,0 +1,191 @@
+"""Jobs that come by the clock: Celery has the clock and the queue, Redis keeps what is queued.
+
+Every process has both; of several, each job is done by one. A job that is lost with its process is
+found due again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.beat import EmbeddedService, Scheduler
+from redis import Redis
+
+from infra.bus import Publisher
+from infra.health import Health
+from infra.registry import Reader
+from infra.settings import HealthSettings, JobsSettings, KafkaSettings, VectorSettings
+from infra.telemetry import described
+from workers.reconciling.desk import NAME, Desk, open_desk
+
+log = structlog.get_logger()
+
+# How often it is looked for what is due, and how long a look is worth having.
+LOOK_S = 5.0
+# How long a job counts as queued or under way before it may be queued again.
+LEASE_S = 900
+# How soon after a job that could not be done.
+SOON_S = 15
+AT_ONCE = 2
+STOP_S = 20.0
+DUE, COMPARE = "indexes.due", "indexes.compare"
+
+
+def open_app(settings: JobsSettings, desk: Desk) -> Celery:
+    """Returns the application: its queue, its clock, and the jobs by name.
+
+    Args:
+        settings: Where the queue is.
+        desk: Knows what is due, and does it.
+    """
+    app = Celery(NAME, broker=settings.broker, set_as_current=False)
+    app.conf.update(
+        beat_schedule={"due": {"task": DUE, "schedule": LOOK_S, "options": {"expires": LOOK_S}}},
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"visibility_timeout": LEASE_S},
+        task_acks_late=True,
+        task_default_queue=NAME,
+        task_ignore_result=True,
+        timezone="UTC",
+        worker_hijack_root_logger=False,
+        worker_prefetch_multiplier=1,
+    )
+    leases = Redis.from_url(settings.broker)
+
+    def compare(index: str) -> None:
+        soon = not desk.compare(index)
+        if soon:
+            leases.expire(_lease(index), SOON_S)
+        else:
+            leases.delete(_lease(index))
+
+    comparing = _task(app, compare, COMPARE)
+
+    def due() -> None:
+        for index in desk.due():
+            if leases.set(_lease(index), "queued", nx=True, ex=LEASE_S):
+                comparing.apply_async((index,))
+
+    _task(app, due, DUE)
+    return app
+
+
+# `Any`: Celery is untyped.
+def _task(app: Celery, work: Callable[..., None], name: str) -> Any:
+    return app.task(work, name=name)
+
+
+def _lease(index: str) -> str:
+    return f"{NAME}/{COMPARE}/{index}"
+
+
+class Jobs:
+    """The process. Made inside the running loop.
+
+    Args:
+        kafka: Where the broker is.
+        vectors: Where the vector store is.
+        settings: Where the queue is, and how often jobs are due.
+        health: Where to answer about health.
+        publisher: Takes what jobs find.
+        reader: Decodes records.
+    """
+
+    def __init__(  # noqa: PLR0917 - all that it stands on
+        self,
+        kafka: KafkaSettings,
+        vectors: VectorSettings,
+        settings: JobsSettings,
+        health: HealthSettings,
+        publisher: Publisher,
+        reader: Reader,
+    ) -> None:
+        self._settings = settings
+        self._where = (kafka, vectors)
+        self._publisher = publisher
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._health = Health(health, kafka)
+
+    async def run(self) -> None:
+        """Works until SIGTERM or SIGINT.
+
+        Raises:
+            Exception: What ended the work early; the process must end non-zero.
+        """
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, stop.set)
+        settings, (kafka, vectors) = self._settings, self._where
+        async with open_desk(
+            kafka, vectors, settings, self._publisher, self._reader, self.fail
+        ) as desk:
+            celery = _Celery(open_app(settings, desk), self._told)
+            celery.start()
+            self._health.start()
+            self._health.begin()
+            stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+            await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            self._health.drain()
+            await asyncio.to_thread(celery.stop)
+        self._health.close()
+        if self._failed.done():
+            self._failed.result()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the process."""
+        if not self._failed.done():
+            log.error("worker failed", error=described(error), reason=type(error).__name__)
+            self._failed.set_exception(error)
+
+    def _told(self, error: BaseException) -> None:
+        self._loop.call_soon_threadsafe(self.fail, error)
+
+
+class _Celery:
+    """Celery's worker and its clock, in threads of this process."""
+
+    def __init__(self, app: Celery, fail: Callable[[BaseException], None]) -> None:
+        host = f"{NAME}-{os.getpid()}@{os.uname().nodename}"
+        self._worker = app.WorkController(
+            hostname=host,
+            pool="threads",
+            concurrency=AT_ONCE,
+            without_gossip=True,
+            without_mingle=True,
+        )
+        self._clock = EmbeddedService(app, thread=True, scheduler_cls=Scheduler)
+        self._fail = fail
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._clock.start()
+
+    def stop(self) -> None:
+        """Ends what is under way, as far as it can be in time."""
+        self._closing = True
+        self._clock.service.stop(wait=False)
+        self._worker.stop()
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        try:
+            self._worker.start()
+        # Celery ends its worker with one of its own; whatever ends it early ends the process.
+        except BaseException as error:  # noqa: BLE001
+            problem: BaseException = error
+        else:
+            problem = RuntimeError("Celery's worker has ended by itself")
+        if not self._closing:
+            self._fail(RuntimeError(f"Celery's worker has ended: {type(problem).__name__}"))

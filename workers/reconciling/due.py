@@ -1,0 +1,39 @@
+"""When an index is to be compared with its source: pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from schemas.events import IndexReconciled, IndexReported, IndexState
+from schemas.indexes import IndexSpec
+
+COMPLETE = frozenset({IndexState.DEGRADED, IndexState.READY})
+
+
+def is_due(
+    spec: IndexSpec,
+    last: IndexReported | None,
+    found: IndexReconciled | None,
+    *,
+    every: timedelta,
+    again: timedelta,
+    now: datetime,
+) -> bool:
+    """Returns whether an index is to be compared now.
+
+    Args:
+        spec: The index.
+        last: How it stands; one that is not complete, or is being built anew, waits.
+        found: What the last comparison found.
+        every: How often one that is as its source is compared.
+        again: How soon one that was not.
+        now: When.
+    """
+    if spec.source is None or last is None or last.state not in COMPLETE:
+        return False
+    if not last.generation or last.building is not None:
+        return False
+    if found is None or found.generation != last.generation or spec.reconcile > found.reconcile:
+        return True
+    differs = bool(found.missing or found.stale or found.surplus or found.unreachable)
+    return now - found.reconciled_at >= (again if differs else every)
