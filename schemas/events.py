@@ -688,6 +688,7 @@ class SourceReported(Event):
         confirmed_lsn: Up to where the database may forget its log: 0/16B3748.
         lag_bytes: How much of the database's log is written and not yet confirmed.
         retained_bytes: How much of its log the database keeps for the slot.
+        resnapshots: The last request to read rows again that was carried out to its end.
         reported_at: When it was so.
     """
 
@@ -703,6 +704,7 @@ class SourceReported(Event):
     confirmed_lsn: str | None = None
     lag_bytes: int | None = None
     retained_bytes: int | None = None
+    resnapshots: int = 0
     reported_at: datetime
 
     def to_bytes(self) -> bytes:
@@ -718,6 +720,7 @@ class SourceReported(Event):
             binary.ABSENT if self.confirmed_lsn is None else binary.PRESENT + binary.text(self.confirmed_lsn),
             binary.ABSENT if self.lag_bytes is None else binary.PRESENT + binary.long(self.lag_bytes),
             binary.ABSENT if self.retained_bytes is None else binary.PRESENT + binary.long(self.retained_bytes),
+            binary.long(self.resnapshots),
             binary.millis(self.reported_at),
         ))
 
@@ -734,6 +737,7 @@ class SourceReported(Event):
             "confirmed_lsn": self.confirmed_lsn,
             "lag_bytes": self.lag_bytes,
             "retained_bytes": self.retained_bytes,
+            "resnapshots": self.resnapshots,
             "reported_at": self.reported_at,
         }
 
@@ -751,6 +755,7 @@ class SourceReported(Event):
             confirmed_lsn=record["confirmed_lsn"],
             lag_bytes=record["lag_bytes"],
             retained_bytes=record["retained_bytes"],
+            resnapshots=record["resnapshots"],
             reported_at=record["reported_at"],
         )
 

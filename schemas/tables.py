@@ -55,10 +55,14 @@ class Capture(Shape):
     Attributes:
         snapshot: Whether the rows that are there at the start are read, or only what changes.
         heartbeat: How often the database is written to, so that its log never waits for us.
+        resnapshot: Raised to read rows again while changes flow on, so that missed ones come in.
+        resnapshot_where: Condition over the columns that picks these rows; all if left out.
     """
 
     snapshot: Literal["initial", "never"] = "initial"
     heartbeat: Duration = "10s"
+    resnapshot: Annotated[int, Field(ge=0)] = 0
+    resnapshot_where: Text | None = None
 
 
 class TableSpec(Spec):
