@@ -341,6 +341,7 @@ class InferenceSettings(Settings):
         max_in_flight: Requests worked on at once.
         drain_ms: How long requests under way may go on after SIGTERM.
         coalesce_ms: Token deltas that come within this time travel as one part.
+        parts_per_s: Streams that would send more parts than this together join more tokens to one.
         engine: Arguments for the engine as JSON, under vLLM's names: ``{"dtype": "bfloat16"}``;
             those of a sentence encoder are in ``workers.providers.encoder.Engine``.
     """
@@ -354,4 +355,5 @@ class InferenceSettings(Settings):
     max_in_flight: int = 64
     drain_ms: int = 20_000
     coalesce_ms: int = 30
+    parts_per_s: int = Field(default=1600, gt=0)
     engine: dict[str, object] = {}

@@ -50,17 +50,21 @@ OPERATIONS: dict[Task, str] = {
     Task.WRITE: "write",
 }
 
+# Seconds that a token waits for others at most, however many streams there are: well under the
+# 0.2 s after which a text that grows seems to stand still.
+LONGEST_WINDOW_S = 0.12
+
 
 class Inference:
     """The work of an inference worker: asks the provider."""
 
     def __init__(self, provider: Provider, settings: InferenceSettings) -> None:
         self._provider = provider
-        self._coalesce_s = settings.coalesce_ms / 1000
+        self._pace = Pace(settings.coalesce_ms / 1000, settings.parts_per_s)
 
     def begin(self, event: InferenceRouted, now: datetime) -> Answering:
         """Returns a fresh try at answering a routed request."""
-        return Answering(event, now, self._provider, self._coalesce_s)
+        return Answering(event, now, self._provider, self._pace)
 
     async def close(self) -> None:
         """Closes the provider."""
@@ -71,13 +75,13 @@ class Answering:
     """One try at answering one request."""
 
     def __init__(
-        self, routed: InferenceRouted, now: datetime, provider: Provider, coalesce_s: float
+        self, routed: InferenceRouted, now: datetime, provider: Provider, pace: Pace
     ) -> None:
         request = routed.request
         self.subject = Subject(request.request_id, request.tenant, request.deadline)
         self._routed = routed
         self._provider = provider
-        self._coalesce_s = coalesce_s
+        self._pace = pace
         self._started_at = now
         self._first_token_at: datetime | None = None
         self._parts = 0
@@ -88,7 +92,7 @@ class Answering:
     async def perform(self, emit: Emit) -> Iterable[Outgoing]:
         """Streams parts where the caller wants them; concludes with what the provider says."""
         await self._until_due()
-        parts = Coalescer(self._coalesce_s, lambda delta: emit(self._part(delta)))
+        parts = Coalescer(self._pace, lambda delta: emit(self._part(delta)))
         try:
             return [await self._answer(emit, parts)]
         except ProviderRefused as refused:
@@ -250,6 +254,38 @@ class Answering:
         return Outgoing(INFERENCE_COMPLETED, completed)
 
 
+class Pace:
+    """How long what a stream says waits for more of it; longer while many streams say something.
+
+    To the broker, to the gateway and to the caller a part costs the same however much it holds. So
+    streams that would send more than so many parts a second together wait until they send just
+    that, each for its share of a second, or for ``LONGEST_WINDOW_S``.
+
+    Args:
+        shortest_s: Seconds that it waits however few the others are.
+        most_per_s: Parts a second.
+    """
+
+    def __init__(self, shortest_s: float, most_per_s: float) -> None:
+        self._shortest_s = shortest_s
+        self._most_per_s = most_per_s
+        self._under_way = 0
+
+    @property
+    def window_s(self) -> float:
+        """Seconds that it waits now."""
+        share_s = min(self._under_way / self._most_per_s, LONGEST_WINDOW_S)
+        return max(self._shortest_s, share_s)
+
+    def begin(self) -> None:
+        """Notes that a stream says something; who says nothing for a window counts no more."""
+        self._under_way += 1
+
+    def end(self) -> None:
+        """Notes that a stream said nothing for a window, or ends."""
+        self._under_way -= 1
+
+
 class Coalescer:
     """Joins deltas that come close together, so that a record carries more than one token.
 
@@ -257,12 +293,12 @@ class Coalescer:
     window's end, also when nothing more comes.
 
     Args:
-        window_s: Seconds.
+        pace: Says how long the window is.
         send: Takes each joined delta.
     """
 
-    def __init__(self, window_s: float, send: Callable[[Delta], None]) -> None:
-        self._window_s = window_s
+    def __init__(self, pace: Pace, send: Callable[[Delta], None]) -> None:
+        self._pace = pace
         self._send = send
         self._waiting: list[Delta] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -271,6 +307,7 @@ class Coalescer:
         """Takes a delta in."""
         self._waiting.append(delta)
         if self._timer is None:
+            self._pace.begin()
             self._tick()
 
     def flush(self) -> None:
@@ -287,13 +324,18 @@ class Coalescer:
         """Stops the clock; what still waits is forgotten."""
         if self._timer is not None:
             self._timer.cancel()
+            self._rest()
 
     def _tick(self) -> None:
-        if self._waiting:
-            self.flush()
-            self._timer = asyncio.get_running_loop().call_later(self._window_s, self._tick)
-        else:
-            self._timer = None
+        if not self._waiting:
+            self._rest()
+            return
+        self._timer = asyncio.get_running_loop().call_later(self._pace.window_s, self._tick)
+        self.flush()
+
+    def _rest(self) -> None:
+        self._timer = None
+        self._pace.end()
 
 
 _MUTE = Refusal(
