@@ -197,6 +197,7 @@ class LocalStack:
             **cache(s),
             **vectors(s),
             **connect.reached(s),
+            "JOBS_BROKER": f"redis://{LOOPBACK}:{s.redis_port}/1",
             "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",
         }
 
