@@ -44,6 +44,13 @@ QUOTING = frozenset(
 BROKER = Gauge("tessera_broker_answers", "Whether the broker answered when last asked: 1 or 0")
 RECORDS = Counter("tessera_records", "Records taken up, by what became of them", ["what"])
 SECONDS = Histogram("tessera_record_seconds", "From taking a record up to its acknowledgement")
+DRIFT = Gauge("tessera_drift_rows", "Rows that the last comparison found to differ", ["index"])
+FRESHNESS = Histogram(
+    "tessera_freshness_seconds",
+    "From the commit of a change to the moment at which it can be found",
+    ["index"],
+    buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600),
+)
 IN_FLIGHT = Gauge("tessera_in_flight", "Records taken up and not yet acknowledged")
 LAG = Gauge("tessera_lag", "Records behind the end of the topic", ["topic", "partition"])
 

@@ -256,6 +256,26 @@ def sync(name: Named, wait: Waits = True, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def reconcile(name: Named, wait: Waits = True, as_json: AsJson = False) -> None:
+    """Compare an index with its source now, row by row; what differs is mended.
+
+    It also happens by itself, every quarter of an hour.
+
+    Example: tessera index reconcile main.lab.docs
+    """
+
+    async def wished(catalog: Registered, told: Reports) -> Asked:
+        entry = await index_of(catalog, name)
+        spec = kept(name, entry, "compare it with")
+        running(name, spec)
+        wish = max(spec.reconcile, told.last.reconcile if told.last else 0) + 1
+        await update(catalog, entry, reconcile=wish)
+        return Asked(f"{name} is compared with {spec.source}", True, reports.reconciled(wish))
+
+    bring_about(name, wished, wait, as_json)
+
+
+@app.command()
 def pause(name: Named, wait: Waits = True, as_json: AsJson = False) -> None:
     """Let an index stand still; it is searched as it is, and goes on from there."""
 

@@ -67,6 +67,15 @@ def followed(trigger: int) -> Goal:
     return reached
 
 
+def reconciled(wish: int) -> Goal:
+    """Returns what holds of an index once it was compared with its source as wished, or cannot."""
+
+    def reached(report: IndexReported) -> bool:
+        return report.reconcile >= wish or report.state is IndexState.FAILED
+
+    return reached
+
+
 def paused(report: IndexReported) -> bool:
     """Returns whether an index stands still."""
     return report.state is IndexState.PAUSED
@@ -115,7 +124,7 @@ def line(report: IndexReported, pace: Pace) -> str:
     which = f" generation {report.building}{served}" if building else ""
     told = [progress(report, pace)]
     if report.state is IndexState.READY:
-        told = [_held(report), told[0], _fresh(report)]
+        told = [_held(report), told[0], _fresh(report), _drift(report)]
     said = "; ".join(filter(None, told))
     reason = f": {report.reason}" if report.reason else ""
     remedy = f"\n  what to do: {report.remedy}" if report.remedy else ""
@@ -211,6 +220,12 @@ def milliseconds(value: int | None) -> str:
 
 def _held(report: IndexReported) -> str:
     return f"{report.rows:,} rows in {report.chunks:,} chunks"
+
+
+def _drift(report: IndexReported) -> str:
+    if not report.drift:
+        return ""
+    return f"{report.drift:,} rows differed from the source, and are taken in once more"
 
 
 def _fresh(report: IndexReported) -> str:

@@ -22,14 +22,14 @@ from infra.registry import Reader
 from infra.secrets import resolve
 from infra.settings import ClientSettings, RedisSettings, VectorSettings
 from infra.signing import Signer
-from infra.telemetry import now
+from infra.telemetry import DRIFT, now
 from infra.vectors import Counted, Place, PlaceUnknown, Vectors, VectorsRefused, VectorsUnreachable
 from schemas.events import IndexReconciled, IndexReported, IndexState, SourceReported
 from schemas.indexes import IndexSpec
 from schemas.topics import INDEX_RECONCILED, INDEX_REPORTED, REPLY, SOURCE_REPORTED, Outgoing
 from streams.index.keeping import Keeping, Office, Progress, forget
 from streams.index.mending import Mending
-from streams.index.report import Seen, generations, obsolete, report, same
+from streams.index.report import Seen, drift_of, generations, obsolete, report, same
 from streams.index.standing import GroupHeld, Standing
 from streams.processor import Processor
 from streams.steps import Runtime
@@ -247,7 +247,10 @@ class Crew:
     def _compared(self, name: str, last: IndexReported | None) -> IndexReconciled | None:
         """Returns what the last comparison of the generation that queries see has found."""
         found = self._reconciled.get(name)
-        return found if found and last and found.generation == last.generation else None
+        if found is None or last is None or found.generation != last.generation:
+            return None
+        DRIFT.labels(name).set(drift_of(found))
+        return found
 
     def _newest(self, name: str, spec: IndexSpec) -> tuple[int, Keeping | None]:
         """Returns the generation that an index is told of by: the wanted one, if it is kept."""

@@ -245,6 +245,7 @@ class Keeping:
         fail = self._office.processor.fail
         work = Batches(
             runtime,
+            self._place.index,
             group_of(self._place),
             Indexing[Taken](self._place, spec, self._office.vectors, embed),
             definition,

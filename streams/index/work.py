@@ -17,7 +17,7 @@ from infra.changes.rows import Change, ChangeUnreadable, change_of
 from infra.deadletters import bury
 from infra.embedding import Vector
 from infra.registry import Plain
-from infra.telemetry import RECORDS, now
+from infra.telemetry import FRESHNESS, RECORDS, now
 from infra.vectors import VectorsUnreachable
 from schemas.events import DeadLetterCause
 from streams.index.definition import Definition
@@ -49,6 +49,7 @@ class Batches:
 
     Args:
         runtime: What the process has at hand.
+        index: What is kept.
         group: Names the work in dead letters.
         indexing: Stores changes.
         definition: Asked about each schema.
@@ -61,6 +62,7 @@ class Batches:
     def __init__(
         self,
         runtime: Runtime,
+        index: str,
         group: str,
         indexing: Indexing[Taken],
         definition: Definition,
@@ -77,6 +79,7 @@ class Batches:
         self._key_columns = key_columns
         self._captured = captured
         self._standing = standing
+        self._freshness = FRESHNESS.labels(index)
         self._fail = fail
         self._gathered: list[Taken] = []
         self._bytes = 0
@@ -221,8 +224,12 @@ class Batches:
         self._latest = batch.told
         self._standing.well()
         fresh = [each.change.committed_at for each in batch.told if not each.again]
-        if committed := max((at for at in fresh if at is not None), default=None):
-            self._standing.freshness_ms = max(0, int(now().timestamp() * 1000) - committed)
+        instant = int(now().timestamp() * 1000)
+        ages = [max(0, instant - at) for at in fresh if at is not None]
+        for age in ages:
+            self._freshness.observe(age / 1000)
+        if ages:
+            self._standing.freshness_ms = min(ages)
 
     def _complain(self, lack: Exception) -> None:
         before = self._standing.reason

@@ -137,7 +137,7 @@ def test_an_index_is_made_watched_paused_rebuilt_and_dropped_by_command(
         assert f"{NAME} goes on without you; look: tessera index status {NAME} --follow" in said
         assert "nothing was told of it" in typed(town, "describe", NAME).stdout
 
-        for process in (["-m", "streams", "gateway"], WORKER):
+        for process in (["-m", "streams", "gateway"], ["-m", "workers", "jobs"], WORKER):
             opened.enter_context(running(town.bus, process, tmp_path))
         opened.enter_context(
             running(
@@ -161,6 +161,10 @@ def test_an_index_is_made_watched_paused_rebuilt_and_dropped_by_command(
         assert line.split()[:3] == [NAME, "READY", "1"]
         [_, line] = typed(town, "list").stdout.splitlines()
         assert line.split()[:3] == [NAME, "READY", "operator"]
+
+        assert typed(town, "reconcile", NAME).stdout.startswith(ready)
+        compared = json.loads(typed(town, "describe", NAME, "--json").stdout)["report"]
+        assert (compared["drift"], compared["reconcile"]) == (0, 1)
 
         assert "is not triggered" in refused(town, "sync", NAME)
         assert f"did you mean {NAME}?" in refused(town, "pause", f"{NAME}s")

@@ -10,7 +10,7 @@ import pytest
 
 from infra.changes.source import Unfit
 from infra.vectors import Counted, DimensionsWrong, VectorsUnreachable
-from schemas.events import IndexReported, IndexState, SourceReported, SourceState
+from schemas.events import IndexReconciled, IndexReported, IndexState, SourceReported, SourceState
 from schemas.indexes import IndexSpec
 from streams.index.keeping import Progress
 from streams.index.report import Seen, generations, obsolete, report, same
@@ -123,6 +123,15 @@ def test_what_the_store_has_lost_is_not_healthy_until_it_is_whole_again() -> Non
     progress = Progress(1, 2, complete=False)
     told = tell(last=last(), standing=standing, progress=progress)
     assert told.state is IndexState.DEGRADED
+
+
+def test_what_a_comparison_found_is_told() -> None:
+    found = IndexReconciled(index=INDEX, generation=1, missing=2, reconcile=4, reconciled_at=NOON)
+    told = tell(last=last(), reconciled=found)
+    assert (told.state, told.drift, told.reconcile) == (IndexState.READY, 2, 4)
+    missed = tell(last=told, reconciled=replace(found, missing=0, missed=5))
+    assert (missed.state, missed.drift) == (IndexState.DEGRADED, 5)
+    assert "tessera source snapshot main.tests.docs" in str(missed.remedy)
 
 
 def test_what_others_have_told_stays_told() -> None:

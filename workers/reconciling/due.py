@@ -35,5 +35,8 @@ def is_due(
         return False
     if found is None or found.generation != last.generation or spec.reconcile > found.reconcile:
         return True
-    differs = bool(found.missing or found.stale or found.surplus or found.unreachable)
-    return now - found.reconciled_at >= (again if differs else every)
+    rows = (found.missing, found.stale, found.surplus, found.unreachable, found.missed)
+    differs = any(rows)
+    # One that is triggered mends nothing before it is triggered.
+    soon = differs and spec.sync == "continuous"
+    return now - found.reconciled_at >= (again if soon else every)

@@ -25,6 +25,7 @@ from infra.connectors.counting import Held, held, still
 from infra.connectors.database import Database, DatabaseUnreachable, position, session
 from infra.connectors.source import CaptureRefused, Source
 from infra.health import Member, standing, waits
+from infra.health import Place as Stand
 from infra.past import whole
 from infra.registry import Plain, Reader, SchemaMissing
 from infra.secrets import SecretUnavailable
@@ -108,7 +109,9 @@ async def reconcile(office: Office, index: str, last: IndexReported) -> IndexRec
     spec = office.view.indexes[index]
     topic = source_of(spec, office.view)
     async with AsyncExitStack() as opened:
-        table = await _table(office, spec, opened) if topic.captured else None
+        # What a triggered index has yet to take in says nothing of the capture.
+        looks = topic.captured and spec.sync == "continuous"
+        table = await _table(office, spec, opened) if looks else None
         return await _compared(office, index, spec, last.generation, topic, table)
 
 
@@ -147,7 +150,11 @@ async def _compared(  # noqa: PLR0917 - an index, its topic and its table
 ) -> IndexReconciled:
     place = Place(index, generation)
     group = f"index-{index}-{generation}"
-    ends = await _taken_in(office, group, topic.topic)
+    if spec.sync == "continuous":
+        ends = await _taken_in(office, group, topic.topic)
+    else:
+        stands = await _stands(office, group, topic.topic)
+        ends = {each.partition: each.committed for each in stands}
     given_up = await _given_up(office, group, topic.topic)
     share = max(1, -(-sum(ends.values()) // MOST_ROWS))
     due = Log(index, spec.key_columns, topic.captured, given_up, share)
@@ -217,15 +224,17 @@ async def _has_read(database: Database, slot: str, lsn: str) -> bool:
     return found is not None and position(found.confirmed) >= position(lsn)
 
 
+async def _stands(office: Office, group: str, topic: str) -> list[Stand]:
+    member = Member(group, f"{group}-reconcile", (topic,))
+    return (await asyncio.to_thread(standing, office.admin, member))[0]
+
+
 async def _taken_in(office: Office, group: str, topic: str) -> Mapping[int, int]:
     """Returns where the partitions end now, once the index has taken all before that in."""
-    member = Member(group, f"{group}-reconcile", (topic,))
-    stands, _ = await asyncio.to_thread(standing, office.admin, member)
-    ends = {each.partition: each.end for each in stands}
+    ends = {each.partition: each.end for each in await _stands(office, group, topic)}
 
     async def there() -> bool:
-        stands, _ = await asyncio.to_thread(standing, office.admin, member)
-        for each in stands:
+        for each in await _stands(office, group, topic):
             at = (topic, each.partition, each.committed)
             # What has not moved may have only a transaction's marker before it.
             if each.committed < ends.get(each.partition, 0) and await asyncio.to_thread(
@@ -240,8 +249,7 @@ async def _taken_in(office: Office, group: str, topic: str) -> Mapping[int, int]
 
 async def _given_up(office: Office, group: str, topic: str) -> frozenset[Where]:
     """Returns the records of a topic that are dead letters of a group."""
-    member = Member(f"{group}-letters", "", (DEAD_LETTERS.name,))
-    stands, _ = await asyncio.to_thread(standing, office.admin, member)
+    stands = await _stands(office, f"{group}-letters", DEAD_LETTERS.name)
     letters = set()
     batches = whole(office.kafka, DEAD_LETTERS.name, {each.partition: each.end for each in stands})
     with closing(batches):
