@@ -25,7 +25,8 @@ Vector = tuple[float, ...]
 
 # How long an idle model waits for a second text.
 WINDOW_S = 0.002
-# The longest of a batch against its shortest: what is shorter is filled up, and costs as much.
+# The longest of a batch against its shortest, and tokens beside: what is shorter is filled up, and
+# costs as much.
 WIDEST = 1.5
 ROOM = 8
 
@@ -88,11 +89,13 @@ class Batches:
     Args:
         encoder: The model.
         most: Texts in a batch.
+        widest: Its longest against its shortest, in tokens.
     """
 
-    def __init__(self, encoder: Encoder, most: int) -> None:
+    def __init__(self, encoder: Encoder, most: int, widest: float = WIDEST) -> None:
         self._encoder = encoder
         self._most = most
+        self._widest = widest
         # In the order of length.
         self._waiting: list[_Text] = []
         # How many texts of each request wait, the request that has waited longest first.
@@ -203,9 +206,9 @@ class Batches:
             shorter = _length(lengths[low - 1]) if low else None
             longer = _length(lengths[high]) if high < len(lengths) else None
             shortest, longest = _length(lengths[low]), _length(lengths[high - 1])
-            if shorter is not None and longest > WIDEST * shorter + ROOM:
+            if shorter is not None and longest > self._widest * shorter + ROOM:
                 shorter = None
-            if longer is not None and longer > WIDEST * shortest + ROOM:
+            if longer is not None and longer > self._widest * shortest + ROOM:
                 longer = None
             if longer is None and shorter is None:
                 break
