@@ -325,7 +325,7 @@ class _Thread(aiokafka.AIOKafkaConsumerThread):
     # `Any`: aiokafka is untyped.
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = LONGEST_FETCH_MS
+        consumer._fetch_max_wait_ms = min(consumer._fetch_max_wait_ms, LONGEST_FETCH_MS)
         return consumer
 
     # `Any`: aiokafka is untyped.
