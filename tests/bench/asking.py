@@ -6,7 +6,7 @@ import base64
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +15,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
-from infra.bus import fetch, partitions
+from infra.bus import Record, fetch, partitions
 from infra.signing import Signer, generate
 from infra.telemetry import now
 from schemas.events import (
@@ -186,8 +186,10 @@ def listening(bus: Bus, topics: Sequence[str]) -> Consumer:
 
 
 @contextmanager
-def hearing(bus: Bus, topics: Sequence[str]) -> Iterator[dict[tuple[str, bytes], list[float]]]:
-    """Hears the records of some topics for a block: when those of each topic and key came."""
+def hearing(
+    bus: Bus, topics: Sequence[str], name: Callable[[Record], bytes] = lambda it: it.key or b""
+) -> Iterator[dict[tuple[str, bytes], list[float]]]:
+    """Hears the records of some topics for a block: when those of each topic and name came."""
     heard: dict[tuple[str, bytes], list[float]] = defaultdict(list)
     consumer = listening(bus, topics)
     closing = threading.Event()
@@ -195,7 +197,7 @@ def hearing(bus: Bus, topics: Sequence[str]) -> Iterator[dict[tuple[str, bytes],
     def listen() -> None:
         while not closing.is_set():
             for record in fetch(consumer, 500, 0.1):
-                heard[record.topic, record.key or b""].append(time.perf_counter())
+                heard[record.topic, name(record)].append(time.perf_counter())
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
@@ -205,6 +207,11 @@ def hearing(bus: Bus, topics: Sequence[str]) -> Iterator[dict[tuple[str, bytes],
         closing.set()
         thread.join()
         consumer.close()
+
+
+def has_names(gateway: Process) -> bool:
+    """Returns whether a gateway has loaded what finds personal data."""
+    return "finders of personal data loaded" in gateway.log()
 
 
 def request(request_id: str, tenant: str) -> InferenceRequested:

@@ -17,35 +17,25 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 
 import psutil
 
-from infra.telemetry import now
-from schemas.events import (
-    Delta,
-    InferencePart,
-    InferenceRouted,
-)
-from schemas.topics import (
-    INFERENCE_PARTS,
-    REPLY,
-)
+from schemas.events import InferenceRouted
 from tests.bench.asking import (
-    ECHO,
     REPLIES,
     ROUTED,
-    TENANTS,
     WAYS,
     Bench,
     Way,
     completed,
+    has_names,
     hearing,
     routed,
 )
+from tests.bench.streaming import streams
 from tests.conftest import CATALOG
 from tests.conftest import running as running_stack
 from tests.harness import Bus, Process, eventually
@@ -53,12 +43,6 @@ from tests.seed import seed
 
 # Requests a second while latency is measured, and for how long.
 MODERATE, LATENCY_S = 100, 15
-STREAMS, STREAMS_S = 128, 15
-# Streams that go straight to the caller: what they suffer is not the gateway's doing.
-DIRECT = 8
-# A token each 20 ms, of which a worker makes a part when 30 ms are over: every second one.
-PART_S = 0.04
-STALL_MS = 200
 # On the line of memory.
 POINTS = 5
 # Requests of each way that nothing is measured of: what a process makes once is made by then.
@@ -113,7 +97,7 @@ def cost(bench: Bench) -> None:
             watched = Watched(bench, gateway)
             _turn(bench, way, watched, admitted, range(WARMING))
             if way.policies:
-                eventually(partial(_has_names, gateway), 60, "the names of people")
+                eventually(partial(has_names, gateway), 60, "the names of people")
                 watched.until_done()
             for done in range(0, portion * POINTS, portion):
                 numbers = range(WARMING + done, WARMING + done + portion)
@@ -143,10 +127,6 @@ def _turn(
         bench.answer(completed(each))
     bench.bus.settle()
     return admit, watched.until_done()
-
-
-def _has_names(gateway: Process) -> bool:
-    return "finders of personal data loaded" in gateway.log()
 
 
 def _slope(line: list[tuple[float, float]]) -> str:
@@ -188,42 +168,6 @@ def latency(bench: Bench) -> None:
             f"{name}, {MODERATE}/s, ms: {told}; a request gains {added[0]:.1f} / {added[1]:.1f}",
             flush=True,
         )
-
-
-def streams(bench: Bench) -> None:
-    """The longest silence in each of many streams whose parts pass through release."""
-    count, deadline = int(STREAMS_S / PART_S), now() + timedelta(minutes=10)
-    everyone = STREAMS + DIRECT
-    with bench.gateway(Way()), hearing(bench.bus, REPLIES) as heard:
-        for number in _paced(everyone * count, PART_S / everyone):
-            seq, stream = divmod(number, everyone)
-            tenant = TENANTS[stream % len(TENANTS)]
-            part = InferencePart(
-                request_id=f"stream-{stream:03}",
-                tenant=tenant,
-                reply_to=REPLY.member(tenant).name,
-                epoch=1,
-                seq=seq,
-                delta=Delta(content="two words "),
-                deadline=deadline,
-                endpoint=ECHO,
-            )
-            target = INFERENCE_PARTS.name if stream < STREAMS else part.reply_to
-            bench.bus.put(target, part.request_id.encode(), bench.bus.codec.encode(part))
-        eventually(lambda: sum(map(len, heard.values())) >= everyone * count, 60, "all parts")
-    silences = {
-        key: max(later - earlier for earlier, later in pairwise(at)) * 1000
-        for (_, key), at in heard.items()
-    }
-    longest = [silences[key] for key in sorted(silences)]
-    ours, direct = longest[:STREAMS], max(longest[STREAMS:])
-    print(
-        f"{STREAMS} streams, a part each {PART_S * 1000:.0f} ms: a stream's longest silence is "
-        f"{statistics.median(ours):.0f} ms at the median, {max(ours):.0f} ms at most (past the "
-        f"gateway {direct:.0f}); {sum(each > STALL_MS for each in ours)} stalled for over "
-        f"{STALL_MS} ms",
-        flush=True,
-    )
 
 
 PARTS: dict[str, Callable[[Bench], None]] = {
