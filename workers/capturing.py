@@ -26,16 +26,18 @@ from infra.connectors.source import (
     CaptureRefused,
     Place,
     Source,
+    beside,
     configuration,
-    heartbeats_of,
     place_of,
     reached_by,
 )
 from infra.connectors.topics import Topics
+from infra.registry import Reader
 from infra.secrets import lend
 from schemas.events import SourceState
 from schemas.kinds import ConnectionSpec
 from schemas.shapes import length
+from workers.rereading import Rereading
 
 log = structlog.get_logger()
 
@@ -56,7 +58,7 @@ RETRIED = "it is started again by itself; why it failed: tessera logs connect"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a capture stands; as in SourceReported, and whether it has begun, where that is known."""
+    """How a capture stands, as in SourceReported, and whether it has begun; None: as before."""
 
     state: SourceState
     reason: str | None = None
@@ -64,6 +66,7 @@ class Standing:
     confirmed_lsn: str | None = None
     lag_bytes: int | None = None
     retained_bytes: int | None = None
+    resnapshots: int | None = None
     begun: bool | None = None
 
 
@@ -84,6 +87,7 @@ class Capturing:
         connect: Runs its connector.
         topics: Makes its topics.
         lent: Holds its password.
+        reader: Decodes what its connector tells.
         used: Called with the reference of each secret that is handed to its connector.
     """
 
@@ -93,6 +97,8 @@ class Capturing:
         connect: Connect,
         topics: Topics,
         lent: Lent,
+        *,
+        reader: Reader,
         used: Callable[[str], None],
     ) -> None:
         self._table = table
@@ -100,6 +106,7 @@ class Capturing:
         self._topics = topics
         self._lent = lent
         self._used = used
+        self._rereading = Rereading(connect, topics, reader)
         self._since: dict[str, float] = {}
         self._confirmed: tuple[str | None, float] = (None, 0.0)
         self._tries = 0
@@ -112,6 +119,7 @@ class Capturing:
         connector: Connector | None,
         *,
         begun: bool,
+        reread: int = 0,
     ) -> Standing:
         """Makes a table captured as it should be; returns how that stands.
 
@@ -120,6 +128,7 @@ class Capturing:
             connection: Its database.
             connector: Its connector as it stands; None where it has none.
             begun: Whether it had one before.
+            reread: The last request to read rows again that was carried out.
 
         Raises:
             AddressForbidden: The database is where no connection may lead.
@@ -152,7 +161,10 @@ class Capturing:
             if missed := await self._missed(database, source, relation, connector, slot):
                 return await self._missing(source, connector, missed)
             await self._settle(source.name, connector, told, login)
-            return await self._standing(source, connector, slot)
+            standing = await self._standing(source, connector, slot)
+            if source.capture.resnapshot > reread:
+                return await self._reread(database, source, connector, standing)
+            return standing
 
     async def remove(self, name: str, connector: Connector) -> None:
         """Takes everything of a capture away; what is gone already is fine.
@@ -176,8 +188,8 @@ class Capturing:
             await database.drop_publication(name)
         prefix = connector.told["topic.prefix"]
         found = await asyncio.to_thread(self._topics.names)
-        ours = {each for each in found if each.startswith(f"{prefix}.")} | {heartbeats_of(prefix)}
-        await asyncio.to_thread(self._topics.delete, ours)
+        ours = {each for each in found if each.startswith(f"{prefix}.")}
+        await asyncio.to_thread(self._topics.delete, ours | {*beside(prefix)})
         # The last thing, for it is what tells of all else.
         await self._connect.delete(name)
         self._lent.take_back(name)
@@ -187,7 +199,7 @@ class Capturing:
         self, database: Database, source: Source, login: Login, relation: int
     ) -> Standing:
         await database.check_room()
-        await asyncio.to_thread(self._topics.make, source.topic, source.heartbeats)
+        await asyncio.to_thread(self._topics.make, source)
         identity = await database.publish(source, relation)
         self._lend(source.name, login)
         told = configuration(source, login.place, identity, self._lent.place(source.name))
@@ -195,10 +207,13 @@ class Capturing:
         await self._connect.create(source.name, told)
         # What was left behind would give a new capture an old beginning.
         await database.drop_slot(source.name)
-        await asyncio.to_thread(self._topics.empty, source.topic)
+        for topic in (source.topic, source.notices):
+            await asyncio.to_thread(self._topics.empty, topic)
         await self._connect.begin(source.name)
         log.info("capture begins", table=source.table, connector=source.name)
-        return Standing(state=SourceState.STARTING, begun=True)
+        # Who reads all rows at the beginning need not read them again for what was asked before.
+        read = source.capture.resnapshot if source.capture.snapshot == "initial" else 0
+        return Standing(state=SourceState.STARTING, begun=True, resnapshots=read)
 
     async def _missed(
         self,
@@ -214,8 +229,8 @@ class Capturing:
         topics = await asyncio.to_thread(self._topics.names)
         if source.topic not in topics:
             return f"its topic {source.topic} was deleted"
-        if source.heartbeats not in topics:
-            await asyncio.to_thread(self._topics.make, source.topic, source.heartbeats)
+        if not topics.issuperset((source.heartbeats, source.notices)):
+            await asyncio.to_thread(self._topics.make, source)
         read = await self._connect.offset(source.name)
         if slot is None:
             return f"its replication slot {source.name} was dropped" if read else None
@@ -244,6 +259,20 @@ class Capturing:
             await self._connect.put(name, told)
         elif rotated:
             await self._connect.restart(name, only_failed=False)
+
+    async def _reread(
+        self, database: Database, source: Source, connector: Connector, standing: Standing
+    ) -> Standing:
+        """Has rows read again; where that ended on the way, the connector is left stopped."""
+        stopped = connector.state == "STOPPED" and standing.state is SourceState.PAUSED
+        if not stopped and standing.state is not SourceState.STREAMING:
+            return standing
+        progress = await self._rereading.bring(database, source, connector)
+        if progress.ended:
+            return replace(standing, resnapshots=source.capture.resnapshot)
+        if progress.reason:
+            return replace(standing, reason=progress.reason, remedy=progress.remedy)
+        return Standing(state=SourceState.STARTING) if stopped else standing
 
     def _lend(self, name: str, login: Login) -> bool:
         fresh = self._lent.lend(name, login.password)

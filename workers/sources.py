@@ -240,7 +240,8 @@ class Sources:
         task.add_done_callback(lambda done: self._looks.pop(table, None))
 
     async def _brought(self, table: str, spec: TableSpec, connector: Connector | None) -> None:
-        capturing, begun = self._of(table), self._has_begun(table)
+        capturing, begun, before = self._of(table), self._has_begun(table), self._told.get(table)
+        reread = before.resnapshots if before and begun else 0
 
         async def bring() -> Standing:
             assert spec.capture is not None
@@ -251,7 +252,7 @@ class Sources:
                     "it names no connection that the catalog has",
                     "give it a connection of type postgresql",
                 )
-            return await capturing.bring(source, connection, connector, begun=begun)
+            return await capturing.bring(source, connection, connector, begun=begun, reread=reread)
 
         standing = await _seen(bring())
         if standing.begun is None and connector is not None:
@@ -284,7 +285,8 @@ class Sources:
                 self._connect,
                 self._topics,
                 self._lent,
-                lambda reference: self._audit(table, reference),
+                reader=self._reader,
+                used=lambda reference: self._audit(table, reference),
             )
         return self._capturing[table]
 
@@ -316,6 +318,9 @@ class Sources:
             topic = captured(table, location)
         begun = self._has_begun(table) if standing.begun is None else standing.begun
         name = name_of(table) if begun else ""
+        if standing.resnapshots is None:
+            reread = before.resnapshots if before and begun else 0
+            standing = replace(standing, resnapshots=reread)
         facts = {each: value for each, value in asdict(standing).items() if each != "begun"}
         report = SourceReported(
             table=table, topic=topic, connector=name, slot=name, reported_at=now(), **facts
@@ -344,7 +349,8 @@ class Sources:
 
 
 def _gist(report: SourceReported) -> tuple[object, ...]:
-    return report.state, report.reason, report.remedy, report.topic, report.connector
+    stands = report.state, report.reason, report.remedy
+    return *stands, report.topic, report.connector, report.resnapshots
 
 
 async def _seen(look: Coroutine[None, None, Standing], before: str = "") -> Standing:

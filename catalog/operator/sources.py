@@ -14,10 +14,13 @@ from catalog.operator.asking import Registered, reach
 from catalog.operator.following import last, news, plain, seen
 from catalog.operator.words import AsJson, Named, Unclear, seconds
 from infra.asker import RequestRefused
+from infra.connectors.rereading import is_refused
 from schemas.events import Reason, SourceReported, SourceState
 from schemas.topics import SOURCE_REPORTED
 
 Told = AsyncGenerator[SourceReported | None, None]
+# Whether a report says that what was asked for has come about.
+End = Callable[[SourceReported], bool]
 Wait = Annotated[str, typer.Option(help="How long to watch it come and go: 30s, 10m; 0s: not.")]
 
 KIB = 1024
@@ -32,6 +35,7 @@ app = typer.Typer(
     "tessera source create main.lab.notes --connection main.lab.shop --table public.notes\n\n"
     "tessera source list\n\n"
     "tessera source show main.lab.notes\n\n"
+    "tessera source snapshot main.lab.notes --where \"lang = 'de'\"\n\n"
     "tessera source remove main.lab.notes\n\n"
     "The connection is one of the catalog: tessera catalog kinds connection",
 )
@@ -60,7 +64,7 @@ def create(
         raise Unclear(problem)
     spec_of("table", wanted)
 
-    async def ask(catalog: Registered) -> None:
+    async def ask(catalog: Registered) -> End:
         try:
             found = await catalog.ask("get", name=name, kind="table")
         except RequestRefused as refused:
@@ -68,25 +72,76 @@ def create(
                 raise
             spec: dict[str, Any] = {**wanted}
             await catalog.ask("create", kind="table", name=name, spec=spec, comment=comment)
-            return
-        spec = {**found["spec"], **wanted}
+            return _in(SourceState.STREAMING)
+        asked = {**(found["spec"].get("capture") or {}), **capture}
+        spec = {**found["spec"], **wanted, "capture": asked}
         more = {"spec": spec, "comment": comment, "etag": found["etag"]}
         await catalog.ask("update", name=name, kind="table", **more)
+        return _in(SourceState.STREAMING)
 
-    _watched(name, ask, SourceState.STREAMING, wait, as_json)
+    _watched(name, ask, wait, as_json)
+
+
+@app.command()
+def snapshot(
+    name: Named,
+    *,
+    where: Annotated[
+        str | None, typer.Option(help="Which rows: \"id > 7 AND lang = 'de'\"; all if left out.")
+    ] = None,
+    wait: Wait = "10m",
+    as_json: AsJson = False,
+) -> None:
+    """Read rows of a captured table again while its changes flow on: missed ones come in.
+
+    A condition compares columns with values, with AND, OR, NOT, IN, BETWEEN, LIKE and IS NULL.
+
+    Examples: tessera source snapshot main.lab.notes
+
+    tessera source snapshot main.lab.notes --where "made >= '2026-05-01' AND lang = 'de'"
+    """
+
+    async def ask(catalog: Registered) -> End:
+        found = await catalog.ask("get", name=name, kind="table")
+        capture = found["spec"].get("capture")
+        if capture is None:
+            raise Unclear(f"{name} is not captured: tessera source create")
+        report = (await last(SOURCE_REPORTED)).get(name)
+        if report is None or report.state is not SourceState.STREAMING:
+            state = report.state if report else "told of by nobody"
+            raise Unclear(
+                f"{name} is {state}, and rows are read again once it is "
+                f"{SourceState.STREAMING}: tessera source show {name}"
+            )
+        number: int = max(capture.get("resnapshot", 0), report.resnapshots) + 1
+        asked = {**capture, "resnapshot": number, "resnapshot_where": where}
+        spec = {**found["spec"], "capture": asked}
+        await catalog.ask("update", name=name, kind="table", spec=spec, etag=found["etag"])
+
+        def through(report: SourceReported) -> bool:
+            if is_refused(report.reason, number):
+                raise Unclear(f"{report.reason}\n  what to do: {report.remedy}")
+            return report.resnapshots >= number
+
+        return through
+
+    _watched(name, ask, wait, as_json)
+    if not as_json and seconds(wait):
+        typer.echo(f"rows of {name} were read again: they are on its topic")
 
 
 @app.command()
 def remove(name: Named, wait: Wait = "2m", as_json: AsJson = False) -> None:
     """Capture a table no more: its connector, slot, publication and topic go; the table stays."""
 
-    async def ask(catalog: Registered) -> None:
+    async def ask(catalog: Registered) -> End:
         found = await catalog.ask("get", name=name, kind="table")
         spec = {each: value for each, value in found["spec"].items() if each != "capture"}
         await catalog.ask("update", name=name, kind="table", spec=spec, etag=found["etag"])
+        return _in(SourceState.REMOVED)
 
     typer.echo(LOST, err=True)
-    _watched(name, ask, SourceState.REMOVED, wait, as_json)
+    _watched(name, ask, wait, as_json)
 
 
 @app.command("list")
@@ -141,34 +196,40 @@ def size(count: int | None) -> str:
     return f"{number:.0f} {UNITS[unit]}"
 
 
+def _in(state: SourceState) -> End:
+    return lambda report: report.state is state
+
+
 def _watched(
     name: str,
-    ask: Callable[[Registered], Awaitable[None]],
-    end: SourceState,
+    ask: Callable[[Registered], Awaitable[End]],
     wait: str,
     as_json: bool,
 ) -> None:
     """Asks for something and shows how it comes about."""
     patience = seconds(wait)
 
-    async def work(catalog: Registered) -> SourceReported | None:
+    async def work(catalog: Registered) -> tuple[SourceReported | None, bool]:
         # What was told before is of before.
         async with news(SOURCE_REPORTED) as (_, events):
-            await ask(catalog)
-            return await _ended(events, name, end, patience, as_json) if patience else None
+            end = await ask(catalog)
+            if not patience:
+                return None, True
+            report = await _ended(events, name, end, patience, as_json)
+            return report, report is None or end(report)
 
-    report = reach(work)
+    report, well = reach(work)
     if report is None:
         return
     if as_json:
         result = plain(report)
         printing.show(result, as_json, printing.record(result))
-    if report.state is not end:
+    if not well:
         raise typer.Exit(1)
 
 
 async def _ended(
-    events: Told, name: str, end: SourceState, patience: float, as_json: bool
+    events: Told, name: str, end: End, patience: float, as_json: bool
 ) -> SourceReported | None:
     before = None
     try:
@@ -179,7 +240,7 @@ async def _ended(
                 if not as_json and (before is None or _said(before) != _said(event)):
                     typer.echo(_said(event))
                 before = event
-                if event.state in (end, SourceState.FAILED):
+                if end(event) or event.state is SourceState.FAILED:
                     return event
     except TimeoutError:
         state = f"is {before.state}" if before else "was not told of: is sources up? tessera status"

@@ -133,6 +133,20 @@ class Connect:
         offset: dict[str, Any] | None = offsets[0].get("offset")
         return offset
 
+    async def note(self, name: str, prefix: str, offset: Mapping[str, Any]) -> None:
+        """Lets a connector that is halted go on at another place.
+
+        Args:
+            name: Its name.
+            prefix: What its topics begin with.
+            offset: The place, as ``offset`` returns one.
+
+        Raises:
+            ConnectRefused: It is not halted.
+        """
+        places = [{"partition": {"server": prefix}, "offset": dict(offset)}]
+        await self._ask("PATCH", f"/connectors/{quote(name)}/offsets", {"offsets": places})
+
     async def halt(self, name: str) -> None:
         """Stops a connector and returns when its task has ended; one that is gone has ended.
 

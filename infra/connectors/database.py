@@ -61,6 +61,10 @@ class DatabaseUnreachable(RuntimeError):
     """The database does not answer, or not now; it can be asked again."""
 
 
+class QueryRefused(DatabaseUnreachable):
+    """The database does not take a query as it is written."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """A replication slot.
@@ -237,6 +241,8 @@ class Database:
             ) from None
         except psycopg.errors.ObjectInUse:
             raise DatabaseUnreachable("its replication slot is still in use") from None
+        except (psycopg.DataError, psycopg.ProgrammingError) as problem:
+            raise QueryRefused(f"its database refuses: {type(problem).__name__}") from None
         except psycopg.Error as problem:
             raise DatabaseUnreachable(f"its database fails: {type(problem).__name__}") from None
 

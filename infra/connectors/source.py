@@ -27,6 +27,8 @@ MOST_TOPIC = 249
 LOCATION = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 PORT = 5432
 HEARTBEATS = "__debezium-heartbeat"
+# No longer than that, which is what names are measured by.
+NOTICES = "__debezium-notices"
 # What a connector remembers for us; Debezium takes no notice of it.
 TABLE, IDENTITY, MISSED = "tessera.table", "tessera.identity", "tessera.missed"
 # Where another one means another capture, not another setting.
@@ -98,7 +100,12 @@ class Source:
     @property
     def heartbeats(self) -> str:
         """The topic of its connector's signs of life."""
-        return heartbeats_of(capture_prefix(self.table))
+        return beside(capture_prefix(self.table))[0]
+
+    @property
+    def notices(self) -> str:
+        """The topic on which its connector tells how reading rows again ends."""
+        return beside(capture_prefix(self.table))[1]
 
 
 def name_of(table: str) -> str:
@@ -109,9 +116,9 @@ def name_of(table: str) -> str:
     return f"{MARK}{readable}_{digest}"
 
 
-def heartbeats_of(prefix: str) -> str:
-    """Returns the topic of the signs of life of a connector with this topic prefix."""
-    return f"{HEARTBEATS}.{prefix}"
+def beside(prefix: str) -> tuple[str, str]:
+    """Returns where a connector with this topic prefix tells of itself: signs of life, notices."""
+    return f"{HEARTBEATS}.{prefix}", f"{NOTICES}.{prefix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +207,10 @@ def configuration(source: Source, place: Place, identity: str, password: Path) -
         "topic.prefix": capture_prefix(source.table),
         "topic.heartbeat.prefix": HEARTBEATS,
         "snapshot.mode": SNAPSHOTS[source.capture.snapshot],
+        # Rows are read again without a table of Debezium's in the database.
+        "read.only": "true",
+        "notification.enabled.channels": "sink",
+        "notification.sink.topic.name": source.notices,
         # A slot that is ahead of what was read has forgotten changes: that must not pass unseen.
         "offset.mismatch.strategy": "trust_offset",
         "errors.max.retries": "5",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from itertools import chain
 from typing import Any
 
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from infra.bus import TRANSFER_S, BusUnreachable
+from infra.bus import TRANSFER_S, BusUnreachable, Record
+from infra.connectors.source import Source
+from infra.past import whole
 from infra.settings import KafkaSettings
 from schemas.topics import MAX_RECORD_BYTES
 
@@ -23,6 +26,8 @@ CHANGES = {
     "retention.ms": "-1",
 }
 BEATS = {"cleanup.policy": "compact"}
+# Asked again, should one be gone before it is read.
+TOLD = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3600 * 1000)}
 CONTENT = frozenset({KafkaError.TOPIC_ALREADY_EXISTS, KafkaError.UNKNOWN_TOPIC_OR_PART})
 
 
@@ -34,6 +39,7 @@ class Topics:
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
         self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
 
     def names(self) -> frozenset[str]:
@@ -43,11 +49,12 @@ class Topics:
         except KafkaException as problem:
             raise _unreachable(problem) from None
 
-    def make(self, changes: str, heartbeats: str) -> None:
-        """Makes the two topics of a capture; those that are there stay as they are."""
+    def make(self, source: Source) -> None:
+        """Makes the topics of a capture; those that are there stay as they are."""
         wanted = [
-            NewTopic(changes, PARTITIONS, config=CHANGES),
-            NewTopic(heartbeats, 1, config=BEATS),
+            NewTopic(source.topic, PARTITIONS, config=CHANGES),
+            NewTopic(source.heartbeats, 1, config=BEATS),
+            NewTopic(source.notices, 1, config=TOLD),
         ]
         _wait(self._admin.create_topics(wanted))
 
@@ -59,6 +66,17 @@ class Topics:
             raise _unreachable(problem) from None
         ends = [TopicPartition(name, place, OFFSET_END) for place in places]
         _wait(self._admin.delete_records(ends))
+
+    def notices(self, source: Source) -> list[Record]:
+        """Returns all that a connector has told of itself, the oldest first."""
+        place = TopicPartition(source.notices, 0)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        [end] = self._admin.list_offsets({place: latest}).values()
+        try:
+            ends = {0: end.result(TRANSFER_S).offset}
+        except KafkaException as problem:
+            raise _unreachable(problem) from None
+        return list(chain.from_iterable(whole(self._kafka, source.notices, ends)))
 
     def delete(self, names: Iterable[str]) -> None:
         """Deletes topics; those that are not there are fine."""

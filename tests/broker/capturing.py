@@ -146,7 +146,7 @@ class Town:
 
     def changes(self, table: str, location: str) -> list[Change]:
         """Returns what lies on the topic of a table."""
-        return [self._decoded(record) for record in self.bus.records(captured(table, location))]
+        return [self.decoded(record) for record in self.bus.records(captured(table, location))]
 
     def arrive(
         self, table: str, location: str, wanted: Callable[[list[Change]], object]
@@ -161,16 +161,20 @@ class Town:
         eventually(arrived, SOON_S, f"changes of {table}")
         return found
 
-    def connect(self, path: str, method: str = "GET") -> Any:
+    def connect(self, path: str, method: str = "GET", body: object = None) -> Any:
         """Returns what Kafka Connect says."""
-        url = f"{self.bus.environment['CONNECT_URL']}{path}"
-        with urllib.request.urlopen(
-            urllib.request.Request(url, method=method), timeout=30
-        ) as reply:
+        asked = urllib.request.Request(
+            f"{self.bus.environment['CONNECT_URL']}{path}",
+            None if body is None else json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(asked, timeout=30) as reply:
             said = reply.read()
         return json.loads(said) if said else None
 
-    def _decoded(self, record: Record) -> Change:
+    def decoded(self, record: Record) -> Change:
+        """Returns a record of a captured topic."""
         return Change(_row(self.bus, record.key), _row(self.bus, record.value))
 
 

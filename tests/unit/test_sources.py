@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,9 +17,10 @@ from typer.testing import CliRunner
 
 from catalog.declared.problems import Invalid
 from catalog.operator import sources
-from infra.connectors import database
+from infra.connectors import database, rereading
 from infra.connectors.connect import Connect, Connector, ConnectUnreachable
 from infra.connectors.lent import Lent
+from infra.connectors.rereading import asked, ending, is_refused, refusal, under_way
 from infra.connectors.source import (
     CaptureRefused,
     Place,
@@ -156,7 +158,48 @@ def test_why_a_connector_failed_is_a_kind_and_never_its_words() -> None:
     assert "4111" not in repr(failed)
 
 
-@pytest.mark.parametrize("module", [database, sources])
+def test_who_is_asked_to_read_rows_again_stays_where_it_is_and_begins_with_the_first() -> None:
+    stands = {"lsn": 7, "lsn_commit": 6, "txId": 5, "incremental_snapshot_primary_key": "aced"}
+    noted = asked(stands, source("public.Odd-Name"), "(id = 1)")
+    assert {name: noted[name] for name in noted if name in stands} == {
+        "lsn": 7,
+        "lsn_commit": 6,
+        "txId": 5,
+    }
+    assert under_way(noted)
+    assert not under_way(stands)
+    [table] = json.loads(noted["incremental_snapshot_collections"])
+    assert table["incremental_snapshot_collections_id"] == "public.Odd-Name"
+    assert table["incremental_snapshot_collections_additional_condition"] == "(id = 1)"
+
+
+def scanned(request: str, status: str) -> dict[str, object]:
+    return {"id": request, "type": "TABLE_SCAN_COMPLETED", "additional_data": {"status": status}}
+
+
+def test_how_a_request_ended_is_what_was_told_of_it_last() -> None:
+    begun = {"id": "tessera-2", "type": "IN_PROGRESS", "additional_data": None}
+    notices: list[dict[str, object]] = [
+        scanned("tessera-1", "SUCCEEDED"),
+        begun,
+        scanned("tessera-2", "SQL_EXCEPTION"),
+        begun,
+        scanned("tessera-2", "SUCCEEDED"),
+        {"id": "tessera-2", "type": "COMPLETED", "additional_data": {}},
+        begun,
+    ]
+    assert ending(notices[:3], 2) == "SQL_EXCEPTION"
+    assert ending(notices, 2) == "SUCCEEDED"
+    assert ending(notices, 3) is None
+
+
+def test_why_one_request_is_refused_is_not_why_the_next_is() -> None:
+    assert is_refused(refusal(12, "no such column"), 12)
+    assert not is_refused(refusal(12, "no such column"), 1)
+    assert not is_refused(None, 12)
+
+
+@pytest.mark.parametrize("module", [database, rereading, sources])
 def test_the_examples_are_true(module: ModuleType) -> None:
     outcome = doctest.testmod(module)
     assert (outcome.failed, outcome.attempted > 0) == (0, True)
