@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from infra.bootstrap import ROOT
-from infra.signing import Signer, generate
 from schemas.events import (
-    ApprovalWanted,
     AuditOutcome,
     InferenceRecorded,
     Reason,
@@ -24,22 +17,20 @@ from schemas.events import (
 from schemas.topics import (
     APPROVAL_DECIDED,
     APPROVAL_GIVEN,
-    APPROVAL_WANTED,
     AUDIT_RECORDED,
     INFERENCE_COMPLETED,
     INFERENCE_RECORDED,
     REPLY,
 )
 from streams.client import Client, Part, RequestRefused
+from tests.broker.approving import OFFICE, PATIENCE_S, command, officers, wanted
 from tests.harness import READY_S, Bus, Process, eventually, running, unique
 from tests.seed import changes, publish
 
 pytestmark = pytest.mark.stack
 
-TENANT, OFFICE = "waits", "office"
+TENANT = "waits"
 ASKED, JUDGED, ANSWERED = (f"main.tests.{name}" for name in ("asked", "judged", "answered"))
-PATIENCE_S = 60.0
-KEYS = {name: generate() for name in ("boss", "judge")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,16 +42,7 @@ def people(bus: Bus, folder: Path, gateway: Process, echo: Process) -> Iterator[
         *changes(
             [
                 {"kind": "tenant", "name": TENANT, "spec": {"accept_unsigned": True}},
-                {"kind": "tenant", "name": OFFICE},
-                *[
-                    {
-                        "kind": "user",
-                        "name": name,
-                        "spec": {"tenant": OFFICE},
-                        "keys": [{"public_key": base64.b64encode(Signer(pem).public_key).decode()}],
-                    }
-                    for name, pem in KEYS.items()
-                ],
+                *officers(folder),
                 {
                     "kind": "policy",
                     "name": "main.tests.careful",
@@ -111,8 +93,6 @@ def people(bus: Bus, folder: Path, gateway: Process, echo: Process) -> Iterator[
             ]
         ),
     )
-    for name, pem in KEYS.items():
-        (folder / f"{name}.pem").write_text(pem)
     provider = ["--provider", "tests.verdicts:open_verdicts", "--pool", "judge"]
     identity = {
         "CLIENT_TENANT": OFFICE,
@@ -130,41 +110,6 @@ def client(bus: Bus) -> Client:
     return Client(
         tenant=TENANT, principal="", key="", kafka=bus.kafka, registry=bus.registry_settings
     )
-
-
-def command(
-    bus: Bus, folder: Path, *words: str, who: str = "boss"
-) -> subprocess.CompletedProcess[str]:
-    """Runs `tessera approvals` as somebody."""
-    identity = {
-        "CLIENT_TENANT": OFFICE,
-        "CLIENT_PRINCIPAL": who,
-        "CLIENT_KEY": f"file:{folder / f'{who}.pem'}",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "streams", "approvals", *words],
-        cwd=ROOT,
-        env={**os.environ, **bus.environment, **identity},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-
-
-async def wanted(bus: Bus, tag: str) -> ApprovalWanted:
-    """Waits until a request with a tag waits for a person."""
-
-    def found() -> list[ApprovalWanted]:
-        return [
-            each
-            for each in bus.events(APPROVAL_WANTED, TENANT)
-            if each.held and tag in " ".join(each.held.texts)
-        ]
-
-    await asyncio.to_thread(eventually, found, PATIENCE_S, "the approval that is wanted")
-    [waits] = await asyncio.to_thread(found)
-    return waits
 
 
 def terminal(bus: Bus, request_id: str) -> int:
@@ -188,7 +133,7 @@ async def test_a_request_goes_on_when_somebody_approves_and_a_second_time_does_n
         asked = asyncio.create_task(
             asking.chat(ASKED, f"a wire transfer for {tag}", timeout=PATIENCE_S)
         )
-        waits = await wanted(bus, tag)
+        waits = await wanted(bus, TENANT, tag)
         listed = await asyncio.to_thread(command, bus, folder, "list")
         assert waits.approval_id in listed.stdout
         assert "main.tests.careful/money" in listed.stdout
@@ -225,7 +170,7 @@ async def test_a_request_is_refused_when_somebody_denies(bus: Bus, folder: Path)
         asked = asyncio.create_task(
             asking.chat(ASKED, f"a wire transfer for {tag}", timeout=PATIENCE_S)
         )
-        waits = await wanted(bus, tag)
+        waits = await wanted(bus, TENANT, tag)
         done = await asyncio.to_thread(
             command, bus, folder, "deny", waits.approval_id[:12], "--reason", "not today"
         )
@@ -241,7 +186,7 @@ async def test_a_request_that_nobody_decides_ends_at_its_deadline(bus: Bus, fold
         with pytest.raises(RequestRefused, match="nobody approved in time") as refused:
             await asking.chat(ASKED, f"a wire transfer for {tag}", timeout=4)
     assert refused.value.refusal.reason is Reason.APPROVAL_DENIED
-    waits = await wanted(bus, tag)
+    waits = await wanted(bus, TENANT, tag)
     late = await asyncio.to_thread(command, bus, folder, "approve", waits.approval_id)
     assert late.returncode == 1
     assert "nobody decided in time" in late.stderr
@@ -253,7 +198,7 @@ async def test_what_its_caller_cancels_waits_no_more(bus: Bus) -> None:
         asked = asyncio.create_task(
             asking.chat(ASKED, f"a wire transfer for {tag}", timeout=PATIENCE_S)
         )
-        waits = await wanted(bus, tag)
+        waits = await wanted(bus, TENANT, tag)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
 
@@ -273,7 +218,7 @@ async def test_what_waits_is_decided_once_though_the_gateway_is_killed_meanwhile
         asked = asyncio.create_task(
             asking.chat(ASKED, f"a wire transfer for {tag}", timeout=2 * PATIENCE_S)
         )
-        waits = await wanted(bus, tag)
+        waits = await wanted(bus, TENANT, tag)
         gateway.kill()
         gateway.start()
         await asyncio.to_thread(gateway.ready)
@@ -313,7 +258,7 @@ async def test_a_judge_lets_pass_refuses_or_asks_and_its_own_request_is_metered(
         asked = asyncio.create_task(
             asking.chat(JUDGED, f"something doubtful, {tag}", timeout=PATIENCE_S)
         )
-        waits = await wanted(bus, f"doubtful, {tag}")
+        waits = await wanted(bus, TENANT, f"doubtful, {tag}")
         await asyncio.to_thread(command, bus, folder, "approve", waits.approval_id)
         assert tag in (await asked).content
 
