@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -65,7 +66,10 @@ class Table:
                 {"name": "op", "type": "string"},
             ],
         }
-        self._key, self._value = self._registered("key", key), self._registered("value", value)
+        self._key, self._value = (
+            registered(self._bus, self.topic, part, schema)
+            for part, schema in (("key", key), ("value", value))
+        )
 
     def write(self, key: int, **columns: Any) -> None:
         """Inserts a row, or updates what is named of it; a body that is not named is left out."""
@@ -81,7 +85,7 @@ class Table:
         """Deletes a row."""
         del self.rows[key]
         self._tell("d", key, None)
-        self._bus.put(self.topic, self._encoded(self._key, {"id": key}), None)
+        self._bus.put(self.topic, encoded(self._key, {"id": key}), None)
 
     def truncate(self) -> None:
         """Deletes all rows."""
@@ -111,23 +115,39 @@ class Table:
             },
             "op": op,
         }
-        name = None if key is None else self._encoded(self._key, {"id": key})
+        name = None if key is None else encoded(self._key, {"id": key})
         # Of no key, it goes anywhere.
         place = 1 if name is None else (murmur2(name) & 0x7FFFFFFF) % PARTITIONS
-        self._bus.put(self.topic, name, self._encoded(self._value, value), partition=place)
+        self._bus.put(self.topic, name, encoded(self._value, value), partition=place)
 
-    def _registered(self, part: str, schema: Row) -> tuple[int, Any]:
-        url = self._bus.registry_settings.url
-        with SchemaRegistryClient({"url": url}) as client:
-            text = json.dumps({**schema, "namespace": self.topic.replace("-", "_")})
-            number = client.register_schema(f"{self.topic}-{part}", Schema(text, "AVRO"))
-        return number, fastavro.parse_schema(json.loads(text))
 
-    def _encoded(self, schema: tuple[int, Any], value: Row) -> bytes:
-        out = BytesIO()
-        out.write(FRAME.pack(0, schema[0]))
-        fastavro.schemaless_writer(out, schema[1], value)
-        return out.getvalue()
+def registered(bus: Bus, topic: str, part: str, schema: Row) -> tuple[int, Any]:
+    """Registers a schema of a topic's keys or values; returns its id, and what encodes by it."""
+    with SchemaRegistryClient({"url": bus.registry_settings.url}) as client:
+        text = json.dumps({**schema, "namespace": topic.replace("-", "_")})
+        number = client.register_schema(f"{topic}-{part}", Schema(text, "AVRO"))
+    return number, fastavro.parse_schema(json.loads(text))
+
+
+def encoded(schema: tuple[int, Any], value: Row) -> bytes:
+    """Returns a value as it lies on a topic."""
+    out = BytesIO()
+    out.write(FRAME.pack(0, schema[0]))
+    fastavro.schemaless_writer(out, schema[1], value)
+    return out.getvalue()
+
+
+def rows_on_a_topic(bus: Bus, columns: dict[str, Any], rows: Sequence[Row]) -> str:
+    """Writes rows to a topic of their own, as any program may, each under its first column."""
+    topic = unique("rows")
+    bus.admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(30)
+    schema = registered(
+        bus, topic, "value", {"type": "record", "name": "Row", "fields": _fields(columns)}
+    )
+    for row in rows:
+        bus.put(topic, str(next(iter(row.values()))).encode(), encoded(schema, row))
+    bus.settle()
+    return topic
 
 
 def _fields(columns: dict[str, Any]) -> list[Row]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,16 @@ import pytest
 
 from infra.stack.local import LocalStack
 from infra.vectors import Place, Vectors
-from schemas.events import IndexReported, IndexState
+from schemas.events import IndexState
 from schemas.indexes import IndexSpec
 from schemas.topics import DEAD_LETTERS, INDEX_REPORTED
 from tests.harness import Bus, Process, eventually, soon, unique
 from tests.index.feeding import COLUMNS, Table, held
-from tests.seed import changed, changes, publish
+from tests.index.indexing import define, indexer, stands, told
+from tests.seed import changed, publish
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("town")]
 
-INDEX = ["-m", "streams", "index"]
 WORDS = ["sea", "hill", "wood", "lake", "rain", "salt", "moss", "fern"]
 
 
@@ -36,25 +35,6 @@ def spec(table: Table, **more: Any) -> IndexSpec:
     return IndexSpec.model_validate(plain)
 
 
-def define(bus: Bus, index: str, wanted: IndexSpec) -> None:
-    plain = wanted.model_dump(exclude_defaults=True, mode="json")
-    publish(bus, *changes([{"kind": "index", "name": index, "spec": plain}]))
-
-
-@contextmanager
-def indexer(bus: Bus, folder: Path) -> Iterator[Process]:
-    client = {"CLIENT_KEY": "", "CLIENT_PRINCIPAL": "", "CLIENT_TENANT": "index"}
-    environment = {**bus.environment, **client}
-    process = Process([*INDEX], environment, folder / f"{unique('index')}.log")
-    try:
-        process.ready()
-        yield process
-        assert process.stop() == 0
-    finally:
-        if process.child.poll() is None:
-            process.kill()
-
-
 @pytest.fixture(scope="module")
 def process(index_bus: Bus, folder: Path, town: list[Process]) -> Iterator[Process]:
     """The index processor of the module; whoever kills it revives it."""
@@ -65,30 +45,6 @@ def process(index_bus: Bus, folder: Path, town: list[Process]) -> Iterator[Proce
 @pytest.fixture
 def table(index_bus: Bus) -> Table:
     return Table(index_bus)
-
-
-def told(bus: Bus, index: str) -> IndexReported | None:
-    return next(reversed(bus.events(INDEX_REPORTED, index)), None)
-
-
-def stands(bus: Bus, index: str, state: IndexState, **more: object) -> IndexReported:
-    """Returns what is told of an index once it is so."""
-    found: list[IndexReported] = []
-
-    def so() -> bool:
-        last = told(bus, index)
-        found[:] = [last] if last else []
-        return (
-            last is not None
-            and last.state is state
-            and all(getattr(last, name) == value for name, value in more.items())
-        )
-
-    try:
-        eventually(so, 60.0, f"{state} of {index}")
-    except AssertionError as late:
-        raise AssertionError(f"{late}: {found}") from None
-    return found[0]
 
 
 def churn(table: Table, chance: random.Random, changes: int) -> None:
