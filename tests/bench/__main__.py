@@ -11,6 +11,7 @@ BENCHES: dict[str, str] = {
     "embedding": "tests.bench.embedding",
     "failover": "tests.bench.failover",
     "gateway": "tests.bench.gateway",
+    "index": "tests.bench.index",
     "lake": "tests.bench.lake",
     "lineage": "tests.bench.lineage",
     "pii": "tests.bench.pii",

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -71,6 +72,44 @@ for line in sys.stdin:
 """
 
 
+class Bare:
+    """The model in a process of its own that does nothing else; use it as a context."""
+
+    def __enter__(self) -> Self:
+        service = processes.embedding(StackSettings())
+        model = f"package:{CARRIED[processes.EMBEDDER]}"
+        self._child = subprocess.Popen(
+            [str(python_of("worker")), "-c", BARE, model],
+            cwd=ROOT,
+            env={**os.environ, **service.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._child.pid
+        self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.communicate()
+
+    def embed(self, texts: Sequence[str]) -> tuple[float, int]:
+        """Embeds texts in full batches; returns the seconds that took, and how many tokens."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(f"{json.dumps(texts)}\n")
+        self._child.stdin.flush()
+        seconds, tokens = json.loads(self._read())
+        return float(seconds), int(tokens)
+
+    def rate(self, texts: Sequence[str]) -> float:
+        """Embeds texts and returns how many in a second."""
+        return len(texts) / self.embed(texts)[0]
+
+    def _read(self) -> str:
+        assert self._child.stdout is not None
+        return self._child.stdout.readline()
+
+
 def run(count: str = "2048", turns: str = "3") -> None:
     """Prints texts a second of both ways, and their ratio."""
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", flush=True)
@@ -93,19 +132,10 @@ def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
     service = processes.embedding(StackSettings())
     python, *command = service.command
     environment = {**service.environment, **bus.environment}
-    model = f"package:{CARRIED[processes.EMBEDDER]}"
-    bare = subprocess.Popen(
-        [str(python_of("worker")), "-c", BARE, model],
-        cwd=ROOT,
-        env={**os.environ, **service.environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
     alone: list[float] = []
     together: list[float] = []
     with (
-        bare,
+        Bare() as bare,
         running(bus, ["-m", "streams", "gateway"], folder) as gateway,
         running(bus, command, folder, python=python, start_s=300, **environment) as worker,
     ):
@@ -115,14 +145,9 @@ def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
             "gateway": psutil.Process(gateway.child.pid),
         }
         spent = dict.fromkeys(watched, 0.0)
-        assert bare.stdin is not None
-        assert bare.stdout is not None
-        bare.stdout.readline()
         for turn in range(turns + 1):
             before = {name: _cpu(process) for name, process in watched.items()}
-            bare.stdin.write(f"{json.dumps(texts)}\n")
-            bare.stdin.flush()
-            seconds, tokens = json.loads(bare.stdout.readline())
+            seconds, tokens = bare.embed(texts)
             over_the_bus = asyncio.run(embedded(bus, texts))
             # The first turn warms both.
             if turn:
@@ -131,7 +156,6 @@ def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
                 for name, process in watched.items():
                     spent[name] += _cpu(process) - before[name]
                 print(f"turn {turn}: {alone[-1]:,.1f} and {together[-1]:,.1f} texts/s", flush=True)
-        bare.stdin.close()
     ratio = statistics.median(two / one for one, two in zip(alone, together, strict=True))
     print(f"{len(texts)} texts of {tokens / len(texts):.0f} tokens")
     print(f"the bare model: {statistics.median(alone):,.1f} texts/s")
