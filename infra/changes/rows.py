@@ -128,7 +128,8 @@ def _logged(
     snapshot = op == "r"
     # What a transaction wrote before the last commit before its own became visible only after it.
     before = _last_commit(source.get("sequence"))
-    number = max(source.get("lsn") or 0, 0 if snapshot else before or 0)
+    # Of a row that is read again while changes flow on, that is all that is told of its place.
+    number = max(source.get("lsn") or 0, before or 0)
     version = version_of(number, record.offset, snapshot=snapshot)
     committed_at = source.get("ts_ms")
     if op == "t":

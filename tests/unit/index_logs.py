@@ -112,12 +112,18 @@ class Table:
 
 
 def envelope(op: str, row: Row | None, lsn: int, committed: int | None) -> Row:
-    """Returns what Debezium says of a change."""
+    """Returns what Debezium says of a change; of a row read again, only the last commit before."""
+    if op == "r":
+        committed = lsn
     last = "null" if committed is None else f'"{committed}"'
     return {
         "before": None,
         "after": row,
-        "source": {"lsn": lsn, "sequence": f'[{last},"{lsn}"]', "ts_ms": 1_700_000_000_000 + lsn},
+        "source": {
+            "lsn": None if op == "r" else lsn,
+            "sequence": f'[{last},"{lsn}"]',
+            "ts_ms": 1_700_000_000_000 + lsn,
+        },
         "op": op,
         "ts_ms": 0,
     }

@@ -75,6 +75,15 @@ def test_the_first_transaction_after_a_snapshot_follows_the_snapshot() -> None:
     assert (row.after_snapshot, row.version) == (False, version_of(300, 7, snapshot=True))
 
 
+def test_a_row_that_is_read_again_stands_behind_the_last_commit_and_before_what_follows() -> None:
+    again = known(read(told("r", ROW, lsn=None, sequence='["300","300"]')))
+    assert again.version == version_of(300, 7, snapshot=True)
+    late = told("u", ROW, lsn=250, sequence='["300","250"]')
+    follows = known(change_of(record(offset=8), Plain(KEY, late, 1), captured=True))
+    earlier = known(change_of(record(offset=6), Plain(KEY, told("u", ROW), 1), captured=True))
+    assert earlier.version < again.version < follows.version
+
+
 @pytest.mark.parametrize(
     "left_out", [UNAVAILABLE, [UNAVAILABLE], list(UNAVAILABLE.encode()), UNAVAILABLE.encode()]
 )
