@@ -178,7 +178,7 @@ def scanned(request: str, status: str) -> dict[str, object]:
 
 
 def test_how_a_request_ended_is_what_was_told_of_it_last() -> None:
-    begun = {"id": "tessera-2", "type": "IN_PROGRESS", "additional_data": None}
+    begun: dict[str, object] = {"id": "tessera-2", "type": "IN_PROGRESS", "additional_data": None}
     notices: list[dict[str, object]] = [
         scanned("tessera-1", "SUCCEEDED"),
         begun,
