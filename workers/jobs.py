@@ -1,7 +1,7 @@
 """Jobs that come by the clock: Celery has the clock and the queue, Redis keeps what is queued.
 
-Every process has both; of several, each job is done by one. A job that is lost with its process is
-found due again.
+Every process has both; of several, one takes a job, and what was done is not due any more. A job
+that is lost with its process is found due again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.beat import EmbeddedService, Scheduler
-from redis import Redis
 
 from infra.bus import Publisher
 from infra.health import Health
@@ -29,10 +28,10 @@ log = structlog.get_logger()
 
 # How often it is looked for what is due, and how long a look is worth having.
 LOOK_S = 5.0
-# How long a job counts as queued or under way before it may be queued again.
-LEASE_S = 900
-# How soon after a job that could not be done.
-SOON_S = 15
+# How long a comparison is worth having in the queue: it is found due again.
+WORTH_S = 60
+# How long a job may take before Redis gives it to another.
+LONGEST_S = 900
 AT_ONCE = 2
 STOP_S = 20.0
 DUE, COMPARE = "indexes.due", "indexes.compare"
@@ -49,7 +48,7 @@ def open_app(settings: JobsSettings, desk: Desk) -> Celery:
     app.conf.update(
         beat_schedule={"due": {"task": DUE, "schedule": LOOK_S, "options": {"expires": LOOK_S}}},
         broker_connection_retry_on_startup=True,
-        broker_transport_options={"visibility_timeout": LEASE_S},
+        broker_transport_options={"visibility_timeout": LONGEST_S},
         task_acks_late=True,
         task_default_queue=NAME,
         task_ignore_result=True,
@@ -57,21 +56,15 @@ def open_app(settings: JobsSettings, desk: Desk) -> Celery:
         worker_hijack_root_logger=False,
         worker_prefetch_multiplier=1,
     )
-    leases = Redis.from_url(settings.broker)
 
     def compare(index: str) -> None:
-        soon = not desk.compare(index)
-        if soon:
-            leases.expire(_lease(index), SOON_S)
-        else:
-            leases.delete(_lease(index))
+        desk.compare(index)
 
     comparing = _task(app, compare, COMPARE)
 
     def due() -> None:
         for index in desk.due():
-            if leases.set(_lease(index), "queued", nx=True, ex=LEASE_S):
-                comparing.apply_async((index,))
+            comparing.apply_async((index,), expires=WORTH_S)
 
     _task(app, due, DUE)
     return app
@@ -80,10 +73,6 @@ def open_app(settings: JobsSettings, desk: Desk) -> Celery:
 # `Any`: Celery is untyped.
 def _task(app: Celery, work: Callable[..., None], name: str) -> Any:
     return app.task(work, name=name)
-
-
-def _lease(index: str) -> str:
-    return f"{NAME}/{COMPARE}/{index}"
 
 
 class Jobs:

@@ -28,6 +28,7 @@ from infra.settings import JobsSettings, KafkaSettings, VectorSettings
 from infra.telemetry import now
 from infra.vectors import PlaceUnknown, VectorsRefused, VectorsUnreachable
 from schemas.events import AuditOutcome, AuditRecorded, IndexReconciled, IndexReported
+from schemas.indexes import IndexSpec
 from schemas.topics import AUDIT_RECORDED, INDEX_RECONCILED, INDEX_REPORTED, Outgoing
 from workers.reconciling.due import is_due
 from workers.reconciling.reconcile import Behind, Office, reconcile
@@ -35,6 +36,7 @@ from workers.reconciling.reconcile import Behind, Office, reconcile
 log = structlog.get_logger()
 
 NAME = "jobs"
+SOON_S = 5.0
 Fail = Callable[[BaseException], None]
 # What passes, or is told of by the processes whose matter it is: it is tried again later.
 LACKS = (
@@ -81,44 +83,49 @@ class Desk:
         self._every = timedelta(milliseconds=settings.reconcile_every_ms)
         self._again = timedelta(milliseconds=settings.reconcile_again_ms)
         self._loop = asyncio.get_running_loop()
+        self._under_way: set[str] = set()
+        # By the loop's clock: what was compared, or could not be, is left alone for a while.
+        self._not_before: dict[str, float] = {}
 
     def due(self) -> list[str]:
         """Returns the indexes that are to be compared; for any thread."""
         return asyncio.run_coroutine_threadsafe(self._due(), self._loop).result()
 
-    def compare(self, index: str) -> bool:
-        """Compares an index and tells what it found; for any thread.
+    def compare(self, index: str) -> None:
+        """Compares an index, if it is still due, and tells what it found; for any thread.
 
-        Returns:
-            Whether it could be compared; what was in the way is logged.
+        What is in the way is logged, and it is due again.
         """
-        return asyncio.run_coroutine_threadsafe(self._compare(index), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._compare(index), self._loop).result()
 
     async def _due(self) -> list[str]:
         return [
-            name
-            for name, spec in self._office.view.indexes.items()
-            if is_due(
-                spec,
-                self._reports.get(name),
-                self._found.get(name),
-                every=self._every,
-                again=self._again,
-                now=now(),
-            )
+            name for name, spec in self._office.view.indexes.items() if self._is_due(name, spec)
         ]
 
-    async def _compare(self, index: str) -> bool:
-        last = self._reports.get(index)
-        if last is None or index not in self._office.view.indexes:
+    def _is_due(self, index: str, spec: IndexSpec) -> bool:
+        if index in self._under_way or self._loop.time() < self._not_before.get(index, 0.0):
             return False
+        last, found = self._reports.get(index), self._found.get(index)
+        return is_due(spec, last, found, every=self._every, again=self._again, now=now())
+
+    async def _compare(self, index: str) -> None:
+        spec, last = self._office.view.indexes.get(index), self._reports.get(index)
+        # Another process may have compared it since it was queued.
+        if spec is None or last is None or not self._is_due(index, spec):
+            return
+        self._under_way.add(index)
         try:
             found = await reconcile(self._office, index, last)
             outgoing = [Outgoing(INDEX_RECONCILED, found)]
             await self._publisher.publish(self._publisher.encode(outgoing))
         except LACKS as lack:
             log.warning("index not compared", index=index, reason=type(lack).__name__)
-            return False
+            return
+        finally:
+            self._under_way.discard(index)
+            # What was found comes back over the log, too.
+            self._not_before[index] = self._loop.time() + SOON_S
         log.info(
             "index compared",
             index=index,
@@ -129,7 +136,6 @@ class Desk:
             unreachable=found.unreachable,
             missed=found.missed,
         )
-        return True
 
 
 @asynccontextmanager

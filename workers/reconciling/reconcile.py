@@ -42,8 +42,14 @@ from workers.reconciling.expected import Log, Where
 
 log = structlog.get_logger()
 
+
+class Behind(RuntimeError):
+    """An index, or its capture, does not come to where a comparison could begin; try it later."""
+
+
 OUT_OF_REACH = (
     AddressForbidden,
+    Behind,
     CaptureRefused,
     DatabaseUnreachable,
     OSError,
@@ -60,10 +66,6 @@ HEADS = 500
 # How long the index, or its capture, may take to come to where the comparison begins.
 PATIENCE_S = 90.0
 LOOK_S = 0.5
-
-
-class Behind(RuntimeError):
-    """An index, or its capture, does not come to where a comparison could begin; try it later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +118,7 @@ async def reconcile(office: Office, index: str, last: IndexReported) -> IndexRec
 
 
 async def _table(office: Office, spec: IndexSpec, opened: AsyncExitStack) -> _Table | None:
-    """Returns what a captured table holds, once its capture has read that; None out of reach.
-
-    Raises:
-        Behind: Its capture does not come to read it.
-    """
+    """Returns what a captured table holds, once its capture has read that; None out of reach."""
     name = spec.source or ""
     table = office.view.tables[name]
     connection = office.view.connections.get(table.connection or "")
