@@ -57,6 +57,9 @@ def test_a_table_is_captured_shown_and_let_go(
         assert refused.returncode == 1
         assert "has no primary key" in refused.stdout
         assert "what to do: give it one" in refused.stdout
+        early = town.run("source", "snapshot", f"{NAME}2")
+        assert early.returncode != 0
+        assert f"{NAME}2 is FAILED" in early.stderr
 
         removed = town.run("source", "remove", NAME)
         assert removed.returncode == 0, removed.stderr
@@ -64,3 +67,29 @@ def test_a_table_is_captured_shown_and_let_go(
         spec = town.result("get", name=NAME)["spec"]
         assert spec["location"] == "public.notes"
         assert spec.get("capture") is None
+
+
+def test_rows_are_read_again_and_what_is_wrong_with_a_condition_is_said(
+    full_stack: LocalStack, town: Town, tmp_path: Path
+) -> None:
+    database = Captured(full_stack, town.bus, tmp_path)
+    database.runs("CREATE TABLE notes (id int PRIMARY KEY)", "INSERT INTO notes VALUES (1), (2)")
+    watch = ["-m", "workers", "sources"]
+    with town.registrar(), running(town.bus, watch, tmp_path, SOURCES_EVERY_MS="500"):
+        town.result("create", kind="connection", name=ON[1], spec=database.shop)
+        spec = {"location": "public.notes", "connection": ON[1]}
+        town.result("create", kind="table", name=NAME, spec=spec)
+        uncaptured = town.run("source", "snapshot", NAME)
+        assert uncaptured.returncode != 0
+        assert f"{NAME} is not captured: tessera source create" in uncaptured.stderr
+
+        created = town.run("source", "create", NAME, *ON, "--table", "public.notes")
+        assert created.returncode == 0, created.stderr
+        reread = town.run("source", "snapshot", NAME, "--where", "id > 1")
+        assert reread.returncode == 0, reread.stderr
+        assert reread.stdout.splitlines()[-1].startswith(f"rows of {NAME} were read again")
+        assert [each.op for each in database.changes(NAME, "public.notes")].count("r") == 2 + 1
+        unread = town.run("source", "snapshot", NAME, "--where", "id > 1; DROP TABLE notes")
+        assert unread.returncode != 0
+        assert "at character 7" in unread.stderr
+        assert "what to do: say columns compared with values" in unread.stderr
