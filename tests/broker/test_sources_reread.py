@@ -197,6 +197,23 @@ def test_of_a_row_that_is_written_meanwhile_the_newest_holds(town: Town, watch: 
     assert {row["id"]: row["n"] for row in rows(town, table, BUSY).values()} == held
 
 
+def test_rows_that_the_database_did_not_give_are_asked_for_again(
+    town: Town, watch: Process
+) -> None:
+    table, before = "main.tests.busy", len(read(town, "main.tests.busy", BUSY))
+    waits = (
+        "FROM pg_stat_activity WHERE application_name ~* 'debezium' AND wait_event_type = 'Lock'"
+        " AND query ~ 'busy'"
+    )
+    with town.session() as session, session.transaction():
+        session.execute("LOCK TABLE busy")
+        asks(town, "busy", BUSY, 4)
+        eventually(lambda: town.asks(f"SELECT pid {waits}"), what="its rows are waited for")
+        assert town.asks(f"SELECT pg_terminate_backend(pid) {waits}")
+    carried_out(town, table, 4)
+    assert len(read(town, table, BUSY)) >= before + MANY
+
+
 def test_what_is_asked_while_the_connector_stands_stopped_is_carried_out(
     town: Town, watch: Process
 ) -> None:
