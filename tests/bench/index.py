@@ -54,6 +54,7 @@ CATALOG: list[dict[str, Any]] = [
     {"kind": "tenant", "name": TENANT, "spec": {"accept_unsigned": True}},
 ]
 ASKS = {"CLIENT_KEY": "", "CLIENT_PRINCIPAL": "", "CLIENT_TENANT": TENANT}
+FOUND = {**searching.SPEC, "endpoint": SENTENCES}
 START_S = 300.0
 OURS = {
     "gateway": ["-m", "streams", "gateway"],
@@ -76,15 +77,17 @@ def run(*arguments: str) -> None:
         stack.prepare(["embedding"])
         bus = Bus(stack)
         seed(bus, CATALOG)
-        names = {"gateway", *(["index", "sources"] if synced else ["search"])}
-        with _started(bus, Path(folder), names) as ours:
-            if synced:
+        if synced:
+            with _started(bus, Path(folder), {"gateway", "index", "sources"}) as ours:
                 pids = {name: pid for name in services if (pid := stack.pid(name))}
                 town = Town(stack, bus, Path(folder))
                 asyncio.run(_sync(town, asked, parts, {**pids, **ours}))
         if "query" in parts:
+            index = f"main.tests.{unique('found')}"
+            # The topic of those who search comes with it.
+            publish(bus, *changes([{"kind": "index", "name": index, "spec": FOUND}]))
             with _started(bus, Path(folder), {"gateway", "search"}):
-                asyncio.run(_query(stack, bus, asked))
+                asyncio.run(_query(stack, bus, index, asked))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,11 +140,8 @@ async def _sync(
             await followed.rewrite()
 
 
-async def _query(stack: LocalStack, bus: Bus, asked: argparse.Namespace) -> None:
-    index = f"main.tests.{unique('found')}"
-    plain = {**searching.SPEC, "endpoint": SENTENCES}
-    publish(bus, *changes([{"kind": "index", "name": index, "spec": plain}]))
-    spec, made = IndexSpec.model_validate(plain), searching.Made(Place(index, 1))
+async def _query(stack: LocalStack, bus: Bus, index: str, asked: argparse.Namespace) -> None:
+    spec, made = IndexSpec.model_validate(FOUND), searching.Made(Place(index, 1))
     first, *_ = asked.chunks
     async with (
         Vectors.open(settings_of(stack)) as vectors,
