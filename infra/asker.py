@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,8 +31,17 @@ from infra.signing import Signer, claim, claimed
 from infra.tail import Tail
 from infra.telemetry import TRACEPARENT, Headers, new_traceparent, now
 from schemas.codec import Codec, Unreadable
-from schemas.events import Attempt, Event, InferenceReplied, Reason, Refusal
-from schemas.topics import Outgoing, Topic
+from schemas.events import (
+    Attempt,
+    Completion,
+    Event,
+    InferenceReplied,
+    InferenceRequested,
+    Reason,
+    Refusal,
+    RequestCancelled,
+)
+from schemas.topics import INFERENCE_REQUESTED, REQUEST_CANCELLED, Outgoing, Topic
 
 log = structlog.get_logger()
 
@@ -229,6 +238,36 @@ class Asker:
         finally:
             self._pending.pop(key, None)
 
+    async def answers(self, request: InferenceRequested) -> AsyncGenerator[InferenceReplied, None]:
+        """Asks a model or an index; a request that is left before its end is cancelled.
+
+        Yields and raises as ``replies`` does.
+        """
+        ended = False
+        asking = self.replies(INFERENCE_REQUESTED, request, request.request_id, request.deadline)
+        try:
+            async with aclosing(asking) as replies:
+                async for replied in replies:
+                    ended = replied.delta is None
+                    yield replied
+        except (NoReply, RequestRefused):
+            ended = True
+            raise
+        finally:
+            if not ended:
+                self.say(_cancelled(request))
+
+    async def completion(self, request: InferenceRequested) -> Completion | None:
+        """Returns the whole answer to a request; None where it ended with none.
+
+        Raises as ``replies`` does; a request that is left before its end is cancelled.
+        """
+        async with aclosing(self.answers(request)) as replies:
+            async for replied in replies:
+                if replied.completion is not None:
+                    return replied.completion
+        return None
+
     def say(self, outgoing: Outgoing) -> None:
         """Publishes an event without waiting until it is heard."""
         with suppress(PublishFailed):
@@ -267,3 +306,13 @@ class Asker:
                     request_id=replied.request_id,
                     reason=replied.refusal.reason if replied.refusal else None,
                 )
+
+
+def _cancelled(request: InferenceRequested) -> Outgoing:
+    cancelled = RequestCancelled(
+        request_id=request.request_id,
+        tenant=request.tenant,
+        cancelled_at=now(),
+        deadline=request.deadline,
+    )
+    return Outgoing(REQUEST_CANCELLED, cancelled)

@@ -16,7 +16,6 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
@@ -30,7 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from infra.asker import Asker, NoReply, RequestRefused
+from infra.asker import Asker, RequestRefused
 from infra.catalog import CatalogView
 from infra.settings import ClientSettings, RedisSettings
 from infra.telemetry import now
@@ -39,11 +38,10 @@ from schemas.events import (
     InferenceRequested,
     Reason,
     Refusal,
-    RequestCancelled,
     Sampling,
     Task,
 )
-from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED, Outgoing
+from schemas.topics import REPLY
 
 log = structlog.get_logger()
 
@@ -245,24 +243,10 @@ class Embedder:
         )
 
     async def _answer(self, request: InferenceRequested) -> Completion:
-        """Asks, and returns the answer; a request that is left before its end is cancelled."""
-        ended = False
-        replies = self._asker.replies(
-            INFERENCE_REQUESTED, request, request.request_id, request.deadline
-        )
-        try:
-            async with aclosing(replies):
-                async for replied in replies:
-                    ended = replied.delta is None
-                    if replied.completion is not None:
-                        return replied.completion
-        except (NoReply, RequestRefused):
-            ended = True
-            raise
-        finally:
-            if not ended:
-                self._asker.say(_cancelled(request))
-        raise VectorsUnfit(f"{request.endpoint} ended without an answer")
+        completion = await self._asker.completion(request)
+        if completion is None:
+            raise VectorsUnfit(f"{request.endpoint} ended without an answer")
+        return completion
 
 
 class _Cache:
@@ -368,13 +352,3 @@ def _key(model: str, text: str) -> str:
 
 def _digest(text: str) -> str:
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _cancelled(request: InferenceRequested) -> Outgoing:
-    cancelled = RequestCancelled(
-        request_id=request.request_id,
-        tenant=request.tenant,
-        cancelled_at=now(),
-        deadline=request.deadline,
-    )
-    return Outgoing(REQUEST_CANCELLED, cancelled)

@@ -33,13 +33,12 @@ from schemas.events import (
     InferenceReplied,
     InferenceRequested,
     Message,
-    RequestCancelled,
     Role,
     Sampling,
     Task,
 )
 from schemas.search import Found, Hit, Search, Write, Written
-from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED, Outgoing
+from schemas.topics import REPLY
 from streams.replies import Part, Reply, Stitch
 from streams.terms import Options, ScanOptions, SearchOptions, Terms
 
@@ -150,7 +149,7 @@ class Client:
         """
         request = self._chat(endpoint, messages, options, stream=True)
         stitch = Stitch()
-        async with aclosing(self._replies(request)) as replies:
+        async with aclosing(self._asker.answers(request)) as replies:
             async for replied in replies:
                 if replied.completion:
                     yield stitch.end(_reply(replied, replied.completion))
@@ -314,39 +313,11 @@ class Client:
 
     async def _whole(self, request: InferenceRequested) -> Reply:
         """Asks and returns the whole answer."""
-        async with aclosing(self._replies(request)) as replies:
+        async with aclosing(self._asker.answers(request)) as replies:
             async for replied in replies:
                 if replied.completion:
                     return _reply(replied, replied.completion)
         raise AssertionError("unreachable")
-
-    async def _replies(self, request: InferenceRequested) -> AsyncGenerator[InferenceReplied, None]:
-        """Asks and yields what comes back; cancels a request that is left before its end."""
-        ended = False
-        asking = self._asker.replies(
-            INFERENCE_REQUESTED, request, request.request_id, request.deadline
-        )
-        try:
-            async with aclosing(asking) as replies:
-                async for replied in replies:
-                    ended = replied.delta is None
-                    yield replied
-        except (NoReply, RequestRefused):
-            ended = True
-            raise
-        finally:
-            if not ended:
-                self._cancel(request)
-
-    def _cancel(self, request: InferenceRequested) -> None:
-        """Says that nobody waits for a request any more; does not wait for that to be heard."""
-        cancelled = RequestCancelled(
-            request_id=request.request_id,
-            tenant=request.tenant,
-            cancelled_at=now(),
-            deadline=request.deadline,
-        )
-        self._asker.say(Outgoing(REQUEST_CANCELLED, cancelled))
 
 
 def _how(options: Terms) -> dict[str, Any]:

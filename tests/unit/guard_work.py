@@ -4,9 +4,9 @@ are told.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from aiohttp import web
@@ -16,16 +16,14 @@ from infra.settings import ClientSettings
 from infra.telemetry import now
 from schemas.events import (
     Completion,
-    Event,
     FinishReason,
     InferenceHeld,
     InferenceJudged,
-    InferenceReplied,
     InferenceRequested,
     Refusal,
     Usage,
 )
-from schemas.topics import INFERENCE_JUDGED, Outgoing, Topic
+from schemas.topics import INFERENCE_JUDGED, Outgoing
 from tests.seed import changes
 from workers.guard import Guarding
 
@@ -39,26 +37,17 @@ class Asking:
 
     def __init__(self, content: str = "", refusal: Refusal | None = None) -> None:
         self.asked: list[InferenceRequested] = []
-        self.said: list[Outgoing] = []
         self._content = content
         self._refusal = refusal
 
-    async def replies(
-        self, topic: Topic[Any], event: Event, request_id: str, deadline: datetime
-    ) -> AsyncGenerator[InferenceReplied, None]:
-        """Yields the reply."""
-        assert isinstance(event, InferenceRequested)
-        self.asked.append(event)
+    async def completion(self, request: InferenceRequested) -> Completion:
+        """Answers."""
+        self.asked.append(request)
         if self._refusal:
-            raise RequestRefused(request_id, self._refusal, ())
-        done = Completion(
+            raise RequestRefused(request.request_id, self._refusal, ())
+        return Completion(
             model="m", content=self._content, finish_reason=FinishReason.STOP, usage=Usage()
         )
-        yield InferenceReplied(request_id=request_id, completion=done, replied_at=now())
-
-    def say(self, outgoing: Outgoing) -> None:
-        """Keeps it."""
-        self.said.append(outgoing)
 
 
 def work(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import aclosing
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -19,13 +18,12 @@ from schemas.events import (
     Completion,
     InferenceRequested,
     Message,
-    RequestCancelled,
     Role,
     Sampling,
 )
 from schemas.policies import JudgeRule
 from schemas.shapes import length
-from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED, Outgoing
+from schemas.topics import REPLY
 from workers.guards import Case, Office, Unjudged, Verdict
 from workers.worker import WorkerBroken
 
@@ -158,35 +156,14 @@ def read(content: str, *, asks: bool) -> Verdict:
 
 
 async def _asked(request: InferenceRequested, office: Office) -> Completion:
-    ended = False
-    replies = office.asker.replies(
-        INFERENCE_REQUESTED, request, request.request_id, request.deadline
-    )
     try:
-        async with aclosing(replies):
-            async for replied in replies:
-                ended = replied.delta is None
-                if replied.completion is not None:
-                    return replied.completion
+        completion = await office.asker.completion(request)
     except RequestRefused as refused:
-        ended = True
         raise Unjudged(f"its model was not asked ({refused.refusal.reason})") from None
     except NoReply:
-        ended = True
         raise Unjudged("its model did not answer in time") from None
     except (ClientClosed, RepliesLost) as lost:
         raise WorkerBroken(str(lost)) from lost
-    finally:
-        if not ended:
-            office.asker.say(_cancelled(request))
-    raise Unjudged("its model answers with nothing")
-
-
-def _cancelled(request: InferenceRequested) -> Outgoing:
-    cancelled = RequestCancelled(
-        request_id=request.request_id,
-        tenant=request.tenant,
-        cancelled_at=now(),
-        deadline=request.deadline,
-    )
-    return Outgoing(REQUEST_CANCELLED, cancelled)
+    if completion is None:
+        raise Unjudged("its model answers with nothing")
+    return completion
