@@ -6,7 +6,7 @@ log for us alone is somebody else's disk, so how much it keeps is told, and all 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -156,15 +156,7 @@ class Database:
     async def slot(self, name: str) -> Slot | None:
         """Returns a slot of this database; None where there is none."""
         found = await self._one(SLOT, name)
-        if found is None:
-            return None
-        return Slot(
-            active=found["active"],
-            kept=found["wal_status"] or "lost",
-            confirmed=found["confirmed"],
-            lag=found["lag"],
-            retained=found["retained"],
-        )
+        return None if found is None else slot_of(found)
 
     async def drop_slot(self, name: str) -> None:
         """Drops a slot, so that the database keeps no log for it; none is fine.
@@ -245,6 +237,18 @@ class Database:
             raise QueryRefused(f"its database refuses: {type(problem).__name__}") from None
         except psycopg.Error as problem:
             raise DatabaseUnreachable(f"its database fails: {type(problem).__name__}") from None
+
+
+def slot_of(found: Mapping[str, Any]) -> Slot:
+    """Returns a slot as PostgreSQL tells of it."""
+    return Slot(
+        active=found["active"],
+        # It says nothing while the slot is made; of one that has lost its log it says so.
+        kept=found["wal_status"] or "reserved",
+        confirmed=found["confirmed"],
+        lag=found["lag"],
+        retained=found["retained"],
+    )
 
 
 # Of a table: what must not be so, why it must not, and what to do about it.

@@ -146,6 +146,12 @@ def test_a_password_is_lent_to_its_owner_alone_until_it_is_taken_back(tmp_path: 
     assert list(folder.iterdir()) == []
 
 
+def test_a_slot_that_is_being_made_has_lost_nothing() -> None:
+    row = {"active": True, "confirmed": None, "lag": None, "retained": None}
+    assert database.slot_of({**row, "wal_status": None}).kept == "reserved"
+    assert database.slot_of({**row, "wal_status": "lost"}).kept == "lost"
+
+
 def test_why_a_connector_failed_is_a_kind_and_never_its_words() -> None:
     trace = (
         "org.apache.kafka.connect.errors.ConnectException: value 4111 1111 1111 1111\n"
