@@ -152,6 +152,19 @@ async def test_who_asked_for_no_parts_gets_none(provider: Scripted) -> None:
     assert completed.completion is not None
 
 
+async def test_streams_that_are_under_way_together_share_the_parts_of_a_second(
+    provider: Scripted,
+) -> None:
+    most = 20
+    work = Inference(provider, InferenceSettings(coalesce_ms=1, parts_per_s=most))
+    emitted: list[Outgoing] = []
+    event, loop = routed({"words": 100, "gap_s": 0.01}, stream=True), asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.gather(*(work.begin(event, now()).perform(emitted.append) for _ in range(2)))
+    # Besides, each has a first part at once, one before the other begins, and a last one at once.
+    assert 2 * 2 < len(emitted) <= most * (loop.time() - began) + 2 * 3
+
+
 async def test_a_refusal_after_some_words_concludes_with_it_and_tells_of_the_parts(
     provider: Scripted,
 ) -> None:
