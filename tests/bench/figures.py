@@ -48,10 +48,11 @@ class Spent:
         return f"ms of processor time a {unit}: {shares}; others had {others:.1f} cores"
 
     def _each(self) -> dict[str, float]:
-        return {name: _family(pid) for name, pid in self._processes.items()}
+        return {name: family(pid) for name, pid in self._processes.items()}
 
 
-def _family(pid: int) -> float:
+def family(pid: int) -> float:
+    """Returns the processor time of a process and those below it, in seconds."""
     found = psutil.Process(pid)
     spent = 0.0
     # Those below this process are processes of their own here.
