@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ from infra.bus import Publisher
 from infra.health import Health
 from infra.registry import Reader
 from infra.settings import HealthSettings, JobsSettings, KafkaSettings, VectorSettings
-from infra.telemetry import described
+from workers.ending import Ending
 from workers.reconciling.desk import NAME, Desk, open_desk
 
 log = structlog.get_logger()
@@ -101,7 +100,7 @@ class Jobs:
         self._publisher = publisher
         self._reader = reader
         self._loop = asyncio.get_running_loop()
-        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._ending = Ending()
         self._health = Health(health, kafka)
 
     async def run(self) -> None:
@@ -110,34 +109,23 @@ class Jobs:
         Raises:
             Exception: What ended the work early; the process must end non-zero.
         """
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, stop.set)
+        self._ending.listen()
         settings, (kafka, vectors) = self._settings, self._where
         async with open_desk(
-            kafka, vectors, settings, self._publisher, self._reader, self.fail
+            kafka, vectors, settings, self._publisher, self._reader, self._ending
         ) as desk:
             celery = _Celery(open_app(settings, desk), self._told)
             celery.start()
             self._health.start()
             self._health.begin()
-            stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-            await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
+            await self._ending.come()
             self._health.drain()
             await asyncio.to_thread(celery.stop)
         self._health.close()
-        if self._failed.done():
-            self._failed.result()
-
-    def fail(self, error: BaseException) -> None:
-        """Ends the process."""
-        if not self._failed.done():
-            log.error("worker failed", error=described(error), reason=type(error).__name__)
-            self._failed.set_exception(error)
+        self._ending.check()
 
     def _told(self, error: BaseException) -> None:
-        self._loop.call_soon_threadsafe(self.fail, error)
+        self._loop.call_soon_threadsafe(self._ending.fail, error)
 
 
 class _Celery:

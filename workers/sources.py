@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Coroutine
 from dataclasses import asdict, replace
-from typing import Any
+from functools import partial
 
 import structlog
 
@@ -34,18 +33,17 @@ from infra.settings import (
     KafkaSettings,
     SourcesSettings,
 )
-from infra.telemetry import described, now
+from infra.telemetry import now
 from infra.told import last_told
 from schemas.events import (
-    AuditOutcome,
-    AuditRecorded,
     CatalogChanged,
     SourceReported,
     SourceState,
 )
 from schemas.tables import TableSpec
-from schemas.topics import AUDIT_RECORDED, SOURCE_REPORTED, Outgoing, captured
+from schemas.topics import SOURCE_REPORTED, Outgoing, captured
 from workers.capturing import Capturing, Standing
+from workers.ending import Ending
 
 log = structlog.get_logger()
 
@@ -98,8 +96,7 @@ class Sources:
         self._settings = settings
         self._publisher = publisher
         self._reader = reader
-        self._loop = asyncio.get_running_loop()
-        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._ending = Ending()
         self._connect = Connect(connect.url)
         self._topics = Topics(kafka)
         self._lent = Lent(connect.lent)
@@ -122,22 +119,17 @@ class Sources:
         Raises:
             Exception: What ended the work early; the process must end non-zero.
         """
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, stop.set)
+        self._ending.listen()
         await self._lead.start()
         self._health.start()
         self._health.begin()
-        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        await self._ending.come()
         self._health.drain()
         await self._rest()
         await self._lead.close()
         await self._connect.close()
         self._health.close()
-        if self._failed.done():
-            self._failed.result()
+        self._ending.check()
 
     def changed(self, change: CatalogChanged) -> None:
         """Hears of a change that the view has taken in."""
@@ -149,16 +141,14 @@ class Sources:
 
     def fail(self, error: BaseException) -> None:
         """Ends the process."""
-        if not self._failed.done():
-            log.error("worker failed", error=described(error), reason=type(error).__name__)
-            self._failed.set_exception(error)
+        self._ending.fail(error)
 
     def _chosen(self, chosen: bool) -> None:
         log.info("captured tables watched" if chosen else "captured tables left to another")
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
-        if chosen and not self._failed.done():
+        if chosen and not self._ending.failed:
             self._watching = asyncio.create_task(self._guarded(self._watch()))
 
     async def _rest(self) -> None:
@@ -286,29 +276,9 @@ class Sources:
                 self._topics,
                 self._lent,
                 reader=self._reader,
-                used=lambda reference: self._audit(table, reference),
+                used=partial(self._ending.audit, self._publisher, NAME, table),
             )
         return self._capturing[table]
-
-    def _audit(self, table: str, reference: str) -> None:
-        """Notes that a secret was handed to a connector."""
-        instant = now()
-        recorded = AuditRecorded(
-            audit_id=f"secret.used/{table}/{int(instant.timestamp() * 1000)}/{reference}",
-            at=instant,
-            source=NAME,
-            action="secret.used",
-            kind="secret",
-            name=reference,
-            outcome=AuditOutcome.DONE,
-        )
-
-        def settled(failed: PublishFailed | None) -> None:
-            if failed is not None:
-                self.fail(failed)
-
-        encoded = self._publisher.encode([Outgoing(AUDIT_RECORDED, recorded)])
-        self._publisher.post(encoded, (), settled)
 
     async def _tell(self, table: str, standing: Standing, location: str = "") -> None:
         """Reports how a table stands, where that is news."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,6 +25,7 @@ from infra.telemetry import RECORDS, Headers, consuming, described, now
 from schemas.codec import Unreadable
 from schemas.events import DeadLetterCause, Event, Reason, Refusal, RequestCancelled
 from schemas.topics import LONGEST_DEADLINE_MS, REQUEST_CANCELLED, Outgoing, Topic
+from workers.ending import Ending
 from workers.intake import Intake, Taken
 
 E = TypeVar("E", bound=Event)
@@ -121,8 +121,7 @@ class Worker(Generic[E]):
         self._drain_s = drain_s
         self._publisher = publisher
         self._reader = reader
-        self._loop = asyncio.get_running_loop()
-        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._ending = Ending()
         client_id = f"{name}-{os.uname().nodename}-{os.getpid()}"
         self._intake = Intake(
             name=name,
@@ -156,20 +155,16 @@ class Worker(Generic[E]):
         Raises:
             Exception: What ended the work early; the process must end non-zero.
         """
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, stop.set)
+        self._ending.listen()
         await self._cancellations.start()
         await self._intake.start()
         self._health.start()
         log.info("worker started", topic=self._topic.name, most=self._most)
-        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([stopping, self._failed], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        await self._ending.come()
         self._health.drain()
         self._intake.drain()
         log.info("worker drains", under_way=len(self._tasks))
-        if not self._failed.done():
+        if not self._ending.failed:
             await self._drained()
         for task in self._tasks:
             task.cancel()
@@ -177,14 +172,11 @@ class Worker(Generic[E]):
         await self._cancellations.close()
         await self._work.close()
         self._health.close()
-        if self._failed.done():
-            self._failed.result()
+        self._ending.check()
 
     def fail(self, error: BaseException) -> None:
         """Ends the process: what is unfinished will be delivered to another."""
-        if not self._failed.done():
-            log.error("worker failed", error=described(error), reason=type(error).__name__)
-            self._failed.set_exception(error)
+        self._ending.fail(error)
 
     async def _drained(self) -> None:
         if self._tasks:

@@ -7,9 +7,10 @@ the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import structlog
 from confluent_kafka.admin import AdminClient
@@ -27,9 +28,10 @@ from infra.secrets import SecretUnavailable
 from infra.settings import JobsSettings, KafkaSettings, VectorSettings
 from infra.telemetry import now
 from infra.vectors import PlaceUnknown, VectorsRefused, VectorsUnreachable
-from schemas.events import AuditOutcome, AuditRecorded, IndexReconciled, IndexReported
+from schemas.events import IndexReconciled, IndexReported
 from schemas.indexes import IndexSpec
-from schemas.topics import AUDIT_RECORDED, INDEX_RECONCILED, INDEX_REPORTED, Outgoing
+from schemas.topics import INDEX_RECONCILED, INDEX_REPORTED, Outgoing
+from workers.ending import Ending
 from workers.reconciling.due import is_due
 from workers.reconciling.reconcile import Behind, Office, reconcile
 
@@ -37,7 +39,6 @@ log = structlog.get_logger()
 
 NAME = "jobs"
 SOON_S = 5.0
-Fail = Callable[[BaseException], None]
 # What passes, or is told of by the processes whose matter it is: it is tried again later.
 LACKS = (
     AddressForbidden,
@@ -145,7 +146,7 @@ async def open_desk(  # noqa: PLR0917 - where everything is, and who hears of it
     settings: JobsSettings,
     publisher: Publisher,
     reader: Reader,
-    fail: Fail,
+    ending: Ending,
 ) -> AsyncIterator[Desk]:
     """Opens a desk for as long as the block lasts.
 
@@ -155,49 +156,30 @@ async def open_desk(  # noqa: PLR0917 - where everything is, and who hears of it
         settings: How often to compare.
         publisher: Takes what is found.
         reader: Decodes records.
-        fail: Told what ended it early.
+        ending: Told what ended it early.
 
     Raises:
         BusUnreachable: No broker answers.
         CatalogLost: The catalog cannot be followed.
         LookupError: A topic is missing: provisioning has not run.
     """
-
-    def used(table: str, reference: str) -> None:
-        _audit(publisher, table, reference, fail)
-
     # No bound of a request matters here.
     view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     async with AsyncExitStack() as held:
-        following = await follow(kafka, reader, view, NAME, fail)
+        following = await follow(kafka, reader, view, NAME, ending.fail)
         held.push_async_callback(following.close)
-        reports = Latest[IndexReported](kafka, reader, INDEX_REPORTED, NAME, fail)
-        found = Latest[IndexReconciled](kafka, reader, INDEX_RECONCILED, NAME, fail)
+        reports = Latest[IndexReported](kafka, reader, INDEX_REPORTED, NAME, ending.fail)
+        found = Latest[IndexReconciled](kafka, reader, INDEX_RECONCILED, NAME, ending.fail)
         for latest in (reports, found):
             await latest.start()
             held.push_async_callback(latest.close)
         office = Office(
-            kafka=kafka, reader=reader, view=view, vectors=vectors, admin=admin, used=used
+            kafka=kafka,
+            reader=reader,
+            view=view,
+            vectors=vectors,
+            admin=admin,
+            used=partial(ending.audit, publisher, NAME),
         )
         yield Desk(office, publisher, reports, found, settings)
-
-
-def _audit(publisher: Publisher, table: str, reference: str, fail: Fail) -> None:
-    """Notes that a secret was used to look into a table."""
-    instant = now()
-    recorded = AuditRecorded(
-        audit_id=f"secret.used/{table}/{int(instant.timestamp() * 1000)}/{reference}",
-        at=instant,
-        source=NAME,
-        action="secret.used",
-        kind="secret",
-        name=reference,
-        outcome=AuditOutcome.DONE,
-    )
-
-    def settled(failed: PublishFailed | None) -> None:
-        if failed is not None:
-            fail(failed)
-
-    publisher.post(publisher.encode([Outgoing(AUDIT_RECORDED, recorded)]), (), settled)
