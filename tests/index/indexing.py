@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.events import IndexReported, IndexState
+from schemas.events import IndexReconciled, IndexReported, IndexState
 from schemas.indexes import IndexSpec
-from schemas.topics import INDEX_REPORTED
+from schemas.topics import INDEX_RECONCILED, INDEX_REPORTED
 from tests.harness import Bus, Process, eventually, unique
 from tests.seed import changes, publish
 
@@ -25,8 +25,23 @@ def define(bus: Bus, index: str, wanted: IndexSpec) -> None:
 def indexer(bus: Bus, folder: Path, tenant: str = "index") -> Iterator[Process]:
     """Runs an index processor for a block; it must end in good order."""
     client = {"CLIENT_KEY": "", "CLIENT_PRINCIPAL": "", "CLIENT_TENANT": tenant}
-    environment = {**bus.environment, **client}
-    process = Process([*INDEX], environment, folder / f"{unique('index')}.log")
+    with _ending_well(INDEX, {**bus.environment, **client}, folder) as process:
+        yield process
+
+
+@contextmanager
+def jobs(bus: Bus, folder: Path) -> Iterator[Process]:
+    """Runs the jobs; an index that was as its source is left alone until somebody asks."""
+    environment = {**bus.environment, "JOBS_RECONCILE_AGAIN_MS": "500"}
+    with _ending_well(["-m", "workers", "jobs"], environment, folder) as process:
+        yield process
+
+
+@contextmanager
+def _ending_well(
+    command: list[str], environment: dict[str, str], folder: Path
+) -> Iterator[Process]:
+    process = Process(command, environment, folder / f"{unique(command[-1])}.log")
     try:
         process.ready()
         yield process
@@ -34,6 +49,25 @@ def indexer(bus: Bus, folder: Path, tenant: str = "index") -> Iterator[Process]:
     finally:
         if process.child.poll() is None:
             process.kill()
+
+
+def compared(bus: Bus, index: str, reconcile: int) -> list[IndexReconciled]:
+    """Returns what comparisons since a wish have found, once one has found nothing."""
+    found: list[IndexReconciled] = []
+
+    def good() -> bool:
+        found[:] = [
+            each for each in bus.events(INDEX_RECONCILED, index) if each.reconcile >= reconcile
+        ]
+        return bool(found) and not differing(found[-1])
+
+    eventually(good, 90, "a comparison that finds nothing")
+    return found
+
+
+def differing(found: IndexReconciled) -> int:
+    """Returns how many rows and chunks a comparison has found to differ."""
+    return found.missing + found.stale + found.surplus + found.unreachable
 
 
 def told(bus: Bus, index: str) -> IndexReported | None:

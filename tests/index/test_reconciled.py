@@ -10,13 +10,13 @@ import pytest
 from infra.changes.rows import version_of
 from infra.vectors import Place, Vectors, chunk_id, document_id
 from infra.vectors.layout import chunks_of, heads_of
-from schemas.events import IndexReconciled, IndexState
+from schemas.events import IndexState
 from schemas.indexes import IndexSpec
-from schemas.topics import INDEX_RECONCILED
 from tests.broker.storing import document
-from tests.harness import Bus, Process, eventually, soon, unique
+from tests.harness import Bus, Process, soon, unique
 from tests.index.feeding import Table, held
-from tests.index.indexing import define, indexer, stands
+from tests.index.indexing import compared, define, differing, indexer, stands
+from tests.index.indexing import jobs as running_jobs
 from tests.index.test_index_processor import equal, spec
 from tests.index.words import vector_of
 
@@ -35,34 +35,9 @@ def process(index_bus: Bus, folder: Path, town: list[Process]) -> Iterator[Proce
 
 @pytest.fixture(scope="module")
 def jobs(index_bus: Bus, folder: Path) -> Iterator[Process]:
-    """The jobs; an index that was as its source is left alone until somebody asks."""
-    environment = {**index_bus.environment, "JOBS_RECONCILE_AGAIN_MS": "500"}
-    process = Process(["-m", "workers", "jobs"], environment, folder / f"{unique('jobs')}.log")
-    try:
-        process.ready()
+    """The jobs of the module."""
+    with running_jobs(index_bus, folder) as process:
         yield process
-        assert process.stop() == 0
-    finally:
-        if process.child.poll() is None:
-            process.kill()
-
-
-def compared(bus: Bus, index: str, reconcile: int) -> list[IndexReconciled]:
-    """Returns what comparisons since a wish have found, once one has found nothing."""
-    found: list[IndexReconciled] = []
-
-    def good() -> bool:
-        found[:] = [
-            each for each in bus.events(INDEX_RECONCILED, index) if each.reconcile >= reconcile
-        ]
-        return bool(found) and not differing(found[-1])
-
-    eventually(good, 90, "a comparison that finds nothing")
-    return found
-
-
-def differing(found: IndexReconciled) -> int:
-    return found.missing + found.stale + found.surplus + found.unreachable
 
 
 async def harmed(vectors: Vectors, place: Place) -> None:
