@@ -94,6 +94,8 @@ def snapshot(
 ) -> None:
     """Read rows of a captured table again while its changes flow on: missed ones come in.
 
+    Changes come late meanwhile where there are many rows: pick those that are missed.
+
     A condition compares columns with values, with AND, OR, NOT, IN, BETWEEN, LIKE and IS NULL.
 
     Examples: tessera source snapshot main.lab.notes
