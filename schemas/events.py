@@ -581,6 +581,8 @@ class IndexReported(Event):
             null before the first.
         reconciled_at: When source and index were last compared.
         reconcile: The last wish of the catalog for a comparison that was followed.
+        shaken_at: When the vector store last fell silent amid the work: what it had said to
+            hold, it may have lost.
         reported_at: When it was so.
     """
 
@@ -602,6 +604,7 @@ class IndexReported(Event):
     drift: int | None = None
     reconciled_at: datetime | None = None
     reconcile: int = 0
+    shaken_at: datetime | None = None
     reported_at: datetime
 
     def to_bytes(self) -> bytes:
@@ -623,6 +626,7 @@ class IndexReported(Event):
             binary.ABSENT if self.drift is None else binary.PRESENT + binary.long(self.drift),
             binary.ABSENT if self.reconciled_at is None else binary.PRESENT + binary.millis(self.reconciled_at),
             binary.long(self.reconcile),
+            binary.ABSENT if self.shaken_at is None else binary.PRESENT + binary.millis(self.shaken_at),
             binary.millis(self.reported_at),
         ))
 
@@ -645,6 +649,7 @@ class IndexReported(Event):
             "drift": self.drift,
             "reconciled_at": self.reconciled_at,
             "reconcile": self.reconcile,
+            "shaken_at": self.shaken_at,
             "reported_at": self.reported_at,
         }
 
@@ -668,6 +673,7 @@ class IndexReported(Event):
             drift=record["drift"],
             reconciled_at=record["reconciled_at"],
             reconcile=record["reconcile"],
+            shaken_at=record["shaken_at"],
             reported_at=record["reported_at"],
         )
 

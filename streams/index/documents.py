@@ -42,5 +42,5 @@ def _complete(spec: IndexSpec, change: Change) -> None:
     if missing := sorted(used & change.unavailable):
         raise RowInvalid(
             f'column "{missing[0]}" did not change and was left out, and what it was is not known: '
-            "update it in the source, or build the index anew"
+            "if the source still has the row, update it there, or build the index anew"
         )

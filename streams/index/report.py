@@ -77,6 +77,8 @@ def report(index: str, seen: Seen, trigger: int, now: datetime) -> IndexReported
         told = replace(told, generation=seen.generation, triggered=max(trigger, told.triggered))
     if seen.counted is not None:
         told = replace(told, rows=seen.counted.rows, chunks=seen.counted.chunks)
+    if standing is not None and standing.shaken_at is not None:
+        told = replace(told, shaken_at=standing.shaken_at)
     if standing is not None and progress is not None:
         fresh = told.freshness_ms if standing.freshness_ms is None else standing.freshness_ms
         told = replace(told, embedded=standing.embedded, freshness_ms=fresh)

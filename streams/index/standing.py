@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from infra.asker import NoReply, RequestRefused
 from infra.bus import BusUnreachable
 from infra.changes.source import Unfit
 from infra.embedding import VectorsUnfit
 from infra.registry import RegistryUnreachable
+from infra.telemetry import now
 from infra.vectors import DimensionsWrong, PlaceUnknown, VectorsRefused, VectorsUnreachable
 from schemas.events import IndexState
 
@@ -47,6 +49,7 @@ class Standing:
         freshness_ms: From the commit of the latest change to the moment at which it could be found.
         lost: Whether the store has lost the place, which must be made anew.
         anew: Whether it was made here, and does not hold all yet.
+        shaken_at: When the store last fell silent, so that what it holds is to be looked at.
     """
 
     state: IndexState = IndexState.READY
@@ -56,6 +59,7 @@ class Standing:
     freshness_ms: int | None = None
     lost: bool = False
     anew: bool = False
+    shaken_at: datetime | None = None
 
     def well(self) -> None:
         """Notes that nothing is wrong any more."""
@@ -68,3 +72,5 @@ class Standing:
         remedies = (remedy for kind, remedy in REMEDIES.items() if isinstance(lack, kind))
         self.remedy = lack.remedy if isinstance(lack, Unfit) else next(remedies, None)
         self.lost |= isinstance(lack, PlaceUnknown)
+        if isinstance(lack, VectorsUnreachable):
+            self.shaken_at = now()

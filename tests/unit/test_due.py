@@ -44,6 +44,12 @@ def test_one_that_mends_nothing_by_itself_is_compared_as_others() -> None:
     assert [due(triggered, found=STALE, after=each) for each in (AGAIN, EVERY)] == [False, True]
 
 
+def test_what_a_silent_store_may_have_lost_is_looked_at_once() -> None:
+    shaken = replace(READY, shaken_at=NOON + AGAIN)
+    assert due(last=shaken)
+    assert not due(last=shaken, found=replace(FOUND, reconciled_at=NOON + AGAIN))
+
+
 def test_a_wish_is_followed_once() -> None:
     wished = SPEC.model_copy(update={"reconcile": 2})
     assert due(wished)

@@ -100,7 +100,9 @@ def test_what_is_wrong_is_told_with_a_remedy(lack: Exception, state: IndexState)
     assert (told.state, told.reason, told.rows) == (state, str(lack), 3)
     assert told.remedy
     standing.well()
-    assert tell(last=told, standing=standing).reason is None
+    well = tell(last=told, standing=standing)
+    assert (well.reason, well.shaken_at) == (None, standing.shaken_at)
+    assert (well.shaken_at is not None) is isinstance(lack, VectorsUnreachable)
 
 
 def test_an_index_is_not_healthy_whose_source_is_not() -> None:

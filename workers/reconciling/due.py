@@ -35,6 +35,8 @@ def is_due(
         return False
     if found is None or found.generation != last.generation or spec.reconcile > found.reconcile:
         return True
+    if last.shaken_at is not None and last.shaken_at > found.reconciled_at:
+        return True
     rows = (found.missing, found.stale, found.surplus, found.unreachable, found.missed)
     differs = any(rows)
     # One that is triggered mends nothing before it is triggered.
