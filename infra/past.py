@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from typing import TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 
 from infra.bus import BATCH, TRANSFER_S, BusUnreachable, Record, fetch
 from infra.settings import KafkaSettings
+
+T = TypeVar("T")
 
 SILENCE_S = 1.0
 
@@ -90,17 +94,16 @@ def whole(
         BusUnreachable: No broker answers, or not to the end.
     """
     left = {partition for partition, end in ends.items() if end > 0}
-
-    def ended(message: Message) -> None:
-        left.discard(message.partition() or 0)
+    told: list[Message] = []
 
     with looking_back(kafka, f"whole-{topic}", tells_ends=True) as consumer:
         consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in left])
         while left:
-            before = len(left)
-            records = fetch(consumer, BATCH, TRANSFER_S, ended)
-            if not records and len(left) == before:
+            told.clear()
+            records = fetch(consumer, BATCH, TRANSFER_S, told.append)
+            if not records and not told:
                 raise BusUnreachable(f"{topic} is not read to its end")
+            left -= {each.partition() or 0 for each in told}
             left -= {each.partition for each in records if each.offset + 1 >= ends[each.partition]}
             yield [each for each in records if each.offset < ends[each.partition]]
 
@@ -126,13 +129,36 @@ def those(
             yield from _of_partition(consumer, TopicPartition(topic, partition), several)
 
 
+async def stepped(made: Generator[T, None, None]) -> AsyncGenerator[T, None]:
+    """Yields what a generator does that blocks, which goes on in a thread.
+
+    Where this is left amid a step, the generator is closed once that is over.
+    """
+    step: asyncio.Future[T | None] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, made, None))
+            found = await asyncio.shield(step)
+            if found is None:
+                return
+            yield found
+    finally:
+        if step is None or step.done():
+            made.close()
+        else:
+            step.add_done_callback(lambda _: made.close())
+
+
 def _of_partition(consumer: Consumer, place: TopicPartition, wanted: list[int]) -> Iterator[Record]:
     """Yields the records of a partition at offsets that are sorted."""
     following = wanted[0]
     ended: list[Message] = []
     consumer.assign([TopicPartition(place.topic, place.partition, following)])
     while following <= wanted[-1] and not ended:
-        for each in fetch(consumer, BATCH, TRANSFER_S, ended.append):
+        records = fetch(consumer, BATCH, TRANSFER_S, ended.append)
+        if not records and not ended:
+            raise BusUnreachable(f"{place.topic} is not read on")
+        for each in records:
             if each.partition == place.partition:
                 at = bisect_left(wanted, each.offset)
                 if at < len(wanted) and wanted[at] == each.offset:

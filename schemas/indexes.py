@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.events import IndexReconciled
 from schemas.shapes import FullName, Shape, Spec, Text
 from schemas.tables import Column, ColumnMasks, RowFilters
 
@@ -80,3 +81,9 @@ class IndexSpec(Spec):
     def references(self) -> Iterator[str]:
         """Yields the source and the embedding endpoint."""
         yield from filter(None, (self.source, self.endpoint))
+
+
+def drift_of(found: IndexReconciled) -> int:
+    """Returns how many rows of an index differ from its source."""
+    differ = found.missing + found.stale + found.surplus + found.unreachable
+    return differ + (found.missed or 0)

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from celery import Celery
-from celery.beat import EmbeddedService, Scheduler
+from celery.beat import Scheduler
+from celery.beat import Service as Clock
 
 from infra.bus import Publisher
 from infra.health import Health
@@ -22,8 +22,6 @@ from infra.registry import Reader
 from infra.settings import HealthSettings, JobsSettings, KafkaSettings, VectorSettings
 from workers.ending import Ending
 from workers.reconciling.desk import NAME, Desk, open_desk
-
-log = structlog.get_logger()
 
 # How often it is looked for what is due, and how long a look is worth having.
 LOOK_S = 5.0
@@ -120,6 +118,7 @@ class Jobs:
             self._health.begin()
             await self._ending.come()
             self._health.drain()
+            desk.close()
             await asyncio.to_thread(celery.stop)
         self._health.close()
         self._ending.check()
@@ -140,29 +139,32 @@ class _Celery:
             without_gossip=True,
             without_mingle=True,
         )
-        self._clock = EmbeddedService(app, thread=True, scheduler_cls=Scheduler)
+        self._clock = Clock(app, max_interval=1, scheduler_cls=Scheduler)
         self._fail = fail
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(work.start,), name="celery", daemon=True)
+            for work in (self._worker, self._clock)
+        ]
 
     def start(self) -> None:
-        self._thread.start()
-        self._clock.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Ends what is under way, as far as it can be in time."""
         self._closing = True
-        self._clock.service.stop(wait=False)
+        self._clock.stop(wait=False)
         self._worker.stop()
-        self._thread.join(STOP_S)
+        for thread in self._threads:
+            thread.join(STOP_S)
 
-    def _run(self) -> None:
+    def _run(self, start: Callable[[], None]) -> None:
+        reason = "it returned"
         try:
-            self._worker.start()
+            start()
         # Celery ends its worker with one of its own; whatever ends it early ends the process.
         except BaseException as error:  # noqa: BLE001
-            problem: BaseException = error
-        else:
-            problem = RuntimeError("Celery's worker has ended by itself")
+            reason = type(error).__name__
         if not self._closing:
-            self._fail(RuntimeError(f"Celery's worker has ended: {type(problem).__name__}"))
+            self._fail(RuntimeError(f"Celery has ended by itself: {reason}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,8 @@ ORDER BY a.attnum
 """
 # Keys of other types read differently here and in a change of the row.
 PLAIN = frozenset({"bool", "bpchar", "int2", "int4", "int8", "text", "uuid", "varchar"})
-# Of what is drawn by chance, a little more is asked for than wanted.
-SPARE = 1.2
+# And so do columns of other names.
+SAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 Key = Mapping[str, Any]
 
@@ -48,7 +49,7 @@ async def held(database: Database, source: Source, columns: Sequence[str], most:
         database: Its database.
         source: The table.
         columns: What tells its rows apart; its primary key if there are none.
-        most: How many keys to return at most.
+        most: About how many keys to return at most.
 
     Raises:
         CaptureRefused: It may not be read.
@@ -57,17 +58,18 @@ async def held(database: Database, source: Source, columns: Sequence[str], most:
     table = sql.Identifier(source.schema, source.relation)
     found = await database.read(COLUMNS, table.as_string())
     names = tuple(columns) or tuple(each["name"] for each in found if each["keyed"])
-    plain = {each["name"] for each in found if each["type"] in PLAIN}
+    plain = {
+        each["name"] for each in found if each["type"] in PLAIN and SAME.fullmatch(each["name"])
+    }
     [counted] = await database.read(sql.SQL("SELECT count(*) AS rows FROM ONLY {}").format(table))
     rows: int = counted["rows"]
     keys: Sequence[Key] = ()
     if rows and names and plain.issuperset(names):
-        percent = min(100.0, 100.0 * SPARE * most / rows)
-        drawn = sql.SQL("SELECT {} FROM ONLY {} TABLESAMPLE BERNOULLI ({}) LIMIT {}").format(
-            _listed(names), table, sql.Literal(percent), sql.Literal(most)
+        drawn = sql.SQL("SELECT {} FROM ONLY {} TABLESAMPLE BERNOULLI ({})").format(
+            _listed(names), table, sql.Literal(min(100.0, 100.0 * most / rows))
         )
         keys = [_plain(each) for each in await database.read(drawn)]
-    [at] = await database.read("SELECT pg_current_wal_lsn()::text AS lsn")
+    [at] = await database.read("SELECT pg_current_wal_insert_lsn()::text AS lsn")
     return Held(rows, keys, at["lsn"])
 
 

@@ -236,8 +236,7 @@ VALUES: dict[str, str] = {
     "interval.handling.mode": "string",
     # A large value that did not change is left out of the log: it is looked up in the table.
     "post.processors": "reselector",
-    # Where that fails, all is read again from there; a row that is gone has it no more.
-    "reselector.reselect.error.handling.mode": "fail",
+    # Not found, it stays left out: a row that is gone by now must not hold up all others.
     "reselector.reselect.null.values": "false",
     "reselector.reselect.unavailable.values": "true",
     "reselector.reselect.use.event.key": "true",

@@ -20,12 +20,12 @@ from weaviate.classes.query import Filter, MetadataQuery
 from infra.vectors.connection import reaching
 from infra.vectors.errors import VectorsRefused
 from infra.vectors.writing import Collection, insert, remove_each
-from schemas.search import MOST_HITS
 
 PAGE = 200
 AT_ONCE = 8
-# Chunks with the same vector hide one another: so many are looked at, then ten times as many.
-NEIGHBOURS = 10
+# Chunks with the same vector hide one another: so many are looked at, then ten times as many, and
+# where all of those are the same, it is not told whether one more is.
+NEIGHBOURS, MOST_NEIGHBOURS = 10, 1000
 # Of distances that are called none.
 NEAR = 1e-5
 NOTE = "repair"
@@ -155,9 +155,11 @@ async def _leads_to(chunks: Collection, each: Any) -> bool:
             )
         if any(one.uuid == each.uuid for one in answer.objects):
             return True
-        if len(answer.objects) < limit or limit == MOST_HITS:
+        if len(answer.objects) < limit:
             return False
         first, last = (answer.objects[at].metadata.distance or 0.0 for at in (0, -1))
         if abs(last - first) > NEAR:
             return False
-        limit = min(limit * 10, MOST_HITS)
+        if limit == MOST_NEIGHBOURS:
+            return True
+        limit *= 10

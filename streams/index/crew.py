@@ -25,11 +25,11 @@ from infra.signing import Signer
 from infra.telemetry import DRIFT, now
 from infra.vectors import Counted, Place, PlaceUnknown, Vectors, VectorsRefused, VectorsUnreachable
 from schemas.events import IndexReconciled, IndexReported, IndexState, SourceReported
-from schemas.indexes import IndexSpec
+from schemas.indexes import IndexSpec, drift_of
 from schemas.topics import INDEX_RECONCILED, INDEX_REPORTED, REPLY, SOURCE_REPORTED, Outgoing
 from streams.index.keeping import Keeping, Office, Progress, forget
 from streams.index.mending import Mending
-from streams.index.report import Seen, drift_of, generations, obsolete, report, same
+from streams.index.report import Seen, generations, obsolete, report, same
 from streams.index.standing import GroupHeld, Standing
 from streams.processor import Processor
 from streams.steps import Runtime
@@ -194,6 +194,7 @@ class Crew:
 
     def _end(self, place: Place) -> None:
         _, keeping = self._keepings.pop(place)
+        self._mending.leave(place)
         self._ending[place] = task = asyncio.create_task(self._stop(keeping))
         task.add_done_callback(lambda _: self._ending.pop(place, None))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -24,7 +24,7 @@ from infra.embedding import Embedder, Vector
 from infra.health import Place as Stand
 from infra.health import Progress as Seen
 from infra.health import standing, waits
-from infra.past import those
+from infra.past import stepped, those
 from infra.registry import Plain, Reader, SchemaMissing
 from infra.settings import ClientSettings, RedisSettings
 from infra.vectors import DimensionsWrong, Place, Vectors
@@ -34,7 +34,7 @@ from streams.group import Feed, Group
 from streams.index.definition import Definition, endpoint_of
 from streams.index.indexing import Indexing
 from streams.index.standing import LACKS, GroupHeld, Standing
-from streams.index.work import MOST_RECORDS, Batches
+from streams.index.work import MOST_RECORDS, Batches, Mended
 from streams.processor import Processor
 from streams.steps import Runtime, Taken
 
@@ -100,6 +100,7 @@ class Keeping:
         self._spec = spec
         self._embedder = Embedder(office.asker, office.client, office.runtime.view, office.redis)
         self._group: Group | None = None
+        self._feeds: dict[str, Feed] = {}
         self._begun: asyncio.Task[None] | None = None
         # Where the partitions ended at first, and then when that was reached; None when that is.
         self._goals: list[dict[tuple[str, int], int]] = []
@@ -120,34 +121,26 @@ class Keeping:
         Raises:
             BusUnreachable: No broker answers.
         """
-        if self._group is None:
-            return 0
-        mine = {partition for _, partition in self._group.assigned}
-        records = those(
-            self._office.runtime.kafka,
-            self._topic,
-            [each for each in wanted if each[0] in mine],
-        )
+        assert self._group is not None
+        [(topic, feed)] = self._feeds.items()
+        mine = [each for each in wanted if (topic, each[0]) in self._group.assigned]
         many = 0
-        with closing(records):
-            while (record := await asyncio.to_thread(next, records, None)) is not None:
-                many += await self._take_again(record)
+        async with aclosing(stepped(those(self._office.runtime.kafka, topic, mine))) as records:
+            async for record in records:
+                # Whose it is by now may store it at this moment.
+                if (topic, record.partition) in self._group.assigned:
+                    many += await _take_again(feed, record)
         return many
-
-    async def _take_again(self, record: Record) -> bool:
-        """Takes a record in that was settled before; what cannot be read was given up then."""
-        feed = self._feeds[record.topic]
-        try:
-            event = await feed.read(record)
-        except (SchemaMissing, Unreadable):
-            return False
-        await feed.work.take(Taken(record, event, record.headers, _settled, again=True))
-        return True
 
     @property
     def joined(self) -> bool:
         """Whether records are taken up."""
         return self._group is not None
+
+    @property
+    def holds(self) -> bool:
+        """Whether partitions are this process's."""
+        return self._group is not None and bool(self._group.assigned)
 
     def start(self) -> None:
         """Begins; what is in the way is waited for."""
@@ -255,7 +248,6 @@ class Keeping:
             fail=fail,
         )
         reader = Reader(runtime.codec, runtime.registry)
-        self._topic = source.topic
         self._feeds = {source.topic: Feed(partial(_read, reader), work)}
         self._group = group = Group(
             runtime, group_of(self._place), self._feeds, fail, reread=MOST_RECORDS, lost=work.drop
@@ -320,6 +312,16 @@ def forget(admin: AdminClient, place: Place) -> None:
         if error.code() == KafkaError.NON_EMPTY_GROUP:
             raise GroupHeld(f"the group {group} must begin anew, and has members") from None
         raise BusUnreachable(f"no broker answers: {error.str()}") from None
+
+
+async def _take_again(feed: Feed, record: Record) -> bool:
+    """Takes a record in that was settled before; what cannot be read was given up then."""
+    try:
+        event = await feed.read(record)
+    except (SchemaMissing, Unreadable):
+        return False
+    await feed.work.take(Mended(record, event, record.headers, _settled, again=True))
+    return True
 
 
 def _settled() -> None:

@@ -31,13 +31,19 @@ class Mending:
 
     def follow(self, place: Place, keeping: Keeping, found: IndexReconciled | None) -> None:
         """Follows a comparison, unless that was done, or another one is still being followed."""
-        if found is None or found.generation != place.generation or not keeping.joined:
+        if found is None or found.generation != place.generation or not keeping.holds:
             return
         if place in self._tasks or self._followed.get(place) == found.reconciled_at:
             return
         self._followed[place] = found.reconciled_at
         self._tasks[place] = task = asyncio.create_task(self._mend(place, keeping, found))
         task.add_done_callback(lambda _: self._tasks.pop(place, None))
+
+    def leave(self, place: Place) -> None:
+        """Follows what a place's comparison found no further: it is not kept any more."""
+        if (task := self._tasks.get(place)) is not None:
+            task.cancel()
+        self._followed.pop(place, None)
 
     async def close(self) -> None:
         """Follows nothing any more."""

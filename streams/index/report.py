@@ -7,7 +7,7 @@ from datetime import datetime
 
 from infra.vectors import Counted
 from schemas.events import IndexReconciled, IndexReported, IndexState, SourceReported, SourceState
-from schemas.indexes import IndexSpec
+from schemas.indexes import IndexSpec, drift_of
 from streams.index.keeping import Progress
 from streams.index.standing import Standing
 
@@ -94,12 +94,6 @@ def report(index: str, seen: Seen, trigger: int, now: datetime) -> IndexReported
     return replace(
         told, building=building, state=state, reason=reason, remedy=remedy, reported_at=now
     )
-
-
-def drift_of(reconciled: IndexReconciled) -> int:
-    """Returns how many rows differed from the source."""
-    found = reconciled
-    return found.missing + found.stale + found.surplus + found.unreachable + (found.missed or 0)
 
 
 def _state(seen: Seen, *, building: bool) -> tuple[IndexState, str | None, str | None]:

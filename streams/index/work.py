@@ -37,6 +37,11 @@ LONGEST_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Mended(Taken):
+    """A record that is taken in once more since what is stored of it is not as it says."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Batch:
     taken: Sequence[Taken]
     told: Sequence[Told[Taken]]
@@ -88,6 +93,7 @@ class Batches:
         # Raised when partitions go: what was taken up before counts no more.
         self._epoch = 0
         self._lost = asyncio.Event()
+        self._closed = False
         self._storing = asyncio.Lock()
         # What was stored last: the store may lose of it what it has said to have, if it crashes.
         self._latest: Sequence[Told[Taken]] = ()
@@ -97,7 +103,7 @@ class Batches:
         """Gathers a record; waits while there are as many as one batch may have."""
         epoch = self._epoch
         await self._room.wait()
-        if epoch != self._epoch:
+        if epoch != self._epoch or self._closed:
             return
         self._gathered.append(taken)
         self._bytes += len(taken.record.value or b"")
@@ -116,6 +122,7 @@ class Batches:
 
     async def close(self) -> None:
         """Ends the work; what is not stored will be delivered to another."""
+        self._closed = True
         await self.drop()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -213,8 +220,8 @@ class Batches:
         letters = [
             bury(each.by.record, self._group, DeadLetterCause.STEP_FAILED, each.reason)
             for each in (*batch.unreadable, *failed)
-            # What comes again was given up before.
-            if not each.by.again
+            # What comes again was given up before, save what was stored once.
+            if isinstance(each.by, Mended) or not each.by.again
         ]
         if letters:
             await self._publisher.publish(self._publisher.encode(letters))

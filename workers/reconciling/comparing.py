@@ -25,11 +25,6 @@ class Difference:
     refused: int = 0
     wanted: dict[Where, None] = field(default_factory=dict)
 
-    @property
-    def drift(self) -> int:
-        """How many rows differ."""
-        return self.missing + self.stale + self.surplus + self.unreachable
-
 
 def compare(
     log: Log, heads: Mapping[str, Head], floor: str, unreachable: Collection[str] = ()
@@ -48,6 +43,9 @@ def compare(
         head = heads.get(name)
         if row.refused:
             found.refused += 1
+        # All that is not newer was deleted since the log was read.
+        elif log.floor < floor and row.version <= floor:
+            continue
         elif log.is_live(row):
             _compare_live(found, row, head, name, hidden)
         elif head is not None and not head.deleted and head.version <= max(row.version, log.floor):

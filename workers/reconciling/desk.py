@@ -7,13 +7,14 @@ the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
+from typing import Any, TypeVar
 
 import structlog
-from confluent_kafka.admin import AdminClient
 
 from infra.addresses import AddressForbidden
 from infra.bus import BusUnreachable, Publisher, PublishFailed
@@ -29,13 +30,15 @@ from infra.settings import JobsSettings, KafkaSettings, VectorSettings
 from infra.telemetry import now
 from infra.vectors import PlaceUnknown, VectorsRefused, VectorsUnreachable
 from schemas.events import IndexReconciled, IndexReported
-from schemas.indexes import IndexSpec
+from schemas.indexes import IndexSpec, drift_of
 from schemas.topics import INDEX_RECONCILED, INDEX_REPORTED, Outgoing
 from workers.ending import Ending
 from workers.reconciling.due import is_due
 from workers.reconciling.reconcile import Behind, Office, reconcile
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 NAME = "jobs"
 SOON_S = 5.0
@@ -46,7 +49,6 @@ LACKS = (
     BusUnreachable,
     CaptureRefused,
     DatabaseUnreachable,
-    LookupError,
     OSError,
     PlaceUnknown,
     PublishFailed,
@@ -67,16 +69,19 @@ class Desk:
         reports: How indexes stand.
         found: What the last comparisons found.
         settings: How often to compare.
+        fail: Told of a surprise, which ends the process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all that it stands on
         self,
         office: Office,
         publisher: Publisher,
         reports: Latest[IndexReported],
         found: Latest[IndexReconciled],
         settings: JobsSettings,
+        fail: Callable[[BaseException], None],
     ) -> None:
+        self._fail = fail
         self._office = office
         self._publisher = publisher
         self._reports = reports
@@ -85,19 +90,47 @@ class Desk:
         self._again = timedelta(milliseconds=settings.reconcile_again_ms)
         self._loop = asyncio.get_running_loop()
         self._under_way: set[str] = set()
-        # By the loop's clock: what was compared, or could not be, is left alone for a while.
+        # By the loop's clock: what was compared, or could not be, is left alone for a while, and
+        # for longer each time that it was for nothing.
         self._not_before: dict[str, float] = {}
+        self._waits: dict[str, float] = {}
+        self._asked: set[Future[Any]] = set()
+        self._closed = False
 
     def due(self) -> list[str]:
         """Returns the indexes that are to be compared; for any thread."""
-        return asyncio.run_coroutine_threadsafe(self._due(), self._loop).result()
+        return self._ask(self._due()) or []
+
+    def close(self) -> None:
+        """Ends what is under way, and begins nothing more; in the loop."""
+        self._closed = True
+        for asked in tuple(self._asked):
+            asked.cancel()
 
     def compare(self, index: str) -> None:
         """Compares an index, if it is still due, and tells what it found; for any thread.
 
         What is in the way is logged, and it is due again.
         """
-        asyncio.run_coroutine_threadsafe(self._compare(index), self._loop).result()
+        self._ask(self._compare(index))
+
+    def _ask(self, work: Coroutine[None, None, T]) -> T | None:
+        """Returns what comes of work in the loop; None where the desk closes before."""
+        if self._closed:
+            work.close()
+            return None
+        asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        self._asked.add(asked)
+        try:
+            return asked.result()
+        except CancelledError:
+            return None
+        # A surprise ends the process.
+        except Exception as error:  # noqa: BLE001
+            self._loop.call_soon_threadsafe(self._fail, error)
+            return None
+        finally:
+            self._asked.discard(asked)
 
     async def _due(self) -> list[str]:
         return [
@@ -116,17 +149,18 @@ class Desk:
         if spec is None or last is None or not self._is_due(index, spec):
             return
         self._under_way.add(index)
+        began, well = self._loop.time(), False
         try:
             found = await reconcile(self._office, index, last)
             outgoing = [Outgoing(INDEX_RECONCILED, found)]
             await self._publisher.publish(self._publisher.encode(outgoing))
+            well = not drift_of(found)
         except LACKS as lack:
             log.warning("index not compared", index=index, reason=type(lack).__name__)
             return
         finally:
             self._under_way.discard(index)
-            # What was found comes back over the log, too.
-            self._not_before[index] = self._loop.time() + SOON_S
+            self._rest(index, self._loop.time() - began, well=well)
         log.info(
             "index compared",
             index=index,
@@ -137,6 +171,16 @@ class Desk:
             unreachable=found.unreachable,
             missed=found.missed,
         )
+
+    def _rest(self, index: str, took_s: float, *, well: bool) -> None:
+        """Leaves an index alone for a while."""
+        # What was found comes back over the log, too.
+        wait = max(SOON_S, took_s)
+        if not well:
+            longest = max(wait, self._every.total_seconds())
+            wait = min(max(wait, 2 * self._waits.get(index, 0.0)), longest)
+        self._waits[index] = 0.0 if well else wait
+        self._not_before[index] = self._loop.time() + wait
 
 
 @asynccontextmanager
@@ -165,7 +209,6 @@ async def open_desk(  # noqa: PLR0917 - where everything is, and who hears of it
     """
     # No bound of a request matters here.
     view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     async with AsyncExitStack() as held:
         following = await follow(kafka, reader, view, NAME, ending.fail)
         held.push_async_callback(following.close)
@@ -179,7 +222,8 @@ async def open_desk(  # noqa: PLR0917 - where everything is, and who hears of it
             reader=reader,
             view=view,
             vectors=vectors,
-            admin=admin,
             used=partial(ending.audit, publisher, NAME),
         )
-        yield Desk(office, publisher, reports, found, settings)
+        desk = Desk(office, publisher, reports, found, settings, ending.fail)
+        held.callback(desk.close)
+        yield desk

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from schemas.events import IndexReconciled, IndexReported, IndexState
-from schemas.indexes import IndexSpec
+from schemas.indexes import IndexSpec, drift_of
 
 COMPLETE = frozenset({IndexState.DEGRADED, IndexState.READY})
 
@@ -37,8 +37,6 @@ def is_due(
         return True
     if last.shaken_at is not None and last.shaken_at > found.reconciled_at:
         return True
-    rows = (found.missing, found.stale, found.surplus, found.unreachable, found.missed)
-    differs = any(rows)
     # One that is triggered mends nothing before it is triggered.
-    soon = differs and spec.sync == "continuous"
+    soon = drift_of(found) and spec.sync == "continuous"
     return now - found.reconciled_at >= (again if soon else every)

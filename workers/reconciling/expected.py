@@ -41,7 +41,8 @@ class Log:
         key_columns: What tells rows apart.
         captured: Whether a connector of ours writes the topic.
         given_up: Records that are dead letters of the index.
-        one_of: Of so many rows one is kept, always the same.
+        one_of: Of so many rows one is kept.
+        turn: Which one, from 0.
         rows: By document id.
         floor: Version of the last truncation; empty without one.
         emptied_at: Where that is told.
@@ -52,6 +53,7 @@ class Log:
     captured: bool
     given_up: Set[Where] = frozenset()
     one_of: int = 1
+    turn: int = 0
     rows: dict[str, Row] = field(default_factory=dict)
     floor: str = ""
     emptied_at: Where | None = None
@@ -78,7 +80,7 @@ class Log:
 
     def has(self, name: str) -> bool:
         """Returns whether a document is of the share that is kept."""
-        return int(name[:8], 16) % self.one_of == 0
+        return int(name[:8], 16) % self.one_of == self.turn
 
     def _after(self, row: Row, change: Change, where: Where) -> Row:
         if where in self.given_up:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, closing
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
 from time import monotonic
 
 import structlog
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.addresses import AddressForbidden
-from infra.bus import Record
+from infra.bus import BusUnreachable, Record
 from infra.catalog import CatalogView
 from infra.changes.source import Source as Topic
 from infra.changes.source import source_of
@@ -26,7 +27,7 @@ from infra.connectors.database import Database, DatabaseUnreachable, position, s
 from infra.connectors.source import CaptureRefused, Source
 from infra.health import Member, standing, waits
 from infra.health import Place as Stand
-from infra.past import whole
+from infra.past import stepped, whole
 from infra.registry import Plain, Reader, SchemaMissing
 from infra.secrets import SecretUnavailable
 from infra.settings import KafkaSettings, VectorSettings
@@ -62,6 +63,7 @@ MOST_CHUNKS = 20_000
 # Of keys that are looked for on the log.
 MOST_KEYS = 2_000
 MOST_WANTED = 10_000
+TURN_S = 60
 HEADS = 500
 # How long the index, or its capture, may take to come to where the comparison begins.
 PATIENCE_S = 90.0
@@ -77,7 +79,6 @@ class Office:
         reader: Decodes records.
         view: The catalog.
         vectors: Where the store is.
-        admin: Asks the broker how far groups are.
         used: Called with table and reference when a secret is used.
     """
 
@@ -85,7 +86,6 @@ class Office:
     reader: Reader
     view: CatalogView
     vectors: VectorSettings
-    admin: AdminClient
     used: Callable[[str, str], None]
 
 
@@ -146,23 +146,29 @@ async def _compared(  # noqa: PLR0917 - an index, its topic and its table
     topic: Topic,
     table: _Table | None,
 ) -> IndexReconciled:
+    began = now()
     place = Place(index, generation)
     group = f"index-{index}-{generation}"
+    async with Vectors.open(office.vectors) as vectors:
+        counted = await vectors.count(place)
     if spec.sync == "continuous":
         ends = await _taken_in(office, group, topic.topic)
     else:
         stands = await _stands(office, group, topic.topic)
         ends = {each.partition: each.committed for each in stands}
     given_up = await _given_up(office, group, topic.topic)
-    share = max(1, -(-sum(ends.values()) // MOST_ROWS))
-    due = Log(index, spec.key_columns, topic.captured, given_up, share)
+    share = max(1, -(-counted.rows // MOST_ROWS))
+    # Each time the next share.
+    turn = int(began.timestamp()) // TURN_S % share
+    due = Log(index, spec.key_columns, topic.captured, given_up, share, turn)
     async with aclosing(_read(office, topic.topic, ends)) as records:
         async for record, plain in records:
             due.take(record, plain)
     async with Vectors.open(office.vectors) as vectors:
+        # What is stored meanwhile has newer heads then, and a newer floor.
+        unreachable = await vectors.unreachable(place, MOST_CHUNKS)
         heads = await _heads(vectors, place, due)
         floor = await vectors.floor(place)
-        unreachable = await vectors.unreachable(place, MOST_CHUNKS)
         counted = await vectors.count(place)
     found = compare(due, heads, floor, unreachable)
     return IndexReconciled(
@@ -179,7 +185,7 @@ async def _compared(  # noqa: PLR0917 - an index, its topic and its table
         table_rows=table.held.rows if table else None,
         indexed_rows=counted.rows,
         wanted=_wanted(found),
-        reconciled_at=now(),
+        reconciled_at=began,
     )
 
 
@@ -192,12 +198,14 @@ async def _heads(vectors: Vectors, place: Place, due: Log) -> Mapping[str, Head]
     names = list(due.rows)
     found: dict[str, Head] = {}
     for start in range(0, len(names), HEADS):
-        found |= await vectors.heads(place, names[start : start + HEADS])
+        heads = await vectors.heads(place, names[start : start + HEADS])
+        # The texts of all rows would be too much.
+        found |= {name: replace(head, inputs={}) for name, head in heads.items()}
     return found
 
 
-async def _missed(due: Log, table: _Table) -> int:
-    """Returns how many of the table's keys never came through its capture."""
+async def _missed(due: Log, table: _Table) -> int | None:
+    """Returns how many of the table's keys never came through its capture; None if not known."""
 
     def unknown(name: str) -> bool:
         if not due.has(name):
@@ -206,7 +214,10 @@ async def _missed(due: Log, table: _Table) -> int:
         return row is None or not (row.refused or due.is_live(row))
 
     lacking = [each for each in table.held.keys if unknown(document_id(due.index, each))]
-    return len(await still(table.database, table.source, lacking))
+    try:
+        return len(await still(table.database, table.source, lacking))
+    except OUT_OF_REACH:
+        return None
 
 
 async def _until(there: Callable[[], Awaitable[bool]]) -> None:
@@ -223,8 +234,18 @@ async def _has_read(database: Database, slot: str, lsn: str) -> bool:
 
 
 async def _stands(office: Office, group: str, topic: str) -> list[Stand]:
+    """Returns where a group stands.
+
+    Raises:
+        BusUnreachable: The broker does not answer, or has no such topic.
+    """
     member = Member(group, f"{group}-reconcile", (topic,))
-    return (await asyncio.to_thread(standing, office.admin, member))[0]
+    # One that saw the broker go may wait for it for ever.
+    admin = AdminClient({"bootstrap.servers": office.kafka.bootstrap_servers, "log_level": 0})
+    try:
+        return (await asyncio.to_thread(standing, admin, member))[0]
+    except (KafkaException, TimeoutError, ValueError) as problem:
+        raise BusUnreachable(f"{topic} is not told of: {type(problem).__name__}") from None
 
 
 async def _taken_in(office: Office, group: str, topic: str) -> Mapping[int, int]:
@@ -250,8 +271,8 @@ async def _given_up(office: Office, group: str, topic: str) -> frozenset[Where]:
     stands = await _stands(office, f"{group}-letters", DEAD_LETTERS.name)
     letters = set()
     batches = whole(office.kafka, DEAD_LETTERS.name, {each.partition: each.end for each in stands})
-    with closing(batches):
-        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+    async with aclosing(stepped(batches)) as steps:
+        async for batch in steps:
             for record in batch:
                 # The key says of which topic it is; most are of others.
                 if not (record.key or b"").startswith(f"{topic}/".encode()):
@@ -269,8 +290,8 @@ async def _read(
     office: Office, topic: str, ends: Mapping[int, int]
 ) -> AsyncGenerator[tuple[Record, Plain], None]:
     """Yields what lies on a topic before its ends; what cannot be read is a dead letter."""
-    with closing(whole(office.kafka, topic, ends)) as batches:
-        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+    async with aclosing(stepped(whole(office.kafka, topic, ends))) as steps:
+        async for batch in steps:
             for record in batch:
                 try:
                     plain = await office.reader.plain(record.key, record.value)
