@@ -46,6 +46,7 @@ PATIENCE_S = 30.0
 # Heartbeats that may be missed before nothing is believed to arrive.
 BEATS = 3
 FIRST_WAIT_S, LONGEST_WAIT_S = 5.0, 300.0
+MOST_DOUBLED = 6
 # Restarts after which a connector counts as failed; it is restarted further on.
 TRIES = 3
 # What Debezium says where its slot does not have any more what it must read next.
@@ -163,7 +164,7 @@ class Capturing:
             await self._settle(source.name, connector, told, login)
             standing = await self._standing(source, connector, slot)
             if source.capture.resnapshot > reread:
-                return await self._reread(database, source, connector, standing)
+                return await self._reread(database, source, standing)
             return standing
 
     async def remove(self, name: str, connector: Connector) -> None:
@@ -260,19 +261,16 @@ class Capturing:
         elif rotated:
             await self._connect.restart(name, only_failed=False)
 
-    async def _reread(
-        self, database: Database, source: Source, connector: Connector, standing: Standing
-    ) -> Standing:
-        """Has rows read again; where that ended on the way, the connector is left stopped."""
-        stopped = connector.state == "STOPPED" and standing.state is SourceState.PAUSED
-        if not stopped and standing.state is not SourceState.STREAMING:
+    async def _reread(self, database: Database, source: Source, standing: Standing) -> Standing:
+        """Has rows read again."""
+        if standing.state is not SourceState.STREAMING:
             return standing
-        progress = await self._rereading.bring(database, source, connector)
+        progress = await self._rereading.bring(database, source)
         if progress.ended:
             return replace(standing, resnapshots=source.capture.resnapshot)
         if progress.reason:
             return replace(standing, reason=progress.reason, remedy=progress.remedy)
-        return Standing(state=SourceState.STARTING) if stopped else standing
+        return standing
 
     def _lend(self, name: str, login: Login) -> bool:
         fresh = self._lent.lend(name, login.password)
@@ -319,9 +317,9 @@ class Capturing:
     async def _held(
         self, name: str, connector: Connector, offset: Mapping[str, Any] | None
     ) -> tuple[SourceState, str | None, str | None]:
-        if connector.state == "STOPPED" and offset is None:
-            # It was made, and what made it ended before it could begin.
-            await self._connect.begin(name)
+        if connector.state == "STOPPED":
+            # By us, and we ended before it could begin, or go on; people pause one.
+            await (self._connect.begin(name) if offset is None else self._connect.resume(name))
             return SourceState.STARTING, None, None
         remedy = f"resume connector {name} in Kafka Connect: its slot keeps log meanwhile"
         return SourceState.PAUSED, "somebody paused it in Kafka Connect", remedy
@@ -359,7 +357,9 @@ class Capturing:
     ) -> tuple[SourceState, str | None, str | None]:
         instant = time.monotonic()
         if instant >= self._try_at:
-            self._try_at = instant + min(FIRST_WAIT_S * 2**self._tries, LONGEST_WAIT_S)
+            self._try_at = instant + min(
+                FIRST_WAIT_S * 2.0 ** min(self._tries, MOST_DOUBLED), LONGEST_WAIT_S
+            )
             self._tries += 1
             log.warning("connector restarted", connector=name, cause=connector.cause)
             await self._connect.restart(name)

@@ -115,7 +115,13 @@ def snapshot(
                 f"{name} is {state}, and rows are read again once it is "
                 f"{SourceState.STREAMING}: tessera source show {name}"
             )
-        number: int = max(capture.get("resnapshot", 0), report.resnapshots) + 1
+        before = capture.get("resnapshot", 0)
+        if before > report.resnapshots and not is_refused(report.reason, before):
+            raise Unclear(
+                f"rows of {name} are being read again, as was asked before: wait until that is "
+                f"done: tessera source show {name}"
+            )
+        number: int = max(before, report.resnapshots) + 1
         asked = {**capture, "resnapshot": number, "resnapshot_where": where}
         spec = {**found["spec"], "capture": asked}
         await catalog.ask("update", name=name, kind="table", spec=spec, etag=found["etag"])

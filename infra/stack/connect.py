@@ -16,6 +16,13 @@ from infra.stack.service import LOOPBACK, Service, data_folder, http_ok, private
 
 HEAP_MIB = 512
 PLUGINS = ("converter", "debezium")
+# They tell by which condition, and up to which key, rows are read again.
+SILENT = """\
+logger.offsets.name=io.debezium.connector.common.BaseSourceTask
+logger.offsets.level=warn
+logger.reread.name=io.debezium.pipeline.source.snapshot.incremental
+logger.reread.level=warn
+"""
 PROVIDERS = "org.apache.kafka.common.config.provider"
 
 
@@ -34,7 +41,7 @@ def service(settings: StackSettings) -> Service:
             secrets=lent_folder(settings),
         )
         write(config, properties(values))
-        write(logging, LOGGING)
+        write(logging, LOGGING + SILENT)
 
     return Service(
         name="connect",

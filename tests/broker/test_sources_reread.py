@@ -179,6 +179,8 @@ def test_of_a_row_that_is_written_meanwhile_the_newest_holds(town: Town, watch: 
                 row = chosen.randrange(1, MANY + 1)
                 session.execute("UPDATE busy SET n = n + 1 WHERE id = %s", (row,))
                 written += 1
+                # A busy table, and not all that two cores can write.
+                enough.wait(0.002)
 
     writer = Thread(target=write)
     writer.start()
@@ -208,7 +210,9 @@ def test_rows_that_the_database_did_not_give_are_asked_for_again(
     with town.session() as session, session.transaction():
         session.execute("LOCK TABLE busy")
         asks(town, "busy", BUSY, 4)
-        eventually(lambda: town.asks(f"SELECT pid {waits}"), what="its rows are waited for")
+        eventually(
+            lambda: town.asks(f"SELECT pid {waits}"), timeout=SOON_S, what="its rows are waited for"
+        )
         assert town.asks(f"SELECT pg_terminate_backend(pid) {waits}")
     carried_out(town, table, 4)
     assert len(read(town, table, BUSY)) >= before + MANY

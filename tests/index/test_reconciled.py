@@ -58,11 +58,11 @@ async def test_what_the_store_has_lost_or_kept_is_found_and_mended(
     table = Table(index_bus)
     index = f"main.tests.{unique('compared')}"
     place, wanted = Place(index, 1), spec(table)
-    define(index_bus, index, wanted)
     for key in range(ROWS):
         table.write(key, title="sea", body=f"salt {key}")
     table.delete(3)
     table.settle()
+    define(index_bus, index, wanted)
     stands(index_bus, index, IndexState.READY, rows=ROWS - 1)
     await equal(vectors, place, wanted, table)
     [first, *_] = compared(index_bus, index, 0)
@@ -85,11 +85,11 @@ async def test_a_comparison_goes_on_though_its_process_is_killed(
 ) -> None:
     table = Table(index_bus)
     index = f"main.tests.{unique('killed-jobs')}"
+    jobs.kill()
     define(index_bus, index, spec(table))
     for key in range(ROWS):
         table.write(key, title="hill", body=f"moss {key}")
     table.settle()
-    jobs.kill()
     stands(index_bus, index, IndexState.READY, rows=ROWS, drift=None)
     jobs.revive()
     compared(index_bus, index, 0)
