@@ -357,9 +357,8 @@ class Capturing:
     ) -> tuple[SourceState, str | None, str | None]:
         instant = time.monotonic()
         if instant >= self._try_at:
-            self._try_at = instant + min(
-                FIRST_WAIT_S * 2.0 ** min(self._tries, MOST_DOUBLED), LONGEST_WAIT_S
-            )
+            wait = FIRST_WAIT_S * 2.0 ** min(self._tries, MOST_DOUBLED)
+            self._try_at = instant + min(wait, LONGEST_WAIT_S)
             self._tries += 1
             log.warning("connector restarted", connector=name, cause=connector.cause)
             await self._connect.restart(name)

@@ -210,9 +210,7 @@ def test_rows_that_the_database_did_not_give_are_asked_for_again(
     with town.session() as session, session.transaction():
         session.execute("LOCK TABLE busy")
         asks(town, "busy", BUSY, 4)
-        eventually(
-            lambda: town.asks(f"SELECT pid {waits}"), timeout=SOON_S, what="its rows are waited for"
-        )
+        eventually(lambda: town.asks(f"SELECT pid {waits}"), SOON_S, "its rows are waited for")
         assert town.asks(f"SELECT pg_terminate_backend(pid) {waits}")
     carried_out(town, table, 4)
     assert len(read(town, table, BUSY)) >= before + MANY

@@ -48,13 +48,17 @@ def town(full_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> It
         yield town
 
 
-def captures(town: Town, resnapshot: int) -> None:
+def captures(town: Town, resnapshot: int, where: str | None = None) -> None:
     capture = {"snapshot": "never", "heartbeat": "1s", "resnapshot": resnapshot}
+    capture |= {"resnapshot_where": where} if where else {}
     town.publish("table", NOTES, {"location": LOCATION, "connection": ON, "capture": capture})
 
 
 def test_rows_that_never_came_are_missed_until_they_are_read_again(town: Town) -> None:
     captures(town, 0)
+    town.stands(NOTES, SourceState.STREAMING)
+    # None of them: but from now on those from before are wanted, too.
+    captures(town, 1, "number > 1000")
     town.stands(NOTES, SourceState.STREAMING)
     town.runs(f"INSERT INTO notes SELECT 'z', i, 'hill ' || i FROM generate_series(1, {NEW}) i")
     define(town.bus, INDEX, IndexSpec(source=NOTES, text="body", endpoint="main.tests.words"))
@@ -64,5 +68,5 @@ def test_rows_that_never_came_are_missed_until_they_are_read_again(town: Town) -
     found = next(reversed(town.bus.events(INDEX_RECONCILED, INDEX)))
     assert (found.missed, found.table_rows, found.indexed_rows) == (OLD, OLD + NEW, NEW)
 
-    captures(town, 1)
+    captures(town, 2)
     stands(town.bus, INDEX, IndexState.READY, rows=OLD + NEW, drift=0)

@@ -124,6 +124,9 @@ async def _table(office: Office, spec: IndexSpec, opened: AsyncExitStack) -> _Ta
     connection = office.view.connections.get(table.connection or "")
     if table.capture is None or connection is None:
         return None
+    # What lay there before is not wanted.
+    if table.capture.snapshot == "never" and not table.capture.resnapshot:
+        return None
     try:
         source = Source.of(name, table.location, table.capture)
         login = await reach(connection, None)
