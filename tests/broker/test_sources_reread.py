@@ -144,6 +144,8 @@ def test_a_condition_picks_the_rows(
         ("nothing = 'b'", 'no column "nothing"'),
         ("made > 'soon'", '"made" is a date'),
         ("price LIKE '7%'", "LIKE is for text"),
+        ("price > 12345678901234567891", "beyond 2 to the 53rd"),
+        ("made < '2026-05-01T12:00:00Z'", "a time of day"),
     ],
 )
 def test_a_condition_that_is_none_says_why_and_changes_flow_on(
