@@ -224,7 +224,6 @@ def test_what_is_asked_while_the_connector_stands_stopped_is_carried_out(
     """As whoever asks leaves it where it ends before it is through."""
     table, before = "main.tests.odd", len(read(town, "main.tests.odd", ODD))
     town.connect(f"/connectors/{name_of(table)}/stop", "PUT")
-    town.stands(table, SourceState.PAUSED)
     asks(town, "odd", ODD, 2)
     carried_out(town, table, 2)
     town.stands(table, SourceState.STREAMING)
