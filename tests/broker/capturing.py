@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from tests.seed import changed, described, publish
 
 # What the catalog may take until it is on the topic, with a machine that is shared.
 SOON_S = 60.0
+CONFLICT = 409
 USER, PASSWORD = "capturer", "a word that is nowhere told"
 
 Row = dict[str, Any]
@@ -162,16 +164,27 @@ class Town:
         return found
 
     def connect(self, path: str, method: str = "GET", body: object = None) -> Any:
-        """Returns what Kafka Connect says."""
+        """Returns what Kafka Connect says; asks again while it shares its work out anew."""
         asked = urllib.request.Request(
             f"{self.bus.environment['CONNECT_URL']}{path}",
             None if body is None else json.dumps(body).encode(),
             {"Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(asked, timeout=30) as reply:
-            said = reply.read()
-        return json.loads(said) if said else None
+        said: list[bytes] = []
+
+        def answers() -> bool:
+            try:
+                with urllib.request.urlopen(asked, timeout=30) as reply:
+                    said.append(reply.read())
+            except urllib.error.HTTPError as problem:
+                if problem.code != CONFLICT:
+                    raise
+                return False
+            return True
+
+        eventually(answers, SOON_S, "an answer of Kafka Connect")
+        return json.loads(said[0]) if said[0] else None
 
     def decoded(self, record: Record) -> Change:
         """Returns a record of a captured topic."""

@@ -239,7 +239,7 @@ def test_a_connector_of_before_learns_to_read_again_and_keeps_its_place(
     told = town.connect(place)
     town.connect(place, "PUT", {name: told[name] for name in told if name not in ADDED})
     town.runs("""INSERT INTO "Odd-Name" VALUES (3, 'three')""")
-    eventually(lambda: town.connect(place) == told, what="it is told what it lacks")
+    eventually(lambda: town.connect(place) == told, SOON_S, "it is told what it lacks")
     town.runs("""INSERT INTO "Odd-Name" VALUES (4, 'four')""")
     changes = town.arrive(table, ODD, lambda changes: len(changes) >= before + 2)
     assert [each.after["Id"] for each in changes if each.op == "c"] == [3, 4]
