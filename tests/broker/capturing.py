@@ -24,7 +24,8 @@ from tests.seed import changed, described, publish
 
 # What the catalog may take until it is on the topic, with a machine that is shared.
 SOON_S = 60.0
-CONFLICT = 409
+# What Kafka Connect says while it shares its work out anew, or is told of something else.
+BUSY = (409, 500)
 USER, PASSWORD = "capturer", "a word that is nowhere told"
 
 Row = dict[str, Any]
@@ -164,7 +165,7 @@ class Town:
         return found
 
     def connect(self, path: str, method: str = "GET", body: object = None) -> Any:
-        """Returns what Kafka Connect says; asks again while it shares its work out anew."""
+        """Returns what Kafka Connect says; asks again while it is busy."""
         asked = urllib.request.Request(
             f"{self.bus.environment['CONNECT_URL']}{path}",
             None if body is None else json.dumps(body).encode(),
@@ -178,7 +179,7 @@ class Town:
                 with urllib.request.urlopen(asked, timeout=30) as reply:
                     said.append(reply.read())
             except urllib.error.HTTPError as problem:
-                if problem.code != CONFLICT:
+                if problem.code not in BUSY:
                     raise
                 return False
             return True
