@@ -83,7 +83,7 @@ def configuration(settings: StackSettings, log: Path) -> dict[str, str | int]:
 
 def _format(tool: tuple[str, ...], config: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [*tool, "format", "--ignore-formatted", "-t", cluster, "-c", str(config)]
+    command = [*tool, "format", "--ignore-formatted", f"--cluster-id={cluster}", "-c", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"Kafka's storage could not be formatted: {done.stdout}{done.stderr}")

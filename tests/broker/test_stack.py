@@ -26,7 +26,9 @@ from weaviate.classes.config import Configure, DataType, Property
 from weaviate.classes.init import Auth
 from weaviate.exceptions import WeaviateBaseError
 
+from infra.stack import kafka
 from infra.stack.local import LocalStack, free_ports, until
+from infra.stack.service import data_folder
 from infra.stack.services import FOUNDATION
 from infra.stack.state import State
 from tests.conftest import running
@@ -313,3 +315,15 @@ def test_no_secret_is_in_a_log(full_stack: LocalStack) -> None:
     for path in (full_stack.settings.home / "logs").iterdir():
         said = path.read_text(errors="replace")
         assert not [word for word in words if word in said], path
+
+
+def test_a_cluster_whose_id_begins_with_a_dash_is_formatted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(bytes=b"\xf8" + bytes(15)))
+    settings = free_ports(tmp_path)
+    prepare = kafka.service(settings).prepare
+    assert prepare is not None
+    prepare()
+    made = data_folder("kafka", settings) / "log" / "meta.properties"
+    assert "cluster.id=-AAAAAAAAAAAAAAAAAAAAA" in made.read_text()
