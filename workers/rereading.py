@@ -66,11 +66,7 @@ class Rereading:
         self._tries = 0
         self._try_at = 0.0
 
-    async def bring(
-        self,
-        database: Database,
-        source: Source,
-    ) -> Progress:
+    async def bring(self, database: Database, source: Source) -> Progress:
         """Asks for what was not asked yet; returns how it stands.
 
         Args:
@@ -85,9 +81,7 @@ class Rereading:
         if source.capture.resnapshot != self._request:
             self._request, self._tries = source.capture.resnapshot, 0
         offset = await self._connect.offset(source.name)
-        if offset is None or offset.get("snapshot"):
-            return Progress()
-        if under_way(offset):
+        if offset is None or offset.get("snapshot") or under_way(offset):
             return Progress()
         # Told before it is noted that no rows are read again any more.
         ended = ending(await self._notices(source), source.capture.resnapshot)

@@ -12,13 +12,6 @@ from psycopg import sql
 from infra.connectors.database import Database
 from infra.connectors.source import Source
 
-COLUMNS = """
-SELECT a.attname AS name, t.typname AS type, coalesce(i.indisprimary, false) AS keyed
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY (i.indkey)
-WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
 # Keys of other types read differently here and in a change of the row.
 PLAIN = frozenset({"bool", "bpchar", "int2", "int4", "int8", "text", "uuid", "varchar"})
 # And so do columns of other names.
@@ -56,7 +49,7 @@ async def held(database: Database, source: Source, columns: Sequence[str], most:
         DatabaseUnreachable: The database does not answer.
     """
     table = sql.Identifier(source.schema, source.relation)
-    found = await database.read(COLUMNS, table.as_string())
+    found = await database.columns(source)
     names = tuple(columns) or tuple(each["name"] for each in found if each["keyed"])
     plain = {
         each["name"] for each in found if each["type"] in PLAIN and SAME.fullmatch(each["name"])

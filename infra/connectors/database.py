@@ -50,8 +50,14 @@ SELECT s.active, s.wal_status, s.confirmed_flush_lsn::text AS confirmed,
        (pg_current_wal_lsn() - s.restart_lsn)::int8 AS retained
 FROM pg_replication_slots s WHERE s.slot_name = %s AND s.database = current_database()
 """
-
-
+COLUMNS = """
+SELECT a.attname AS name, t.typcategory::text AS category, t.typname AS type,
+       i.indexrelid IS NOT NULL AS keyed
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY (i.indkey)
+WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
 ROOM = """
 SELECT count(*) < current_setting('max_replication_slots')::int AS room FROM pg_replication_slots
 """
@@ -178,6 +184,11 @@ class Database:
             CaptureRefused: They may not be read.
         """
         return await (await self._run(query, *values)).fetchall()
+
+    async def columns(self, source: Source) -> list[dict[str, Any]]:
+        """Returns name, type, category of type, and whether it is of the primary key, by column."""
+        table = sql.Identifier(source.schema, source.relation)
+        return await self.read(COLUMNS, table.as_string())
 
     async def _publish(self, source: Source) -> None:
         generated = self._session.info.server_version >= GENERATED

@@ -17,11 +17,6 @@ from infra.connectors.database import Database, QueryRefused
 from infra.connectors.source import CaptureRefused, Source
 from schemas.indexes import ColumnType
 
-COLUMNS = """
-SELECT a.attname AS name, t.typcategory::text AS category, t.typname AS type
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
-"""
 # Else a backslash in a text would mean something.
 QUOTES = "SELECT current_setting('standard_conforming_strings') AS plain"
 MOST_EXACT = 2**53
@@ -41,7 +36,7 @@ async def picked(database: Database, source: Source) -> str | None:
         DatabaseUnreachable: The database does not answer.
     """
     table = sql.Identifier(source.schema, source.relation)
-    found = await database.read(COLUMNS, table.as_string())
+    found = await database.columns(source)
     columns = {each["name"]: _kind(each) for each in found}
     try:
         condition = parse(source.capture.resnapshot_where, columns)

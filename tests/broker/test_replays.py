@@ -127,5 +127,6 @@ def test_a_request_that_is_delivered_again_after_a_kill_is_answered_and_not_refu
         recorded = bus.events(INFERENCE_RECORDED)
         return [each.row_id for each in recorded if each.request_id == sent.id]
 
-    eventually(lambda: len(rows()) == 2, 60, "what is recorded of both deliveries")
+    # The first answer, too, may have been read once before the kill and once after it.
+    eventually(lambda: len(rows()) >= 2, 60, "what is recorded of both deliveries")
     assert len(set(rows())) == 1, "the table keeps it once"

@@ -16,12 +16,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from infra.addresses import AddressForbidden
 from infra.bus import BusUnreachable, Publisher, PublishFailed
 from infra.catalog import CatalogView, Limits
 from infra.changes.source import Unfit
-from infra.connectors.database import DatabaseUnreachable
-from infra.connectors.source import CaptureRefused
 from infra.follow import follow
 from infra.latest import Latest
 from infra.registry import Reader, RegistryUnreachable
@@ -44,11 +41,8 @@ NAME = "jobs"
 SOON_S = 5.0
 # What passes, or is told of by the processes whose matter it is: it is tried again later.
 LACKS = (
-    AddressForbidden,
     Behind,
     BusUnreachable,
-    CaptureRefused,
-    DatabaseUnreachable,
     OSError,
     PlaceUnknown,
     PublishFailed,
@@ -224,6 +218,4 @@ async def open_desk(  # noqa: PLR0917 - where everything is, and who hears of it
             vectors=vectors,
             used=partial(ending.audit, publisher, NAME),
         )
-        desk = Desk(office, publisher, reports, found, settings, ending.fail)
-        held.callback(desk.close)
-        yield desk
+        yield Desk(office, publisher, reports, found, settings, ending.fail)

@@ -56,7 +56,7 @@ OUT_OF_REACH = (
     OSError,
     SecretUnavailable,
 )
-# Of rows that are compared at one go; of more, a share, always the same one.
+# Of rows that are compared at one go; of more, a share, each time the next one.
 MOST_ROWS = 200_000
 # Of chunks that are looked for.
 MOST_CHUNKS = 20_000
@@ -154,20 +154,18 @@ async def _compared(  # noqa: PLR0917 - an index, its topic and its table
     group = f"index-{index}-{generation}"
     async with Vectors.open(office.vectors) as vectors:
         counted = await vectors.count(place)
-    if spec.sync == "continuous":
-        ends = await _taken_in(office, group, topic.topic)
-    else:
-        stands = await _stands(office, group, topic.topic)
-        ends = {each.partition: each.committed for each in stands}
-    given_up = await _given_up(office, group, topic.topic)
-    share = max(1, -(-counted.rows // MOST_ROWS))
-    # Each time the next share.
-    turn = int(began.timestamp()) // TURN_S % share
-    due = Log(index, spec.key_columns, topic.captured, given_up, share, turn)
-    async with aclosing(_read(office, topic.topic, ends)) as records:
-        async for record, plain in records:
-            due.take(record, plain)
-    async with Vectors.open(office.vectors) as vectors:
+        if spec.sync == "continuous":
+            ends = await _taken_in(office, group, topic.topic)
+        else:
+            stands = await _stands(office, group, topic.topic)
+            ends = {each.partition: each.committed for each in stands}
+        given_up = await _given_up(office, group, topic.topic)
+        share = max(1, -(-counted.rows // MOST_ROWS))
+        turn = int(began.timestamp()) // TURN_S % share
+        due = Log(index, spec.key_columns, topic.captured, given_up, share, turn)
+        async with aclosing(_read(office, topic.topic, ends)) as records:
+            async for record, plain in records:
+                due.take(record, plain)
         # What is stored meanwhile has newer heads then, and a newer floor.
         unreachable = await vectors.unreachable(place, MOST_CHUNKS)
         heads = await _heads(vectors, place, due)
