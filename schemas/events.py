@@ -131,7 +131,7 @@ class Role(StrEnum):
 _ROLE = binary.symbols(Role)
 
 class Task(StrEnum):
-    """What a model or an index is asked for."""
+    """What a model, an index, an agent or a tool is asked for."""
 
     UNKNOWN = "UNKNOWN"
     CHAT = "CHAT"
@@ -139,6 +139,8 @@ class Task(StrEnum):
     RERANK = "RERANK"
     SEARCH = "SEARCH"
     WRITE = "WRITE"
+    AGENT = "AGENT"
+    TOOL = "TOOL"
 
 
 _TASK = binary.symbols(Task)
@@ -184,6 +186,195 @@ class Event:
     def from_avro(cls, record: dict[str, Any]) -> Any:
         """Returns the event that fastavro read."""
         raise NotImplementedError
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Emitted(Event):
+    """A record that a run put on the log.
+
+    Attributes:
+        topic: Topic.
+        key: Its key.
+        digest: SHA-256 of its event in Avro's binary encoding, 32 bytes: the same whoever takes
+            the run's journal in again.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.agents.Emitted"
+
+    topic: str
+    key: str
+    digest: bytes
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.topic),
+            binary.text(self.key),
+            binary.raw(self.digest),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "topic": self.topic,
+            "key": self.key,
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Emitted:
+        """Returns the event that fastavro read."""
+        return cls(
+            topic=record["topic"],
+            key=record["key"],
+            digest=record["digest"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AgentJournaled(Event):
+    """A run of an agent took something in: what came, and what it led to. The state of a run is
+    the fold of these.
+
+    Attributes:
+        run_id: The run: the id of its request, a slash, its tenant. What stands before its
+            first slash is the record key.
+        tenant: Who pays for it.
+        agent: Three-level name of the agent.
+        seq: 0 for the beginning; each entry has one more than that before it.
+        cause_id: Names what came: what comes with the name of an earlier entry was taken in
+            before.
+        cause_topic: Topic on which it came; empty for the clock.
+        cause: The value of its record, as it lay on the topic; empty for the clock.
+        definition: In the first entry: the agent as the catalog had it, with all that it may
+            reach, as JSON text (schemas/agents.py: Definition).
+        emitted: What it led to, in order.
+        ended: Whether the run ended with it.
+        at: The moment by which it was decided.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.agents.AgentJournaled"
+
+    run_id: str
+    tenant: str
+    agent: str
+    seq: int
+    cause_id: str
+    cause_topic: str = ''
+    cause: bytes
+    definition: str | None = None
+    emitted: tuple[Emitted, ...] = ()
+    ended: bool = False
+    at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.run_id),
+            binary.text(self.tenant),
+            binary.text(self.agent),
+            binary.long(self.seq),
+            binary.text(self.cause_id),
+            binary.text(self.cause_topic),
+            binary.raw(self.cause),
+            binary.ABSENT if self.definition is None else binary.PRESENT + binary.text(self.definition),
+            binary.items([item.to_bytes() for item in self.emitted]),
+            binary.BOOLEANS[self.ended],
+            binary.millis(self.at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "run_id": self.run_id,
+            "tenant": self.tenant,
+            "agent": self.agent,
+            "seq": self.seq,
+            "cause_id": self.cause_id,
+            "cause_topic": self.cause_topic,
+            "cause": self.cause,
+            "definition": self.definition,
+            "emitted": [item.to_avro() for item in self.emitted],
+            "ended": self.ended,
+            "at": self.at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> AgentJournaled:
+        """Returns the event that fastavro read."""
+        return cls(
+            run_id=record["run_id"],
+            tenant=record["tenant"],
+            agent=record["agent"],
+            seq=record["seq"],
+            cause_id=record["cause_id"],
+            cause_topic=record["cause_topic"],
+            cause=record["cause"],
+            definition=record["definition"],
+            emitted=tuple([Emitted.from_avro(item) for item in record["emitted"]]),
+            ended=record["ended"],
+            at=record["at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AgentTold(Event):
+    """A run of an agent told its caller how it goes on.
+
+    Attributes:
+        request_id: The request that began the run. What stands before its first slash is the
+            record key.
+        tenant: Who pays for it.
+        seq: 0, 1, 2 and so on within the run: whoever heard up to one goes on with the next.
+        kind: What is told, by the name that the OpenAI Responses API has for it in a stream,
+            such as response.output_item.done.
+        item: The item as JSON text, in that API's form; null where a policy holds back what it
+            says.
+        told_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.agents.AgentTold"
+
+    request_id: str
+    tenant: str
+    seq: int
+    kind: str
+    item: str | None = None
+    told_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.request_id),
+            binary.text(self.tenant),
+            binary.long(self.seq),
+            binary.text(self.kind),
+            binary.ABSENT if self.item is None else binary.PRESENT + binary.text(self.item),
+            binary.millis(self.told_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "request_id": self.request_id,
+            "tenant": self.tenant,
+            "seq": self.seq,
+            "kind": self.kind,
+            "item": self.item,
+            "told_at": self.told_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> AgentTold:
+        """Returns the event that fastavro read."""
+        return cls(
+            request_id=record["request_id"],
+            tenant=record["tenant"],
+            seq=record["seq"],
+            kind=record["kind"],
+            item=record["item"],
+            told_at=record["told_at"],
+        )
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -1721,10 +1912,11 @@ class InferenceRequested(Event):
         tags: The caller's own labels, for cost, limits and search; the tag session names the
             conversation.
         task: What is asked for.
-        inputs: Texts to embed, or documents to rank.
+        inputs: Texts to embed, documents to rank, or the arguments of a tool as one JSON text.
         query: What documents are ranked by, or searched for.
         search: How an index is searched or written to, as JSON text (schemas/search.py: Search
             or Write).
+        version: Number or alias of the version of a tool that is to run; null for the newest.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRequested"
@@ -1747,6 +1939,7 @@ class InferenceRequested(Event):
     inputs: tuple[str, ...] = ()
     query: str | None = None
     search: str | None = None
+    version: str | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -1769,6 +1962,7 @@ class InferenceRequested(Event):
             binary.items([binary.text(item) for item in self.inputs]),
             binary.ABSENT if self.query is None else binary.PRESENT + binary.text(self.query),
             binary.ABSENT if self.search is None else binary.PRESENT + binary.text(self.search),
+            binary.ABSENT if self.version is None else binary.PRESENT + binary.text(self.version),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -1792,6 +1986,7 @@ class InferenceRequested(Event):
             "inputs": self.inputs,
             "query": self.query,
             "search": self.search,
+            "version": self.version,
         }
 
     @classmethod
@@ -1816,6 +2011,7 @@ class InferenceRequested(Event):
             inputs=tuple(record["inputs"]),
             query=record["query"],
             search=record["search"],
+            version=record["version"],
         )
 
 
@@ -3526,6 +3722,8 @@ class RequestCancelled(Event):
 
 
 EVENTS: dict[str, type[Event]] = {
+    "tessera.agents.AgentJournaled": AgentJournaled,
+    "tessera.agents.AgentTold": AgentTold,
     "tessera.catalog.CatalogChanged": CatalogChanged,
     "tessera.catalog.CatalogWanted": CatalogWanted,
     "tessera.catalog.LineageRecorded": LineageRecorded,

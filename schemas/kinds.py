@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,9 @@ from schemas.policies import PolicySpec
 from schemas.routing import EndpointSpec, Prices
 from schemas.shapes import (
     MOST_RULES,
+    MOST_TOOLS,
     MOST_TOPICS,
+    Duration,
     FullName,
     Name,
     Segment,
@@ -90,6 +92,10 @@ class FunctionVersionSpec(Spec):
         parameters: JSON Schema of its arguments.
         connection: Database or service that it goes to.
         effect: Whether it may be repeated: ``pure``, ``idempotent`` by key, or after ``reconcile``.
+        description: What it is for, as a model reads it.
+        timeout: How long a call may take.
+        memory_mb: MiB that a call of Python may take.
+        network: Whether a call of Python may reach the network.
     """
 
     language: Literal["http", "mcp", "python", "sql"]
@@ -97,21 +103,58 @@ class FunctionVersionSpec(Spec):
     parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
     connection: FullName | None = None
     effect: Literal["idempotent", "pure", "reconcile"] = "reconcile"
+    description: str = ""
+    timeout: Duration = "10s"
+    memory_mb: Annotated[int, Field(ge=32, le=16384)] = 256
+    network: bool = False
 
     def references(self) -> Iterator[str]:
         """Yields the connection."""
         yield from filter(None, (self.connection,))
 
 
+class AgentLimits(Shape):
+    """Where a run ends that does not end by itself.
+
+    Attributes:
+        turns: How often the model is asked.
+        tokens: Tokens of all turns together; null for no bound of its own.
+        time: How long the run takes, with all that it waits for.
+        parallel: Calls of tools under way at once.
+    """
+
+    turns: Annotated[int, Field(ge=1, le=1000)] = 16
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    time: Duration = "10m"
+    parallel: Annotated[int, Field(ge=1, le=64)] = 8
+
+
 class AgentSpec(Spec):
-    """An agent: what it is told, the endpoint that it thinks with, and what it may reach."""
+    """An agent: what it is told, the endpoint that it thinks with, and what it may reach.
+
+    Attributes:
+        endpoint: What is asked for each turn.
+        instructions: What it is told first; the template of ``prompt`` goes before.
+        prompt: A version of a prompt.
+        tools: Functions that it may call; a version where one is named, else the newest.
+        indexes: Indexes that it may search.
+        agents: Agents that it may ask.
+        output: JSON Schema that its answer must satisfy; null for a text.
+        approvals: Of tools, indexes and agents, those whose calls wait for a person.
+        repairs: How often in a row the model may mend a call or an answer that is wrong.
+        limits: Where a run ends.
+    """
 
     endpoint: FullName
     instructions: str = ""
     prompt: VersionName | None = None
-    tools: tuple[VersionName, ...] = ()
-    indexes: tuple[FullName, ...] = ()
-    agents: tuple[FullName, ...] = ()
+    tools: tuple[VersionName, ...] = Field(default=(), max_length=MOST_TOOLS)
+    indexes: tuple[FullName, ...] = Field(default=(), max_length=MOST_TOOLS)
+    agents: tuple[FullName, ...] = Field(default=(), max_length=MOST_TOOLS)
+    output: dict[str, Any] | None = None
+    approvals: tuple[FullName, ...] = Field(default=(), max_length=3 * MOST_TOOLS)
+    repairs: Annotated[int, Field(ge=0, le=10)] = 2
+    limits: AgentLimits = AgentLimits()
 
     def references(self) -> Iterator[str]:
         """Yields everything that it reaches."""

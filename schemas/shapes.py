@@ -26,6 +26,7 @@ Duration = Annotated[str, StringConstraints(pattern=DURATION)]
 
 MOST_TOPICS = 16  # each pool of a route and each reply is one, so a spec names few
 MOST_RULES = 1000
+MOST_TOOLS = 64  # of a kind that one agent may reach
 
 _UNITS = {
     "d": timedelta(days=1),

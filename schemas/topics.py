@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from schemas.events import (
+    AgentJournaled,
+    AgentTold,
     ApprovalDecided,
     ApprovalGiven,
     ApprovalWanted,
@@ -128,6 +130,28 @@ class Outgoing(NamedTuple):
     event: Event
 
 
+def root_of(request_id: str) -> str:
+    """Returns what stands before the first slash of a request's id.
+
+    What a run asks for has the run's id and more behind a slash, and so has a run that goes on with
+    a conversation: all of that lies on one partition, for whoever keeps the run.
+    """
+    return request_id.partition("/")[0]
+
+
+AGENT_JOURNALED = Topic(
+    name="agent.journaled.v1",
+    event=AgentJournaled,
+    key=lambda journaled: root_of(journaled.run_id),
+    retention_ms=30 * DAY_MS,
+)
+AGENT_TOLD = Topic(
+    name="agent.told.v1",
+    event=AgentTold,
+    key=lambda told: root_of(told.request_id),
+    retention_ms=DAY_MS,
+    family=True,
+)
 # Who decides does so where the tenant belongs whose request waits.
 APPROVAL_DECIDED = Topic(
     name="approval.decided.v1",
@@ -244,7 +268,7 @@ INFERENCE_REQUESTED = Topic(
 INFERENCE_ROUTED = Topic(
     name="inference.routed.v1",
     event=InferenceRouted,
-    key=lambda routed: routed.request.request_id,
+    key=lambda routed: root_of(routed.request.request_id),
     family=True,
 )
 # Keyed by where the first limit that is left is counted.
@@ -263,7 +287,7 @@ LINEAGE_RECORDED = Topic(
 REPLY = Topic(
     name="reply.v1",
     event=InferenceReplied,
-    key=lambda replied: replied.request_id,
+    key=lambda replied: root_of(replied.request_id),
     retention_ms=DAY_MS,
     family=True,
 )
@@ -297,6 +321,8 @@ USAGE_SUMMED = Topic(
 )
 
 TOPICS: tuple[Topic[Any], ...] = (
+    AGENT_JOURNALED,
+    AGENT_TOLD,
     APPROVAL_DECIDED,
     APPROVAL_GIVEN,
     APPROVAL_WANTED,

@@ -1,0 +1,76 @@
+"""Agents as a run has them: fixed when it begins, whatever becomes of the catalog meanwhile.
+
+``AgentJournaled.definition`` holds a ``Definition``.
+
+The ids of what a run asks for say whose it is: ``run_id`` is the id of the request that began it, a
+slash, and its tenant; ``call_id`` is that, a slash, and a number that no other call of the run has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.kinds import AgentLimits
+from schemas.shapes import FullName, Shape, Text
+
+
+class Reachable(Shape):
+    """A function, an index or an agent, as a tool that the model is offered.
+
+    Attributes:
+        name: What the model calls it: letters, digits, ``_`` and ``-``.
+        kind: What it is.
+        target: Its name in the catalog.
+        version: Number of the function's version; null for what has none.
+        description: What it is for.
+        parameters: JSON Schema of its arguments.
+        approval: Whether a call waits for a person.
+    """
+
+    name: Text
+    kind: Literal["agent", "function", "index"]
+    target: FullName
+    version: int | None = None
+    description: str = ""
+    parameters: dict[str, Any]
+    approval: bool = False
+
+
+class Definition(Shape):
+    """An agent with all that it may reach.
+
+    Attributes:
+        agent: Its name in the catalog.
+        endpoint: What is asked for each turn.
+        instructions: What the model is told first; empty for nothing.
+        tools: What the model is offered, by the names that it has for them.
+        output: JSON Schema that the answer must satisfy; null for a text.
+        repairs: How often in a row the model may mend what is wrong.
+        limits: Where a run ends.
+    """
+
+    agent: FullName
+    endpoint: FullName
+    instructions: str = ""
+    tools: dict[Text, Reachable] = Field(default_factory=dict)
+    output: dict[str, Any] | None = None
+    repairs: int = 2
+    limits: AgentLimits = AgentLimits()
+
+
+def run_id(request_id: str, tenant: str) -> str:
+    """Returns the id of the run that a tenant's request began."""
+    return f"{request_id}/{tenant}"
+
+
+def call_id(run: str, number: int) -> str:
+    """Returns the id of the request that a run asks with."""
+    return f"{run}/{number}"
+
+
+def run_of(call: str) -> tuple[str, int] | None:
+    """Returns the run that asked, and the number of its call; None for an id of another form."""
+    run, _, number = call.rpartition("/")
+    return (run, int(number)) if "/" in run and number.isdecimal() else None
