@@ -3,8 +3,8 @@
 python -m tests.bench embedding                 2,048 texts each way, three turns (minutes)
 python -m tests.bench embedding 512 1           fewer texts, fewer turns
 
-The bare model embeds all texts sorted by length, 32 at a time, in a process of its own that does
-nothing else. Over the bus they go as an index sends them: 64 a request, four requests under way.
+The bare model embeds all texts sorted by length, a batch on each core, in a process of its own that
+does nothing else. Over the bus they go as an index sends them: 64 a request, four requests under way.
 The ways take turns in one run, so that their ratio holds whatever else the machine does; processor
 time a text says what the platform adds even where others take the cores.
 """
@@ -59,15 +59,18 @@ WORDS = (
 SHORTEST, LONGEST = 5, 120
 BARE = """
 import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from workers.providers.encoder import Engine, load
 encoder = load(sys.argv[1], Engine())
+cores = ThreadPoolExecutor(encoder.lanes)
 print(flush=True)
 for line in sys.stdin:
     texts = json.loads(line)
     began = time.perf_counter()
     tokens = sorted((each.ids for each in encoder.read(texts)), key=len)
-    for at in range(0, len(tokens), 32):
-        encoder.embed(tokens[at : at + 32])
+    batches = [tokens[at : at + encoder.most] for at in range(0, len(tokens), encoder.most)]
+    # The longest first, so that no core is left alone with it.
+    list(cores.map(encoder.embed, reversed(batches)))
     print(json.dumps([time.perf_counter() - began, sum(map(len, tokens))]), flush=True)
 """
 

@@ -53,8 +53,10 @@ class Lengths:
 
 
 @asynccontextmanager
-async def opened(encoder: Lengths, widest: float = WIDEST) -> AsyncIterator[Batches]:
-    batches = Batches(encoder, MOST, widest)
+async def opened(
+    encoder: Lengths, widest: float = WIDEST, lanes: int = 1
+) -> AsyncIterator[Batches]:
+    batches = Batches(encoder, MOST, widest, lanes)
     try:
         yield batches
     finally:
@@ -94,6 +96,23 @@ async def test_small_requests_that_wait_are_computed_together() -> None:
         encoder.free.set()
         await asyncio.gather(first, *tasks)
     assert [sorted(batch) for batch in encoder.batches] == [["0"], [*"abcdefgh"]]
+
+
+async def test_each_core_computes_a_batch_of_its_own_at_the_same_time() -> None:
+    together = threading.Barrier(2)
+
+    class Meeting(Lengths):
+        def embed(self, batch: Sequence[Sequence[int]]) -> list[Vector]:
+            # Nobody goes on before the other has come.
+            together.wait(30)
+            return super().embed(batch)
+
+    encoder = Meeting()
+    async with opened(encoder, lanes=2) as batches:
+        texts = [*"abcdefgh", *"ijklmnop"]
+        embedded = await batches.embed(texts)
+    assert embedded.vectors == tuple((1.0, float(ord(text))) for text in texts)
+    assert sorted(map(len, encoder.batches)) == [MOST, MOST]
 
 
 async def test_whoever_leaves_takes_its_texts_along_and_harms_nobody() -> None:

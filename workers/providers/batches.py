@@ -11,7 +11,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,7 +44,7 @@ class Tokens:
 
 
 class Encoder(Protocol):
-    """A model. Its two methods are each called from one thread, not the same; both block."""
+    """A model. Its methods are called from threads, ``embed`` from several at once; both block."""
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """Returns the tokens of texts."""
@@ -90,9 +89,10 @@ class Batches:
         encoder: The model.
         most: Texts in a batch.
         widest: Its longest against its shortest, in tokens.
+        lanes: Batches that are computed at once.
     """
 
-    def __init__(self, encoder: Encoder, most: int, widest: float = WIDEST) -> None:
+    def __init__(self, encoder: Encoder, most: int, widest: float = WIDEST, lanes: int = 1) -> None:
         self._encoder = encoder
         self._most = most
         self._widest = widest
@@ -104,13 +104,13 @@ class Batches:
         self._turn = 0
         self._broken: ProviderBroken | None = None
         self._reading = ThreadPoolExecutor(1, "tokens")
-        self._computing = ThreadPoolExecutor(1, "model")
-        self._running = asyncio.create_task(self._run())
+        self._computing = ThreadPoolExecutor(lanes, "model")
+        self._running = [asyncio.create_task(self._run()) for _ in range(lanes)]
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Returns the vectors of texts.
 
-        Cancelled, it takes back what has not begun; the batch that is being computed goes on, for
+        Cancelled, it takes back what has not begun; a batch that is being computed goes on, for
         others may have texts in it.
 
         Raises:
@@ -133,9 +133,9 @@ class Batches:
 
     async def close(self) -> None:
         """Ends the threads; whoever waits is told that the model is gone."""
-        self._running.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._running
+        for lane in self._running:
+            lane.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         self._fail(ProviderBroken("the model is closed"))
         for thread in (self._reading, self._computing):
             thread.shutdown(wait=False, cancel_futures=True)

@@ -44,11 +44,11 @@ class Embedding:
         batches: What it is asked through.
     """
 
-    def __init__(self, encoder: SentenceEncoder, name: str, most: int) -> None:
+    def __init__(self, encoder: SentenceEncoder, name: str) -> None:
         self.encoder = encoder
         self._name = name
         widest = WIDEST_OF_CPU if encoder.device == "cpu" else WIDEST
-        self.batches = Batches(encoder, most, widest)
+        self.batches = Batches(encoder, encoder.most, widest, encoder.lanes)
 
     async def complete(
         self, request: InferenceRequested, route: Route
@@ -99,6 +99,7 @@ async def open_embedding(settings: InferenceSettings) -> Embedding:
         model=settings.model_name,
         device=encoder.device,
         dimensions=encoder.dimensions,
+        lanes=encoder.lanes,
         reads_tokens=encoder.limit,
     )
-    return Embedding(encoder, settings.model_name, engine.max_num_seqs)
+    return Embedding(encoder, settings.model_name)
