@@ -3,10 +3,10 @@
 python -m tests.bench embedding                 2,048 texts each way, three turns (minutes)
 python -m tests.bench embedding 512 1           fewer texts, fewer turns
 
-The bare model embeds all texts sorted by length, a batch on each core, in a process of its own that
-does nothing else. Over the bus they go as an index sends them: 64 a request, four requests under way.
-The ways take turns in one run, so that their ratio holds whatever else the machine does; processor
-time a text says what the platform adds even where others take the cores.
+The bare model embeds all texts sorted by length, a batch on each core, in a process of its own
+that does nothing else. Over the bus they go as an index sends them: 64 a request, four requests
+under way. The ways take turns in one run, so that their ratio holds whatever else the machine does;
+processor time a text says what the platform adds even where others take the cores.
 """
 
 from __future__ import annotations
