@@ -1897,7 +1897,8 @@ class InferenceRequested(Event):
             signed record that is sent again is refused as replayed; the same id on another
             record is another request, charged for itself and with a row of its own.
         tenant: Who pays. Also the record key.
-        principal: Who acts for the tenant; empty when the tenant itself does.
+        principal: Who acts for the tenant; empty for whoever signed, or the tenant itself. Only
+            who holds MANAGE on the root may name somebody else than whose key signed.
         endpoint: What is asked: a three-level name such as main.default.smollm2.
         messages: The conversation so far, oldest first (OpenAI chat form).
         sampling: How tokens are drawn; null leaves the choice to the endpoint.
@@ -1905,7 +1906,7 @@ class InferenceRequested(Event):
         tools: Functions that the model may ask for.
         tool_choice: auto, none, required, or the name of one tool.
         stream: Whether the caller wants parts before the terminal reply.
-        reply_to: Reply topic; it must be one that the catalog gives the tenant.
+        reply_to: Reply topic; it must be one that the catalog gives the tenant of who signed.
         requested_at: When the caller asked.
         deadline: After this instant nobody waits for the answer and every stage refuses the
             work.
@@ -3244,6 +3245,9 @@ class ApprovalWanted(Event):
             itself.
         wanted_at: When.
         until: When it counts as denied.
+        reply_to: Reply topic that is told the decision where nothing is held: as an
+            InferenceReplied under the request's id whose result is a JSON object of granted,
+            principal and reason.
     """
 
     SCHEMA: ClassVar[str] = "tessera.ops.ApprovalWanted"
@@ -3260,6 +3264,7 @@ class ApprovalWanted(Event):
     held: InferenceHeld | None = None
     wanted_at: datetime
     until: datetime
+    reply_to: str | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -3276,6 +3281,7 @@ class ApprovalWanted(Event):
             binary.ABSENT if self.held is None else binary.PRESENT + self.held.to_bytes(),
             binary.millis(self.wanted_at),
             binary.millis(self.until),
+            binary.ABSENT if self.reply_to is None else binary.PRESENT + binary.text(self.reply_to),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -3293,6 +3299,7 @@ class ApprovalWanted(Event):
             "held": None if self.held is None else self.held.to_avro(),
             "wanted_at": self.wanted_at,
             "until": self.until,
+            "reply_to": self.reply_to,
         }
 
     @classmethod
@@ -3311,6 +3318,7 @@ class ApprovalWanted(Event):
             held=None if record["held"] is None else InferenceHeld.from_avro(record["held"]),
             wanted_at=record["wanted_at"],
             until=record["until"],
+            reply_to=record["reply_to"],
         )
 
 
