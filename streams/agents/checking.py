@@ -1,0 +1,140 @@
+"""Whether what a model says is what it was to say: arguments of tools, and answers with a schema.
+
+A check takes a bounded number of steps, counted and not timed: whoever takes a run's journal in
+again comes to the same. Patterns are left to the tools and to the engines that write by them, for
+nothing else bounds how long they look.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+from jsonschema.exceptions import ValidationError
+from referencing.exceptions import Unresolvable
+
+from schemas.jsonschemas import OFFLINE, kind_of, unique_items
+from schemas.openai import parsed
+
+# Keywords of a schema that one check follows; each character of the text adds one.
+MOST_KEYWORDS = 20_000
+# Keywords within keywords: far from where Python gives up, wherever it is called from.
+DEEPEST = 100
+# Characters of a schema that are quoted to the model.
+MOST_QUOTED = 200
+
+# What jsonschema calls for a keyword of a schema.
+Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrong:
+    """What is wrong with what a model said.
+
+    Attributes:
+        said: In words for the model, who may be told its own text again.
+        named: For everybody: names nothing that a model wrote.
+    """
+
+    said: str
+    named: str
+
+
+class _Endless(Exception):
+    """A check takes too many steps."""
+
+
+def wrong_arguments(arguments: str, parameters: Mapping[str, Any]) -> Wrong | None:
+    """Returns what is wrong with the arguments of a call; None where they are right."""
+    if not is_object(arguments):
+        return Wrong(said="the arguments are no JSON object", named="no JSON object")
+    return _broken(parsed(arguments), parameters, len(arguments))
+
+
+def wrong_answer(content: str, schema: Mapping[str, Any]) -> Wrong | None:
+    """Returns what is wrong with an answer that is to satisfy a schema; None where it does."""
+    answer = parsed(content)
+    # A JSON text that says a text has quotation marks around it, so it never says itself.
+    if answer == content:
+        return Wrong(said="the answer is no JSON", named="no JSON")
+    return _broken(answer, schema, len(content))
+
+
+def is_object(document: str) -> bool:
+    """Returns whether a text is a JSON object."""
+    return isinstance(parsed(document), dict)
+
+
+def _broken(value: object, schema: Mapping[str, Any], length: int) -> Wrong | None:
+    try:
+        error = next(_validator(schema, MOST_KEYWORDS + length).iter_errors(value), None)
+    except (_Endless, ArithmeticError, RecursionError):
+        said = "it takes too long to see whether the schema is kept to: say less"
+        return Wrong(said=said, named="too much to check")
+    except Unresolvable:
+        said = "the schema refers to something that it does not have"
+        return Wrong(said=said, named=said)
+    if error is None:
+        return None
+    wanted = json.dumps(error.validator_value, ensure_ascii=False)[:MOST_QUOTED]
+    said = f"{error.json_path} breaks {error.validator} of the schema: {wanted}"
+    return Wrong(said=said, named=f"breaks {error.validator} of the schema")
+
+
+def _validator(schema: Mapping[str, Any], steps: int) -> Any:
+    kind = kind_of(schema)
+    known = {**kind.VALIDATORS, "pattern": _any, "uniqueItems": unique_items}
+    followed = _Followed(steps)
+    bounded = {name: followed.counting(keyword) for name, keyword in known.items()}
+    kind = jsonschema.validators.extend(kind, bounded)  # type: ignore[no-untyped-call]
+    return kind(_plain(schema), registry=OFFLINE)
+
+
+def _plain(schema: Any) -> Any:
+    """Returns a schema whose parts name no dialect: jsonschema would follow them uncounted."""
+    if isinstance(schema, Mapping):
+        return {
+            name: _plain(value)
+            for name, value in schema.items()
+            if name != "$schema" or not isinstance(value, str)
+        }
+    return [_plain(each) for each in schema] if isinstance(schema, list) else schema
+
+
+class _Followed:
+    """Counts the keywords that a check follows, and how deep it is in them.
+
+    A few lines of schema whose parts refer to each other twice are years of work.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._depth = 0
+
+    def counting(self, follow: Keyword) -> Keyword:
+        """Returns a keyword that counts itself.
+
+        Raises:
+            _Endless: When it is followed, and too much was followed before.
+        """
+
+        def keyword(
+            validator: Any, wanted: object, instance: object, schema: object
+        ) -> Iterator[ValidationError]:
+            self._steps -= 1
+            if not self._steps or self._depth == DEEPEST:
+                raise _Endless
+            self._depth += 1
+            try:
+                yield from follow(validator, wanted, instance, schema) or ()
+            finally:
+                self._depth -= 1
+
+        return keyword
+
+
+def _any(validator: Any, wanted: object, instance: object, schema: object) -> None:
+    """Takes every text."""
