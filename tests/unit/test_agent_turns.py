@@ -1,0 +1,291 @@
+"""Turns of the model: what it is asked, what it may mend, and where a run ends."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from schemas.events import (
+    Completion,
+    FinishReason,
+    InferenceRequested,
+    Message,
+    Reason,
+    Refusal,
+    RequestCancelled,
+    Role,
+    Task,
+    Usage,
+)
+from streams.agents.causes import Cancelled, Cause, Decided, Expired
+from streams.agents.progress import Step
+from streams.agents.run import Run
+from streams.agents.step import advance, begin
+from tests.unit.agents import (
+    AGENT,
+    HOUR,
+    MODEL,
+    NOON,
+    SECOND,
+    added,
+    after,
+    an_object,
+    answered,
+    asked,
+    begun,
+    calls,
+    definition,
+    emitted,
+    limits,
+    refusal,
+    request,
+    result,
+    said,
+    started,
+)
+
+COUNT = an_object(["count"], count={"type": "integer"})
+FLY = calls(("x", "fly", {}))
+
+
+def refused(step: Step) -> Refusal:
+    assert step.ended is not None
+    assert step.ended.refusal is not None
+    assert asked(step) == []
+    return step.ended.refusal
+
+
+def completed(step: Step) -> Completion:
+    assert step.ended is not None
+    assert step.ended.completion is not None
+    assert asked(step) == []
+    return step.ended.completion
+
+
+def turns(run: Run, *came: Completion | Refusal) -> Step:
+    """Returns the last step of a run whose turns come to this, one after the other."""
+    step = Step(run=run)
+    for each in came:
+        [model] = [call.number for call in step.run.calls if call.kind == "model"]
+        step = after(step.run, answered(model, each))
+    return step
+
+
+def test_the_model_is_asked_in_the_name_of_the_caller() -> None:
+    [turn] = asked(started(definition(output=COUNT)))
+    assert (turn.request_id, turn.tenant, turn.principal) == ("request/acme/0", "acme", "ann")
+    assert (turn.task, turn.endpoint, turn.stream) == (Task.CHAT, MODEL, False)
+    assert turn.messages == (
+        Message(role=Role.SYSTEM, content="Be brief."),
+        Message(role=Role.USER, content="How many?"),
+    )
+    assert turn.sampling == request().sampling
+    assert json.loads(turn.json_schema or "") == COUNT
+    assert (turn.requested_at, turn.deadline) == (NOON, NOON + timedelta(minutes=10))
+    assert turn.tags == {"team": "blue", "agent": AGENT}
+
+
+def test_without_instructions_the_caller_speaks_first() -> None:
+    [turn] = asked(started(definition(instructions="")))
+    assert turn.messages == request().messages
+
+
+def test_an_answer_ends_a_run_and_costs_nothing_itself() -> None:
+    step = turns(started().run, said("Seven."))
+    completion = completed(step)
+    assert (completion.content, completion.usage) == ("Seven.", Usage())
+    assert completion.finish_reason is FinishReason.STOP
+    assert step.run.ended
+    assert step.run.usage == Usage(prompt_tokens=10, completion_tokens=5)
+
+
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.CONTENT_FILTER])
+def test_an_answer_that_is_cut_says_so(reason: FinishReason) -> None:
+    completion = completed(turns(started().run, said("Sev", finish_reason=reason)))
+    assert completion.finish_reason is reason
+
+
+def test_the_next_turn_has_all_that_was_said() -> None:
+    step = after(started().run, answered(0, calls(added("one"))), answered(1, result(3)))
+    [turn] = asked(step)
+    assert turn.request_id == "request/acme/2"
+    [call, told] = turn.messages[-2:]
+    assert [each.id for each in call.tool_calls] == ["one"]
+    assert told == Message(role=Role.TOOL, content='{"result": 3}', tool_call_id="one")
+
+
+def test_a_model_that_calls_nothing_right_ends_the_run_after_its_repairs() -> None:
+    step = turns(started(definition(repairs=2)).run, FLY, FLY)
+    assert step.ended is None
+    refusal = refused(turns(step.run, calls(("x", "add", {"a": "secret"}))))
+    assert refusal.reason is Reason.ANSWER_UNKEPT
+    assert "3 times in a row" in refusal.message
+    assert "the arguments of add: breaks type of the schema" in refusal.message
+    assert "secret" not in refusal.message
+
+
+def test_a_name_that_the_model_made_up_is_not_told_the_caller() -> None:
+    refusal = refused(turns(started(definition(repairs=0)).run, calls(("x", "my secret", {}))))
+    assert "a tool that is not offered" in refusal.message
+    assert "secret" not in refusal.message
+
+
+def test_a_right_call_gives_all_repairs_back() -> None:
+    run = turns(started(definition(repairs=1)).run, FLY).run
+    step = after(run, answered(2, calls(added("one"), ("two", "fly", {}))), answered(3, result(3)))
+    assert step.run.repairs == 0
+    assert turns(step.run, FLY).ended is None
+    assert turns(step.run, FLY, FLY).ended is not None
+
+
+def test_an_answer_that_breaks_the_schema_is_mended() -> None:
+    step = turns(started(definition(output=COUNT)).run, said('{"count": "seven"}'))
+    [turn] = asked(step)
+    [wrong, note] = turn.messages[-2:]
+    assert wrong == Message(role=Role.ASSISTANT, content='{"count": "seven"}')
+    assert note.role is Role.USER
+    assert "$.count breaks type of the schema" in note.content
+    assert completed(turns(step.run, said('{"count": 7}'))).content == '{"count": 7}'
+
+
+def test_an_answer_that_is_not_mended_ends_the_run() -> None:
+    run = started(definition(output=COUNT, repairs=1)).run
+    refusal = refused(turns(run, said("seven"), said("eight")))
+    assert refusal.reason is Reason.ANSWER_UNKEPT
+    assert "the answer: no JSON" in refusal.message
+    assert "eight" not in refusal.message
+
+
+def test_an_answer_that_was_not_kept_where_it_was_made_is_mended_too() -> None:
+    unkept = refusal(Reason.ANSWER_UNKEPT, "the arguments of add: no JSON")
+    step = turns(started(definition(repairs=1)).run, unkept)
+    [turn] = asked(step)
+    assert "the arguments of add: no JSON" in turn.messages[-1].content
+    assert refused(turns(step.run, unkept)).reason is Reason.ANSWER_UNKEPT
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason.PROVIDER_FAILED,
+        Reason.PROVIDER_TIMEOUT,
+        Reason.PROVIDER_UNAVAILABLE,
+        Reason.RATE_LIMITED,
+    ],
+)
+def test_a_failure_that_may_pass_is_asked_again_once_a_turn(reason: Reason) -> None:
+    run, failure = started().run, refusal(reason)
+    step = turns(run, failure)
+    [again] = asked(step)
+    assert again.request_id == "request/acme/1"
+    assert refused(turns(step.run, failure)) == failure
+    step = after(step.run, answered(1, calls(added("one"))), answered(2, result(3)))
+    assert turns(step.run, failure).ended is None
+
+
+@pytest.mark.parametrize("reason", [Reason.BUDGET_EXCEEDED, Reason.PRIVILEGE_MISSING])
+def test_a_refused_turn_ends_the_run_with_its_refusal(reason: Reason) -> None:
+    assert refused(turns(started().run, refusal(reason))) == refusal(reason)
+
+
+def test_a_model_that_loops_ends_at_the_turns_that_it_may_take() -> None:
+    step = started(definition(limits=limits(turns=3)))
+    for number in (0, 2, 4):
+        step = after(step.run, answered(number, calls(added("x"))))
+        step = after(step.run, answered(number + 1, result(0)))
+    refusal = refused(step)
+    assert (refusal.reason, refusal.limit, refusal.used) == (Reason.LIMIT_EXCEEDED, "3", "3")
+    assert "limits.turns" in refusal.message
+
+
+def test_a_run_asks_no_more_when_its_tokens_are_used() -> None:
+    run = started(definition(limits=limits(tokens=15))).run
+    refusal = refused(after(run, answered(0, calls(added("x"))), answered(1, result(0))))
+    assert (refusal.reason, refusal.limit, refusal.used) == (Reason.LIMIT_EXCEEDED, "15", "15")
+    assert "limits.tokens" in refusal.message
+    assert completed(turns(run, said("Seven."))).content == "Seven."
+
+
+@pytest.mark.parametrize(
+    ("time", "named"),
+    [("100s", "limits.time"), ("2h", "the deadline of the request"), ("9999999d", "the deadline")],
+)
+def test_a_run_ends_when_its_time_is_over(time: str, named: str) -> None:
+    run = started(definition(limits=limits(time=time))).run
+    before = advance(run, Expired(), run.deadline - SECOND)
+    assert (before.run, before.outgoing) == (run, ())
+    for cause in (Expired(), answered(0, said("late"))):
+        refusal = refused(advance(run, cause, run.deadline))
+        assert refusal.reason is Reason.DEADLINE_EXPIRED
+        assert named in refusal.message
+
+
+def test_a_cancelled_run_calls_off_what_it_waits_for() -> None:
+    turn = calls(added("one"), added("two"), ("three", "wipe", {}))
+    run = after(started().run, answered(0, turn), answered(1, result(3))).run
+    step = advance(run, Cancelled(), NOON + SECOND)
+    assert refused(step).reason is Reason.CANCELLED
+    called_off = emitted(step, RequestCancelled)
+    assert [each.request_id for each in called_off] == ["request/acme/2", "request/acme/3"]
+    assert {each.tenant for each in called_off} == {"acme"}
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        Cancelled(),
+        Decided(number=1, granted=True),
+        Expired(),
+        answered(0, said("again")),
+        answered(0, refusal(Reason.PROVIDER_FAILED)),
+    ],
+)
+@pytest.mark.parametrize("wait", [SECOND, HOUR])
+def test_nothing_comes_after_the_end(cause: Cause, wait: timedelta) -> None:
+    run = turns(started().run, said("Seven.")).run
+    assert advance(run, cause, NOON + wait) == Step(run=run)
+
+
+def test_an_agent_that_cannot_run_is_refused() -> None:
+    why = refusal(Reason.NOT_FOUND, "there is no function")
+    step = begin(begun(), why, NOON)
+    assert refused(step) == why
+    assert step.run.ended
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"deadline": NOON}, Reason.DEADLINE_EXPIRED),
+        ({"request_id": "r" + "/acme/1" * 9}, Reason.LIMIT_EXCEEDED),
+    ],
+)
+def test_what_is_too_late_or_too_deep_does_not_begin(
+    changes: dict[str, Any], reason: Reason
+) -> None:
+    assert refused(started(**changes)).reason is reason
+
+
+def test_a_conversation_that_is_too_long_is_shortened_once_a_turn() -> None:
+    exceeded = refusal(Reason.CONTEXT_EXCEEDED)
+    run = after(started().run, answered(0, calls(added("one"))), answered(1, said("x" * 999))).run
+    step = turns(run, exceeded)
+    [turn] = asked(step)
+    assert turn.messages[:2] == asked(started())[0].messages
+    assert "x" not in turn.messages[-1].content.replace("next", "")
+    assert refused(turns(step.run, exceeded)) == exceeded
+
+
+def test_a_conversation_of_which_nothing_can_go_is_too_long() -> None:
+    exceeded = refusal(Reason.CONTEXT_EXCEEDED)
+    assert refused(turns(started().run, exceeded)) == exceeded
+
+
+def test_a_run_is_kept_without_what_it_has_twice() -> None:
+    run = started().run
+    assert run.request.messages == ()
+    assert isinstance(run.request, InferenceRequested)
+    assert Run.from_json(run.to_json()) == run
