@@ -1,0 +1,156 @@
+"""Agents as they begin a run, made of what the catalog has."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.agents import Definition
+from schemas.events import Reason, Refusal
+from schemas.jsonschemas import require_schema
+from schemas.kinds import AgentSpec, FunctionVersionSpec
+from streams.agents.definition import resolve
+from tests.unit.agents import (
+    ADD,
+    AGENT,
+    BOOKS,
+    EXPERT,
+    MODEL,
+    NUMBERS,
+    Known,
+    Numbered,
+    Versions,
+    spec,
+)
+
+
+def resolved(wanted: AgentSpec, known: Known | None = None) -> Definition:
+    definition = resolve(AGENT, wanted, known or Known())
+    assert isinstance(definition, Definition), definition
+    return definition
+
+
+def function(**changes: Any) -> Numbered:
+    return Numbered(1, FunctionVersionSpec(language="python", source="x", **changes))
+
+
+def test_an_agent_has_what_it_reaches_under_short_names() -> None:
+    tools = resolved(spec()).tools
+    assert {name: (tool.kind, tool.target, tool.version) for name, tool in tools.items()} == {
+        "add": ("function", ADD, 3),
+        "books": ("index", BOOKS, None),
+        "expert": ("agent", EXPERT, None),
+    }
+    assert tools["add"].parameters == NUMBERS
+
+
+def test_a_version_that_is_named_is_the_one_that_is_called() -> None:
+    [tool] = resolved(spec(tools=[f"{ADD}@1"], indexes=[], agents=[])).tools.values()
+    assert (tool.target, tool.version) == (ADD, 1)
+
+
+def test_an_index_says_what_it_can_be_filtered_by() -> None:
+    parameters = resolved(spec()).tools["books"].parameters
+    assert parameters["required"] == ["query"]
+    assert parameters["properties"]["k"]["maximum"] == 20
+    assert "isbn, year (string)" in parameters["properties"]["filters"]["description"]
+
+
+def test_a_comment_says_what_an_agent_is_for() -> None:
+    known = Known(comments={("agent", EXPERT): "Knows all."})
+    assert resolved(spec(), known).tools["expert"].description == "Knows all."
+
+
+def test_a_prompt_goes_before_the_instructions_with_its_variables_as_they_are() -> None:
+    wanted = spec(prompt="main.tests.tone@2", instructions="Be brief.")
+    assert resolved(wanted).instructions == "Dear {{name}}!\n\nBe brief."
+
+
+def test_calls_of_what_the_agent_names_wait_for_a_person() -> None:
+    tools = resolved(spec(approvals=[BOOKS])).tools
+    assert {name for name, tool in tools.items() if tool.approval} == {"books"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"endpoint": "main.tests.gone"}, "endpoint main.tests.gone"),
+        ({"tools": ["main.tests.gone@2"]}, "function main.tests.gone@2"),
+        ({"indexes": ["main.tests.gone"]}, "index main.tests.gone"),
+        ({"agents": ["main.tests.gone"]}, "agent main.tests.gone"),
+        ({"prompt": "main.tests.gone"}, "prompt main.tests.gone"),
+    ],
+)
+def test_what_an_agent_lacks_is_named(changes: dict[str, Any], missing: str) -> None:
+    refusal = resolve(AGENT, spec(**changes), Known())
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.NOT_FOUND
+    assert AGENT in refusal.message
+    assert missing in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"output": {"type": "word"}}, "its output"),
+        ({"output": {"patternProperties": {"(a+)+": {}}}}, "its output"),
+        ({"tools": ["main.tests.odd"]}, "the parameters of main.tests.odd"),
+    ],
+)
+def test_a_schema_that_is_none_is_named(changes: dict[str, Any], named: str) -> None:
+    known = Known(
+        functions=Versions({ADD: function(), "main.tests.odd": function(parameters={"type": 3})})
+    )
+    refusal = resolve(AGENT, spec(**changes), known)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.REQUEST_INVALID
+    assert named in refusal.message
+
+
+def test_tools_that_are_alike_have_their_schema_or_catalog_before_their_name() -> None:
+    names = ["main.sales.add", "main.tests.add", "other.sales.add", "main.tests.count"]
+    known = Known(functions=Versions({name: function() for name in names}))
+    tools = resolved(spec(tools=names, indexes=[], agents=[]), known).tools
+    assert {name: tool.target for name, tool in tools.items()} == {
+        "main_sales_add": "main.sales.add",
+        "tests_add": "main.tests.add",
+        "other_sales_add": "other.sales.add",
+        "count": "main.tests.count",
+    }
+
+
+def test_one_tool_under_two_names_is_offered_once() -> None:
+    known = Known(functions=Versions({ADD: function(), f"{ADD}@1": function()}))
+    tools = resolved(spec(tools=[ADD, f"{ADD}@1"], indexes=[], agents=[]), known).tools
+    assert list(tools) == ["add"]
+
+
+SEGMENTS = st.sampled_from(["a", "b", "a_b", "b_a", "a-b", "x" * 60, "x" * 100])
+NAMES = st.tuples(SEGMENTS, SEGMENTS, SEGMENTS).map(".".join)
+
+
+@given(st.sets(NAMES, min_size=1, max_size=12), st.sets(NAMES, max_size=3))
+def test_names_are_unique_and_what_every_provider_takes(
+    functions: set[str], agents: set[str]
+) -> None:
+    known = Known(
+        agents=frozenset(agents), functions=Versions({name: function() for name in functions})
+    )
+    wanted = spec(tools=sorted(functions), agents=sorted(agents), indexes=[])
+    tools = resolved(wanted, known).tools
+    assert len(tools) == len(functions) + len(agents)
+    assert {tool.target for tool in tools.values()} == functions | agents
+    for name, tool in tools.items():
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
+        assert tool.name == name
+        require_schema(tool.parameters)
+
+
+def test_a_definition_is_the_same_again_as_json() -> None:
+    definition = resolved(spec())
+    assert Definition.model_validate_json(definition.model_dump_json()) == definition
+    assert definition.endpoint == MODEL
