@@ -13,6 +13,7 @@ reply stands. Parts of an answer say not which record they are of; the final rep
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ from schemas.events import (
     Refusal,
     RequestCancelled,
 )
-from schemas.topics import INFERENCE_REQUESTED, REQUEST_CANCELLED, Outgoing, Topic
+from schemas.topics import INFERENCE_REQUESTED, REQUEST_CANCELLED, Outgoing, Topic, root_of
 
 log = structlog.get_logger()
 
@@ -150,7 +151,9 @@ class Asker:
         self._name = f"client-{tenant}"
         self._reply_topic = reply_topic
         self._signer = signer
-        self._pending: dict[bytes, _Pending] = {}
+        self._pending: dict[str, _Pending] = {}
+        # Keys of the replies that are waited for, and how many share one.
+        self._roots: Counter[bytes] = Counter()
         self._arrived: asyncio.Queue[Record] = asyncio.Queue()
         self._lost: RepliesLost | None = None
 
@@ -212,8 +215,8 @@ class Asker:
         """
         if self._lost:
             raise self._lost
-        key = request_id.encode()
-        pending = self._pending[key] = _Pending()
+        pending = self._pending[request_id] = _Pending()
+        self._roots[root_of(request_id).encode()] += 1
         patience = max(0.0, (deadline - now()).total_seconds()) + GRACE_S
         until = asyncio.get_running_loop().time() + patience
         try:
@@ -236,7 +239,8 @@ class Asker:
         except TimeoutError:
             raise NoReply(request_id, patience) from None
         finally:
-            self._pending.pop(key, None)
+            self._pending.pop(request_id, None)
+            self._leave(root_of(request_id).encode())
 
     async def answers(self, request: InferenceRequested) -> AsyncGenerator[InferenceReplied, None]:
         """Asks a model or an index; a request that is left before its end is cancelled.
@@ -276,6 +280,11 @@ class Asker:
     def _signed(self, topic: str, key: bytes, deadline: datetime, value: bytes) -> Headers:
         return self._signer.headers(topic, key, deadline, value) if self._signer else ()
 
+    def _leave(self, root: bytes) -> None:
+        self._roots[root] -= 1
+        if not self._roots[root]:
+            del self._roots[root]
+
     def _lose(self, error: BaseException) -> None:
         self._lost = RepliesLost(str(error))
         for pending in self._pending.values():
@@ -284,7 +293,7 @@ class Asker:
     def _arrive(self, records: list[Record]) -> None:
         # The reply topic is the tenant's: most of it may be for other clients.
         for record in records:
-            if record.key in self._pending:
+            if record.key in self._roots:
                 self._arrived.put_nowait(record)
 
     async def _dispatch(self) -> None:
@@ -295,7 +304,7 @@ class Asker:
             except (Unreadable, SchemaMissing) as problem:
                 log.warning("reply unreadable", offset=record.offset, error=str(problem))
                 continue
-            pending = self._pending.get(record.key or b"")
+            pending = self._pending.get(replied.request_id)
             if pending is None:
                 continue
             if pending.means(replied):
