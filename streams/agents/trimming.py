@@ -20,14 +20,14 @@ def trimmed(
     """
     said: dict[int, Message] = dict(enumerate((*conversation, *transcript)))
     groups = list(_groups(said, _kept(conversation)))
-    size = sum(_size(said[number]) for group in groups for number in group)
-    most, shorter = size // 2, dict(said)
+    left = size(said[number] for group in groups for number in group)
+    most, shorter = left // 2, dict(said)
     for number in (number for group in groups for number in group):
-        if size <= most:
+        if left <= most:
             break
         shorter[number] = _emptied(said[number])
-        size -= _size(said[number]) - _size(shorter[number])
-    for number in (number for group in _until(groups, shorter, size - most) for number in group):
+        left -= size([said[number]]) - size([shorter[number]])
+    for number in (number for group in _until(groups, shorter, left - most) for number in group):
         del shorter[number]
     if shorter == said:
         return None
@@ -35,6 +35,15 @@ def trimmed(
     return (
         tuple(message for number, message in shorter.items() if number < border),
         tuple(message for number, message in shorter.items() if number >= border),
+    )
+
+
+def size(messages: Iterable[Message]) -> int:
+    """Returns how many characters messages have."""
+    return sum(
+        len(message.content)
+        + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+        for message in messages
     )
 
 
@@ -66,7 +75,7 @@ def _until(
     for group in groups:
         if surplus <= 0:
             break
-        surplus -= sum(_size(said[number]) for number in group)
+        surplus -= size(said[number] for number in group)
         gone.append(group)
     return gone
 
@@ -75,8 +84,3 @@ def _emptied(message: Message) -> Message:
     if message.role is Role.TOOL and len(message.content) > len(LEFT_OUT):
         return replace(message, content=LEFT_OUT)
     return message
-
-
-def _size(message: Message) -> int:
-    called = sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-    return len(message.content) + called

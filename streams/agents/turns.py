@@ -11,7 +11,7 @@ from streams.agents import asking, calls, telling
 from streams.agents.checking import Wrong, wrong_answer
 from streams.agents.progress import ADDED, DONE, Progress, total
 from streams.agents.run import Call, Run
-from streams.agents.trimming import trimmed
+from streams.agents.trimming import size, trimmed
 
 # Failures that may have passed when the same is asked again.
 PASSING = frozenset(
@@ -22,11 +22,15 @@ PASSING = frozenset(
         Reason.RATE_LIMITED,
     }
 )
+# How it is said that a conversation is too long: by the model, or by whoever carries it there.
+TOO_LONG = frozenset({Reason.CONTEXT_EXCEEDED, Reason.REQUEST_TOO_LARGE})
+# Characters of a conversation: all of them, in whatever script, fit a record many times.
+MOST_SAID = 400_000
 
 
 def ask_model(progress: Progress) -> None:
     """Asks for a turn, or ends the run where a limit lets it ask no more."""
-    run = progress.run
+    run = _fitting(progress.run)
     if refusal := _spent(run):
         progress.refuse(refusal)
         return
@@ -94,21 +98,31 @@ def _refused(progress: Progress, refusal: Refusal) -> None:
     elif refusal.reason in PASSING and not run.retried:
         progress.run = replace(run, retried=True)
         ask_model(progress)
-    elif refusal.reason is Reason.CONTEXT_EXCEEDED and not run.trimmed:
+    elif refusal.reason in TOO_LONG and not run.trimmed:
         _say_less(progress, refusal)
     else:
         progress.refuse(refusal)
 
 
 def _say_less(progress: Progress, refusal: Refusal) -> None:
-    run = progress.run
-    less = trimmed(run.conversation, run.transcript)
+    less = _less(progress.run)
     if less is None:
         progress.refuse(refusal)
         return
-    conversation, transcript = less
-    progress.run = replace(run, conversation=conversation, transcript=transcript, trimmed=True)
+    progress.run = replace(less, trimmed=True)
     ask_model(progress)
+
+
+def _fitting(run: Run) -> Run:
+    """Returns a run of which so much was said that a request can carry it, if that can be."""
+    while size(run.messages) > MOST_SAID and (less := _less(run)):
+        run = less
+    return run
+
+
+def _less(run: Run) -> Run | None:
+    less = trimmed(run.conversation, run.transcript)
+    return less and replace(run, conversation=less[0], transcript=less[1])
 
 
 def _mend(progress: Progress, wrong: Wrong) -> None:

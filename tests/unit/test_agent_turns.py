@@ -24,6 +24,8 @@ from streams.agents.causes import Cancelled, Cause, Decided, Expired
 from streams.agents.progress import Step
 from streams.agents.run import Run
 from streams.agents.step import advance, begin
+from streams.agents.trimming import LEFT_OUT
+from streams.agents.turns import MOST_SAID
 from tests.unit.agents import (
     AGENT,
     HOUR,
@@ -269,14 +271,32 @@ def test_what_is_too_late_or_too_deep_does_not_begin(
     assert refused(started(**changes)).reason is reason
 
 
-def test_a_conversation_that_is_too_long_is_shortened_once_a_turn() -> None:
-    exceeded = refusal(Reason.CONTEXT_EXCEEDED)
+@pytest.mark.parametrize("reason", [Reason.CONTEXT_EXCEEDED, Reason.REQUEST_TOO_LARGE])
+def test_a_conversation_that_is_too_long_is_shortened_once_a_turn(reason: Reason) -> None:
+    exceeded = refusal(reason)
     run = after(started().run, answered(0, calls(added("one"))), answered(1, said("x" * 999))).run
     step = turns(run, exceeded)
     [turn] = asked(step)
     assert turn.messages[:2] == asked(started())[0].messages
-    assert "x" not in turn.messages[-1].content.replace("next", "")
+    assert turn.messages[-1].content == LEFT_OUT
     assert refused(turns(step.run, exceeded)) == exceeded
+
+
+def test_no_more_is_said_than_a_request_can_carry() -> None:
+    turn = calls(*(added(f"call{number}") for number in range(60)))
+    run = after(started(definition(limits=limits(parallel=64))).run, answered(0, turn)).run
+    step = after(run, *(answered(number, said("x" * 15_000)) for number in range(1, 61)))
+    [turn_after] = asked(step)
+    lengths = [len(message.content) for message in turn_after.messages[-60:]]
+    assert sum(lengths) < MOST_SAID
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == 15_000
+
+
+def test_a_request_that_was_taken_before_its_copy_is_still_to_be_answered() -> None:
+    run = started().run
+    step = turns(run, refusal(Reason.SIGNATURE_REPLAYED))
+    assert (step.run, step.outgoing) == (run, ())
 
 
 def test_a_conversation_of_which_nothing_can_go_is_too_long() -> None:
