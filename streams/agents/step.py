@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from schemas.agents import Definition
-from schemas.events import Message, Reason, Refusal, Role
+from schemas.events import InferenceReplied, Message, Reason, Refusal, Role
 from schemas.shapes import length
 from streams.agents import calls, turns
 from streams.agents.causes import Answered, Begun, Cancelled, Cause, Decided, Expired
@@ -81,13 +81,18 @@ def advance(run: Run, cause: Cause, now: datetime) -> Step:
 
 def _answered(progress: Progress, cause: Answered) -> None:
     call, replied = progress.run.call(cause.number), cause.replied
-    if call is None or call.state != "asked":
+    if call is None or call.state != "asked" or _of_a_copy(replied):
         return
     if call.kind == "model":
         turns.turned(progress, call, replied)
     elif replied.completion is not None or replied.refusal is not None:
         calls.answered(progress, call, replied)
         turns.go_on(progress)
+
+
+def _of_a_copy(replied: InferenceReplied) -> bool:
+    """Returns whether a request was refused as a copy: then its own answer is still to come."""
+    return replied.refusal is not None and replied.refusal.reason is Reason.SIGNATURE_REPLAYED
 
 
 def _decided(progress: Progress, cause: Decided) -> None:
