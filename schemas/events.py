@@ -249,6 +249,7 @@ class AgentJournaled(Event):
         definition: In the first entry: the agent as the catalog had it, with all that it may
             reach, as JSON text (schemas/agents.py: Definition).
         emitted: What it led to, in order.
+        until: In the first entry: when the run ends whatever happens.
         ended: Whether the run ended with it.
         at: The moment by which it was decided.
     """
@@ -264,6 +265,7 @@ class AgentJournaled(Event):
     cause: bytes
     definition: str | None = None
     emitted: tuple[Emitted, ...] = ()
+    until: datetime | None = None
     ended: bool = False
     at: datetime
 
@@ -279,6 +281,7 @@ class AgentJournaled(Event):
             binary.raw(self.cause),
             binary.ABSENT if self.definition is None else binary.PRESENT + binary.text(self.definition),
             binary.items([item.to_bytes() for item in self.emitted]),
+            binary.ABSENT if self.until is None else binary.PRESENT + binary.millis(self.until),
             binary.BOOLEANS[self.ended],
             binary.millis(self.at),
         ))
@@ -295,6 +298,7 @@ class AgentJournaled(Event):
             "cause": self.cause,
             "definition": self.definition,
             "emitted": [item.to_avro() for item in self.emitted],
+            "until": self.until,
             "ended": self.ended,
             "at": self.at,
         }
@@ -312,6 +316,7 @@ class AgentJournaled(Event):
             cause=record["cause"],
             definition=record["definition"],
             emitted=tuple([Emitted.from_avro(item) for item in record["emitted"]]),
+            until=record["until"],
             ended=record["ended"],
             at=record["at"],
         )
