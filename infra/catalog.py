@@ -10,31 +10,38 @@ import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from infra.entries import Shared, keep, read, refuse, shaped, spec_of
 from infra.grants import Access
-from infra.serving import NUMBER, SEARCH_POOL, Endpoint, Serving
+from infra.serving import POOLS, Endpoint, Kind, Serving
+from infra.versions import NUMBER, Versions
 from schemas.events import CatalogChanged, Route
 from schemas.indexes import IndexSpec
 from schemas.kinds import (
     CONTAINERS,
     OBJECTS,
+    AgentSpec,
     ConnectionSpec,
     Described,
+    FunctionSpec,
+    FunctionVersionSpec,
     Grant,
     GroupSpec,
     Key,
     MemberSpec,
     ModelSpec,
     Privilege,
+    PromptSpec,
+    PromptVersionSpec,
     TenantSpec,
     Version,
 )
 from schemas.policies import PolicySpec
 from schemas.routing import EndpointSpec, Price
+from schemas.shapes import Spec
 from schemas.tables import TableSpec
 from schemas.topics import REPLY
 
@@ -49,10 +56,7 @@ __all__ = [
     "reply_topics",
 ]
 
-T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
-
-log = structlog.get_logger()
 
 PUBLIC_KEY_BYTES = 32
 
@@ -111,33 +115,17 @@ class Limits:
     max_deadline_ms: int
 
 
-class _Shared(Generic[T]):
-    """Names that several kinds share: what stands under one is the entry that changed last."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, dict[str, tuple[int, T]]] = {}
-
-    def put(self, changed: CatalogChanged, value: T | None) -> T | None:
-        """Takes an entry, or that it is gone; returns what stands under its name now."""
-        kinds = self._entries.setdefault(changed.name, {})
-        if value is not None:
-            kinds[changed.kind] = (changed.position, value)
-            return max(kinds.values(), key=lambda entry: entry[0])[1]
-        kinds.pop(changed.kind, None)
-        if kinds:
-            return max(kinds.values(), key=lambda entry: entry[0])[1]
-        del self._entries[changed.name]
-        return None
-
-
 class CatalogView:
     """What the catalog says. Feed it in the order of the log and from one thread.
 
     Attributes:
         limits: Bounds that hold for every request, whatever the catalog says.
         access: Who may do what.
-        endpoints: By three-level name, indexes among them; one is missing while no version that it
-            names exists.
+        agents: By three-level name.
+        endpoints: By three-level name, agents, functions and indexes among them; one is missing
+            while no version that it names exists, and a function while it has none.
+        functions: All of them, with their versions.
+        prompts: All of them, with their versions.
         tenants: By name.
         principals: By name, tenants and groups among them.
         keys: By the key's id, the revoked and expired among them.
@@ -157,11 +145,15 @@ class CatalogView:
         self._keys: dict[str, SigningKey] = {}
         self._principals: dict[str, Principal] = {}
         self._tenants: dict[str, Tenant] = {}
+        self._agents: dict[str, AgentSpec] = {}
         self._policies: dict[str, PolicySpec] = {}
         self._connections: dict[str, ConnectionSpec] = {}
         self._indexes: dict[str, IndexSpec] = {}
         self._models: dict[str, ModelSpec] = {}
         self._tables: dict[str, TableSpec] = {}
+        self.agents: Mapping[str, AgentSpec] = self._agents
+        self.functions: Versions[FunctionVersionSpec] = self._serving.functions
+        self.prompts: Versions[PromptVersionSpec] = Versions()
         self.policies: Mapping[str, PolicySpec] = self._policies
         self.connections: Mapping[str, ConnectionSpec] = self._connections
         self.endpoints: Mapping[str, Endpoint] = self._serving.endpoints
@@ -170,18 +162,22 @@ class CatalogView:
         self.keys: Mapping[str, SigningKey] = self._keys
         self.principals: Mapping[str, Principal] = self._principals
         self.tenants: Mapping[str, Tenant] = self._tenants
-        self._owners = _Shared[str]()
-        self._named = _Shared[tuple[Principal, tuple[str, ...]]]()
+        self._comments: dict[tuple[str, str], str] = {}
+        self._owners = Shared[str]()
+        self._named = Shared[tuple[Principal, tuple[str, ...]]]()
         self._takes: dict[str, Callable[[CatalogChanged], None]] = {
             **dict.fromkeys((*CONTAINERS, *OBJECTS), self._take_owned),
+            "agent": self._asked("agent", self._agents, AgentSpec),
             "connection": self._keeps(self._connections, ConnectionSpec),
             "endpoint": self._take_endpoint,
+            "function": self._versioned(FunctionSpec, self._serving.function),
             "grant": self._take_grant,
             "group": self._take_group,
-            "index": self._take_index,
+            "index": self._asked("index", self._indexes, IndexSpec),
             "key": self._take_key,
             "model": self._take_model,
             "policy": self._keeps(self._policies, PolicySpec),
+            "prompt": self._versioned(PromptSpec, self.prompts.name),
             "root": self._take_owned,
             "service_principal": self._take_member,
             "table": self._keeps(self._tables, TableSpec),
@@ -198,10 +194,11 @@ class CatalogView:
     def prices(self, route: Route) -> tuple[Price, ...]:
         """Returns what tokens cost on a route: as its provider says, or its model; none if neither.
 
-        An unknown price is not a price of nothing. To search costs nothing: what is embedded for it
-        is paid for where that is done.
+        An unknown price is not a price of nothing. Agents, functions and indexes cost nothing: what
+        is asked of models for them is paid for where that is done.
         """
-        if route.pool == SEARCH_POOL and route.model in self._indexes:
+        asked = self.endpoints.get(route.model)
+        if asked and asked.kind != "endpoint" and route.pool == POOLS[asked.kind]:
             return (Price(),)
         if route.connection:
             connection = self._connections.get(route.connection)
@@ -232,6 +229,10 @@ class CatalogView:
         """Returns position and body of an entry as they came; no body where it is gone."""
         return self._entries.get((kind, name))
 
+    def comment(self, kind: str, name: str) -> str:
+        """Returns what an object is for, in words; empty where nobody has said."""
+        return self._comments.get((kind, name), "")
+
     def entries(self) -> Iterator[tuple[str, str, int, str]]:
         """Yields kind, name, position and body of all that is not gone."""
         for (kind, name), (position, body) in self._entries.items():
@@ -239,35 +240,31 @@ class CatalogView:
                 yield kind, name, position, body
 
     def _take_owned(self, changed: CatalogChanged) -> None:
-        self._own(changed, _read(changed, Described))
+        self._own(changed, read(changed, Described))
 
     def _take_endpoint(self, changed: CatalogChanged) -> None:
-        described = _read(changed, Described)
-        spec = _spec(changed, described, EndpointSpec)
+        described = read(changed, Described)
+        spec = spec_of(changed, described, EndpointSpec)
         self._own(changed, described if spec else None)
         self._serving.put(changed.name, spec)
 
     def _take_grant(self, changed: CatalogChanged) -> None:
         securable, _, principal = changed.name.rpartition("/")
-        grant = _read(changed, Grant)
+        grant = read(changed, Grant)
         if grant is None and changed.body is not None:
             grant = Grant(deny=tuple(Privilege))
         allow, deny = (grant.allow, grant.deny) if grant else ((), ())
         self.access.grant(securable, principal, allow, deny)
 
     def _take_group(self, changed: CatalogChanged) -> None:
-        spec = _spec(changed, _read(changed, Described), GroupSpec)
+        spec = spec_of(changed, read(changed, Described), GroupSpec)
         if spec is None and changed.body is not None:
             raise EntryUnreadable(f"the members of group {changed.name} cannot be read")
         self._name(changed, None, spec.members if spec else None)
 
-    def _take_index(self, changed: CatalogChanged) -> None:
-        self._keeps(self._indexes, IndexSpec)(changed)
-        self._serving.index(changed.name, exists=changed.name in self._indexes)
-
     def _take_key(self, changed: CatalogChanged) -> None:
         self._keys.pop(changed.name, None)
-        key = _read(changed, Key)
+        key = read(changed, Key)
         if key is None:
             return
         try:
@@ -275,7 +272,7 @@ class CatalogView:
         except ValueError:
             public_key = b""
         if len(public_key) != PUBLIC_KEY_BYTES:
-            _refuse(changed, "public_key: not 32 bytes in base64")
+            refuse(changed, "public_key: not 32 bytes in base64")
             return
         self._keys[changed.name] = SigningKey(
             key_id=changed.name,
@@ -287,27 +284,52 @@ class CatalogView:
         )
 
     def _take_member(self, changed: CatalogChanged) -> None:
-        spec = _spec(changed, _read(changed, Described), MemberSpec)
+        spec = spec_of(changed, read(changed, Described), MemberSpec)
         self._name(changed, spec.tenant if spec else None, () if spec else None)
 
     def _take_model(self, changed: CatalogChanged) -> None:
-        described = _read(changed, Described)
+        described = read(changed, Described)
         self._own(changed, described)
-        _keep(self._models, changed.name, _spec(changed, described, ModelSpec))
-        self._serving.alias(changed.name, described.aliases if described else None)
+        keep(self._models, changed.name, spec_of(changed, described, ModelSpec))
+        self._serving.model(changed.name, described.aliases if described else None)
+
+    def _versioned(
+        self, shape: type[Spec], name: Callable[[str, Mapping[str, int] | None], None]
+    ) -> Callable[[CatalogChanged], None]:
+        """Returns what takes objects whose versions say all."""
+
+        def take(changed: CatalogChanged) -> None:
+            described = read(changed, Described)
+            self._own(changed, described)
+            known = described is not None and spec_of(changed, described, shape) is not None
+            name(changed.name, described.aliases if described and known else None)
+
+        return take
+
+    def _asked(
+        self, kind: Kind, known: dict[str, M], shape: type[M]
+    ) -> Callable[[CatalogChanged], None]:
+        """Returns what takes objects that are no more than their specs, and can be asked."""
+        keeps = self._keeps(known, shape)
+
+        def take(changed: CatalogChanged) -> None:
+            keeps(changed)
+            self._serving.other(kind, changed.name, exists=changed.name in known)
+
+        return take
 
     def _keeps(self, known: dict[str, M], shape: type[M]) -> Callable[[CatalogChanged], None]:
         """Returns what takes objects that are no more than their specs."""
 
         def take(changed: CatalogChanged) -> None:
-            described = _read(changed, Described)
+            described = read(changed, Described)
             self._own(changed, described)
-            _keep(known, changed.name, _spec(changed, described, shape))
+            keep(known, changed.name, spec_of(changed, described, shape))
 
         return take
 
     def _take_tenant(self, changed: CatalogChanged) -> None:
-        spec = _spec(changed, _read(changed, Described), TenantSpec)
+        spec = spec_of(changed, read(changed, Described), TenantSpec)
         self._name(changed, changed.name, () if spec else None)
         self._tenants.pop(changed.name, None)
         if spec is not None:
@@ -319,17 +341,21 @@ class CatalogView:
             )
 
     def _take_version(self, changed: CatalogChanged) -> None:
-        model, _, number = changed.name.rpartition("@")
-        if not NUMBER.fullmatch(number):
-            _refuse(changed, "its name ends in no number")
+        name, _, digits = changed.name.rpartition("@")
+        if not NUMBER.fullmatch(digits):
+            refuse(changed, "its name ends in no number")
             return
-        version = _read(changed, Version)
-        exists = version is not None and version.kind == "model"
-        self._serving.version(model, int(number), exists=exists)
+        number, version = int(digits), read(changed, Version)
+        kind = version.kind if version else ""
+        self._serving.model_version(name, number, exists=kind == "model")
+        code = _of(changed, version, "function", FunctionVersionSpec)
+        self._serving.function_version(name, number, code)
+        self.prompts.put(name, number, _of(changed, version, "prompt", PromptVersionSpec))
 
     def _own(self, changed: CatalogChanged, described: Described | None) -> None:
-        owner = described.owner if described else None
+        owner, comment = (described.owner, described.comment) if described else (None, "")
         self.access.own(changed.name, self._owners.put(changed, owner))
+        keep(self._comments, (changed.kind, changed.name), comment or None)
 
     def _name(
         self, changed: CatalogChanged, tenant: str | None, members: tuple[str, ...] | None
@@ -353,43 +379,8 @@ def reply_topics(tenant: str, spec: TenantSpec) -> tuple[str, ...]:
     return tuple(REPLY.member(segment).name for segment in spec.replies or (tenant,))
 
 
-def _keep(known: dict[str, M], name: str, spec: M | None) -> None:
-    known.pop(name, None)
-    if spec is not None:
-        known[name] = spec
-
-
-def _read(changed: CatalogChanged, shape: type[M]) -> M | None:
-    """Returns the body of an entry; None where it is gone, or not in this shape."""
-    if changed.body is None:
+def _of(changed: CatalogChanged, version: Version | None, kind: str, shape: type[M]) -> M | None:
+    """Returns what a version is; None where it is one of another kind, or in an unknown shape."""
+    if version is None or version.kind != kind:
         return None
-    try:
-        return shape.model_validate_json(changed.body)
-    except ValidationError as problem:
-        _refuse(changed, _places(problem))
-        return None
-
-
-def _spec(changed: CatalogChanged, described: Described | None, shape: type[M]) -> M | None:
-    if described is None:
-        return None
-    try:
-        return shape.model_validate(described.spec)
-    except ValidationError as problem:
-        _refuse(changed, _places(problem))
-        return None
-
-
-def _refuse(changed: CatalogChanged, error: str) -> None:
-    log.error(
-        "catalog entry unreadable",
-        kind=changed.kind,
-        name=changed.name,
-        position=changed.position,
-        error=error,
-    )
-
-
-def _places(problem: ValidationError) -> str:
-    found = problem.errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['type']}" for each in found)
+    return shaped(changed, version.spec, shape)

@@ -1,7 +1,9 @@
 """Who sent a record: what it proves of that, as an ordered table of pure checks.
 
 A record is proven when its signature is genuine, by a key in force, of a principal of the tenant
-that it names; or when its tenant is believed unsigned. Everybody may write to the topics of
+that it names; or when its tenant is believed unsigned. In a request, who holds MANAGE on the root
+may name somebody else, as those do who run agents: that one acts then, but the answer goes to who
+signed. Everybody may write to the topics of
 requests and commands, so what is not proven may be a forgery under somebody else's id.
 """
 
@@ -14,6 +16,7 @@ from datetime import datetime, timedelta
 from infra.catalog import CatalogView
 from infra.signing import DEADLINE, KEY, SIGNATURE, Signature, is_genuine, milliseconds
 from schemas.events import Reason, Refusal
+from schemas.kinds import ROOT, Privilege
 
 # Clocks differ: a key counts this much earlier, and a planned revocation, too.
 SKEW = timedelta(seconds=60)
@@ -32,6 +35,7 @@ class Sender:
         topic: Topic that the record lies on.
         signed: The signature in its headers.
         replayed: Whether a copy of it was taken before.
+        for_others: Whether records of its kind may be sent for somebody else.
     """
 
     tenant: str
@@ -40,6 +44,7 @@ class Sender:
     topic: str
     signed: Signature | None
     replayed: bool = False
+    for_others: bool = False
 
 
 Check = Callable[[Sender, CatalogView, datetime], Refusal | None]
@@ -47,8 +52,42 @@ Check = Callable[[Sender, CatalogView, datetime], Refusal | None]
 
 def identity(sender: Sender, view: CatalogView) -> str:
     """Returns who acts, given that the record is proven."""
+    if acts_for_another(sender, view):
+        return sender.principal
+    return signer(sender, view) or sender.principal or sender.tenant
+
+
+def signer(sender: Sender, view: CatalogView) -> str | None:
+    """Returns whose key a record names; None where it names none that is known."""
     key = view.keys.get(sender.signed.key_id) if sender.signed else None
-    return key.principal if key else sender.principal or sender.tenant
+    return key.principal if key else None
+
+
+def acts_for_another(sender: Sender, view: CatalogView) -> bool:
+    """Returns whether who signed names somebody else, and may, given that they signed."""
+    who = signer(sender, view)
+    if not sender.for_others or who is None or sender.principal in ("", who):
+        return False
+    return view.access.holds(who, Privilege.MANAGE, ROOT)
+
+
+def answered_as(sender: Sender, view: CatalogView, now: datetime) -> str:
+    """Returns the tenant on whose topics a sender is answered: its own, whomever it acts for.
+
+    That takes a genuine signature: nobody can write into topics of those they only name.
+    """
+    who = signer(sender, view)
+    if who is None or not acts_for_another(sender, view):
+        return sender.tenant
+    if any(check(sender, view, now) for check in (key_in_force, signature_genuine)):
+        return sender.tenant
+    return tenant_of(who, view) or sender.tenant
+
+
+def tenant_of(principal: str, view: CatalogView) -> str | None:
+    """Returns the tenant that a principal acts for; None where there is neither."""
+    known = view.principals.get(principal)
+    return known.tenant if known else None
 
 
 def unproven(sender: Sender, view: CatalogView, now: datetime) -> Refusal | None:
@@ -148,7 +187,7 @@ def signature_genuine(sender: Sender, view: CatalogView, now: datetime) -> Refus
 
 
 def principal_own(sender: Sender, view: CatalogView, now: datetime) -> Refusal | None:
-    """Whoever acts must be who signed, and act for the tenant that pays."""
+    """Whoever acts must be who signed, or named by one who may, and be of the tenant that pays."""
     claimed, tenant = sender.principal, sender.tenant
     who = identity(sender, view)
     principal = view.principals.get(who)

@@ -27,7 +27,7 @@ from confluent_kafka.admin import (
 
 from infra.catalog import CatalogView, reply_topics
 from infra.registry import Registry, RegistryUnreachable, SchemaRefused
-from infra.serving import SEARCH_POOL
+from infra.serving import AGENT_POOL, POOLS, SEARCH_POOL, TOOL_POOL, Kind
 from infra.settings import (
     KafkaSettings,
     RegistrySettings,
@@ -38,7 +38,7 @@ from infra.telemetry import configure
 from schemas.events import CatalogChanged
 from schemas.kinds import Described, TenantSpec
 from schemas.routing import EndpointSpec
-from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, USAGE_COUNTED, Topic
+from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, USAGE_COUNTED, Topic, told_beside
 
 log = structlog.get_logger()
 
@@ -47,7 +47,9 @@ TRANSFER_S = 30
 STATIC = tuple(topic for topic in TOPICS if not topic.family)
 # Members that are there before the catalog names them: pools whose workers start with the stack,
 # whatever its catalog has by then, and wait for their first request.
-EARLY = tuple(map(INFERENCE_ROUTED.member, ("embedding", "outside", SEARCH_POOL)))
+EARLY = tuple(
+    map(INFERENCE_ROUTED.member, (AGENT_POOL, "embedding", "outside", SEARCH_POOL, TOOL_POOL))
+)
 
 # Another provisioning may run at the same time and be faster: then both are content.
 DONE_ALREADY = frozenset({KafkaError.INVALID_PARTITIONS, KafkaError.TOPIC_ALREADY_EXISTS})
@@ -104,7 +106,7 @@ def members_of(view: CatalogView) -> Iterator[Topic[Any]]:
     """Yields the members of families that the tenants and endpoints of a catalog need."""
     yield from (INFERENCE_ROUTED.member(pool) for pool in view.pools)
     for tenant in view.tenants.values():
-        yield from (REPLY.at(address) for address in tenant.reply_topics)
+        yield from _answering(tenant.reply_topics)
 
 
 def members(changed: CatalogChanged) -> list[Topic[Any]]:
@@ -124,18 +126,27 @@ def _pools(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
     return [INFERENCE_ROUTED.member(pool) for pool in sorted(pools)]
 
 
-def _searching(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
-    return [INFERENCE_ROUTED.member(SEARCH_POOL)]
+def _pool_of(kind: Kind) -> Callable[[str, dict[str, Any]], list[Topic[Any]]]:
+    """Returns what finds the members that something needs that is no endpoint."""
+    return lambda name, spec: [INFERENCE_ROUTED.member(POOLS[kind])]
 
 
 def _replies(name: str, spec: dict[str, Any]) -> list[Topic[Any]]:
-    addresses = reply_topics(name, TenantSpec.model_validate(spec))
-    return [REPLY.at(address) for address in addresses]
+    return list(_answering(reply_topics(name, TenantSpec.model_validate(spec))))
+
+
+def _answering(addresses: Iterable[str]) -> Iterator[Topic[Any]]:
+    """Yields the topics on which a tenant is answered, and beside each where runs tell of it."""
+    for address in addresses:
+        yield REPLY.at(address)
+        yield told_beside(address)
 
 
 MEMBERS: dict[str, Callable[[str, dict[str, Any]], list[Topic[Any]]]] = {
+    "agent": _pool_of("agent"),
     "endpoint": _pools,
-    "index": _searching,
+    "function": _pool_of("function"),
+    "index": _pool_of("index"),
     "tenant": _replies,
 }
 

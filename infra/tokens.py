@@ -25,16 +25,21 @@ BYTES = 4
 # What marks a message's ends and its role.
 A_MESSAGE = 4
 MOST_TRIES = 16
+# What uses no tokens itself: no model reads a tool's arguments, and what an agent asks a model for
+# is counted where it asks.
+TOKENLESS = frozenset({Task.AGENT, Task.TOOL})
 # The vocabulary of GPT-4o and its successors; other providers' give numbers near to its.
 VOCABULARY = "o200k_base"
 
 
 def estimate(request: InferenceRequested) -> int:
-    """Returns about how many tokens a model reads of a request; at least 1.
+    """Returns about how many tokens a model reads of a request; at least 1, where one does.
 
     All that it reads counts: messages with their calls, tools, the schema, inputs, the query, and
-    the rows of a write.
+    the rows of a write. Of what agents and tools are asked, no model reads anything here.
     """
+    if request.task in TOKENLESS:
+        return 0
     read = [request.json_schema or "", request.query or "", *request.inputs]
     if request.task is Task.WRITE:
         read.append(texts_of(request.search))

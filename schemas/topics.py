@@ -130,6 +130,11 @@ class Outgoing(NamedTuple):
     event: Event
 
 
+def told_beside(address: str) -> Topic[AgentTold]:
+    """Returns where runs tell how they go on, for who is answered on a reply topic."""
+    return AGENT_TOLD.member(address.removeprefix(f"{REPLY.name}."))
+
+
 def root_of(request_id: str) -> str:
     """Returns what stands before the first slash of a request's id.
 

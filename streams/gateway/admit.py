@@ -27,13 +27,14 @@ from streams.gateway.asked import Asked
 from streams.gateway.cache import cache_key, looked_up
 from streams.gateway.checks import first_refusal
 from streams.gateway.checks.endpoint import endpoint_known
+from streams.gateway.checks.tool import version_there
 from streams.gateway.desk import Desk, policies_of
 from streams.gateway.holding import held_request
 from streams.gateway.limits.weigh import Weighed, entry, refused, reserved, weigh
 from streams.gateway.refuse import refuse
 from streams.gateway.release import answer
 from streams.gateway.reply import signed
-from streams.gateway.routing import choose
+from streams.gateway.routing import choose, of_version
 from streams.gateway.sending import sent
 from streams.guards import guard_request, holds_parts
 
@@ -100,14 +101,15 @@ def _refused_by_check(asked: Asked, view: CatalogView, now: datetime) -> Refusal
     earlier = asked.counters.earlier(asked.charge_id)
     if earlier is None or earlier.entry is not Entry.RESERVED:
         return first_refusal(asked, view, now)
-    return endpoint_known(asked, view, now)
+    return endpoint_known(asked, view, now) or version_there(asked, view, now)
 
 
 def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passed | Refusal:
     """Returns how a request goes on, or the first thing that keeps it."""
     who = identity(asked.sender, view)
     request = replace(asked.request, principal=who)
-    endpoint = view.endpoints[request.endpoint]
+    endpoint = of_version(request, view.endpoints[request.endpoint], view)
+    assert not isinstance(endpoint, Refusal)  # by the checks
     chosen = choose(request, who, endpoint, view, desk.health, now, draw=asked.charge_id)
     if isinstance(chosen, Refusal):
         return chosen
@@ -151,7 +153,9 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
         sealed=guarded.sealed,
         judgements=(*weighed.judgements, *guarded.judgements),
         decision_id=asked.charge_id,
-        access=access_of(who, endpoint.name, view).model_dump_json() if endpoint.is_index else None,
+        access=access_of(who, endpoint.name, view).model_dump_json()
+        if endpoint.kind == "index"
+        else None,
     )
     waiting = held_request(
         routed,

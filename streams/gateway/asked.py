@@ -65,6 +65,7 @@ class Asked:
             topic=self.topic,
             signed=self.signed,
             replayed=self.replayed,
+            for_others=True,
         )
 
 

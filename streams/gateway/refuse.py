@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from infra.catalog import CatalogView
-from infra.identity import identity, unproven
+from infra.identity import answered_as, identity, unproven
 from infra.signing import claim
 from schemas.events import (
     AuditOutcome,
@@ -85,7 +85,8 @@ def refuse(asked: Asked, refusal: Refusal, view: CatalogView, now: datetime) -> 
         claim=claim(asked.signed),
         replied_at=now,
     )
-    yield from to_caller(request.tenant, request.reply_to, replied, view)
+    tenant = answered_as(asked.sender, view, now)
+    yield from to_caller(tenant, request.reply_to, replied, view)
 
 
 def _shown(request: InferenceRequested, refusal: Refusal, view: CatalogView) -> InferenceRequested:
@@ -116,7 +117,7 @@ def _denial(
         tenant=request.tenant[:LONGEST_NAME],
         key_id=asked.signed.key_id if asked.signed else None,
         action="request.refused",
-        kind="index" if endpoint and endpoint.is_index else "endpoint",
+        kind=endpoint.kind if endpoint else "endpoint",
         name=request.endpoint[:LONGEST_NAME],
         outcome=AuditOutcome.DENIED,
         reason=f"{refusal.reason}: {refusal.message}",
@@ -137,4 +138,5 @@ def _stripped(request: InferenceRequested) -> InferenceRequested:
         sampling=Sampling(),
         tool_choice="auto",
         tags={},
+        version=None,
     )

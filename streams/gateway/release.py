@@ -30,7 +30,7 @@ from streams.gateway.cache import keep
 from streams.gateway.desk import Desk, policies_of
 from streams.gateway.holding import held_answer, sensitive
 from streams.gateway.limits.settle import settled
-from streams.gateway.reply import claimed, epoch_ms, to_caller
+from streams.gateway.reply import claimed, epoch_ms, home, to_caller
 from streams.gateway.routing import next_try
 from streams.gateway.rows import (
     attempted,
@@ -89,7 +89,7 @@ def answer(
         claim=claimed(routed),
         replied_at=now,
     )
-    yield from to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
+    yield from to_caller(home(routed, view), routed.request.reply_to, replied, view)
     recorded = row_of_cached(
         routed,
         completion=held.kept,
@@ -103,9 +103,11 @@ def answer(
 def release_part(part: InferencePart, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
     """Sends a part on to the caller, unless nobody waits for it any more.
 
-    Parts say not which record they answer; what is final does, and has the whole text again.
+    Parts say not which record they answer; what is final does, and has the whole text again. Nor do
+    they say who signed: who asks for another hears what is final alone.
     """
-    if now < part.deadline:
+    tenant = view.tenants.get(part.tenant)
+    if now < part.deadline and tenant is not None and part.reply_to in tenant.reply_topics:
         replied = InferenceReplied(
             request_id=part.request_id,
             attempt=part.attempt,
@@ -144,7 +146,7 @@ def _ended(
         claim=claimed(routed),
         replied_at=now,
     )
-    yield from to_caller(routed.request.tenant, routed.request.reply_to, replied, view)
+    yield from to_caller(home(routed, view), routed.request.reply_to, replied, view)
     recorded = row(
         completed,
         cost=in_dollars(cost),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from infra.catalog import CatalogView
+from infra.identity import tenant_of
 from infra.signing import Signature, claim, milliseconds
 from schemas.events import (
     InferenceRefused,
@@ -26,11 +27,21 @@ def to_caller(
 ) -> Iterator[Outgoing]:
     """Sends a reply to the address that the caller gave, or to the tenant's own if it is foreign.
 
-    A tenant that the catalog does not know, or no longer, has none.
+    A tenant that the catalog does not know, or no longer, has none. The tenant is that of who asked
+    (``home``), whomever they act for.
     """
     if known := view.tenants.get(tenant):
         owned = reply_to in known.reply_topics
         yield Outgoing(REPLY.at(reply_to if owned else known.reply_topics[0]), replied)
+
+
+def home(routed: InferenceRouted, view: CatalogView) -> str:
+    """Returns the tenant on whose topics a request that was admitted is answered: its signer's."""
+    request, signed = routed.request, routed.signed
+    key = view.keys.get(signed.key_id) if signed else None
+    if key is None or key.principal == request.principal:
+        return request.tenant
+    return tenant_of(key.principal, view) or request.tenant
 
 
 def turned_back(
@@ -52,7 +63,7 @@ def turned_back(
         claim=claimed(routed),
         replied_at=now,
     )
-    yield from to_caller(request.tenant, request.reply_to, replied, view)
+    yield from to_caller(home(routed, view), request.reply_to, replied, view)
 
 
 def signed(signature: Signature | None) -> Signed | None:

@@ -87,6 +87,7 @@ OTHERS: dict[str, Any] = {
     "tenant": "other",
     "tool_choice": "none",
     "tools": (Tool(name="add", parameters="{}"),),
+    "version": "1",
 }
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from infra.bootstrap import ROOT
@@ -18,12 +16,12 @@ from infra.catalog import CatalogView, Endpoint, EntryUnreadable, Principal, Ten
 from infra.provision import members, members_of
 from infra.settings import GatewaySettings, SettingInvalid
 from infra.signing import key_id
-from schemas.events import CatalogChanged, Route
+from schemas.events import Route
 from schemas.kinds import Described, Grant, Key, Privilege, Version
-from schemas.routing import EndpointSpec
+from schemas.routing import EndpointSpec, Price
 from tests.seed import LIMITS, SEEDED, changed, changes, described, documents, view_of
+from tests.unit.viewing import CHAT, applied, decided
 
-CHAT = "main.tests.chat"
 SCORER = "main.tests.scorer"
 PUBLIC = bytes(range(32))
 
@@ -263,115 +261,102 @@ def test_what_stands_under_a_name_is_the_kind_that_changed_last() -> None:
     )
 
 
-NAMES = st.sampled_from(["a", "b"])
-MEMBERS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2).map(tuple)
-VERSIONS = st.sampled_from(["main.tests.a", "main.tests.a@1", "main.tests.a@2", "main.tests.a@x"])
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[CatalogChanged]:
-    """What a few entries went through; all kinds that decide, also under names they share."""
-    described_ = st.builds(
-        lambda owner, spec, aliases: described({"owner": owner, "spec": spec, "aliases": aliases}),
-        NAMES,
-        st.one_of(
-            st.builds(lambda of: {"routes": [route(entity=of)]}, VERSIONS),
-            st.just({"tenant": "c"}),
-            st.just({}),
-        ),
-        st.dictionaries(st.just("x"), st.integers(1, 2)),
-    )
-    bodies: dict[str, st.SearchStrategy[Any]] = {
-        "grant": st.builds(Grant, allow=st.just((Privilege.QUERY,)), deny=st.just(())),
-        "group": st.builds(lambda of: described({"spec": {"members": of}}), MEMBERS),
-        "key": st.just(
-            Key(principal="a", public_key=base64.b64encode(PUBLIC).decode(), not_before=SEEDED)
-        ),
-        "version": st.just(Version(kind="model", spec={}, created_at=SEEDED, created_by="a")),
-    }
-    names = {
-        "endpoint": st.sampled_from(["main.tests.a", "main.tests.e"]),
-        "grant": st.sampled_from(["main/a", "main.tests.e/b", "*/everyone"]),
-        "model": st.just("main.tests.a"),
-        "version": st.sampled_from(["main.tests.a@1", "main.tests.a@2"]),
-    }
-    kinds = st.sampled_from(
-        ["catalog", "endpoint", "grant", "group", "key", "model", "tenant", "user", "version"]
-    )
-    history = []
-    for position in range(1, draw(st.integers(1, 25)) + 1):
-        kind = draw(kinds)
-        body = draw(st.none() | bodies.get(kind, described_))
-        change = changed(kind, draw(names.get(kind, NAMES)), body)
-        history.append(replace(change, position=position))
-    return history
-
-
-def decided(view: CatalogView) -> dict[str, Any]:
-    """Returns everything that decisions are made by."""
-    principals = ("a", "b", "c", "acme", "ann")
-    securables = ("a", "main", "main.tests.a", "main.tests.e", CHAT)
-    return {
-        "effective": [view.access.effective(p, s) for p in principals for s in securables],
-        "endpoints": view.endpoints,
-        "identities": [view.access.identities(p) for p in principals],
-        "keys": view.keys,
-        "pools": view.pools,
-        "principals": view.principals,
-        "tenants": view.tenants,
-    }
-
-
-def applied(history: list[CatalogChanged]) -> CatalogView:
-    view = CatalogView(LIMITS)
-    for change in history:
-        view.apply(change)
-    return view
-
-
-def last_of_each(history: list[CatalogChanged]) -> list[CatalogChanged]:
-    return list({(each.kind, each.name): each for each in history}.values())
-
-
-patient = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@patient
-@given(history=histories(), data=st.data())
-def test_repetition_order_and_compaction_change_nothing(
-    history: list[CatalogChanged], data: st.DataObject
-) -> None:
-    expected = applied(last_of_each(history))
-    # As compaction leaves it: of each entry, the last and any earlier ones.
-    last = set(map(id, last_of_each(history)))
-    kept = [each for each in history if id(each) in last or data.draw(st.booleans())]
-    repeated = [each for each in kept for _ in range(data.draw(st.integers(1, 2)))]
-    shuffled = data.draw(st.permutations(repeated))
-    for way in (history, kept, repeated, shuffled):
-        view = applied(way)
-        assert decided(view) == decided(expected)
-        assert sorted(view.entries()) == sorted(expected.entries())
-        assert view.position == expected.position
-
-
-@patient
-@given(history=histories())
-def test_an_older_record_is_refused_by_its_own_entry_alone(history: list[CatalogChanged]) -> None:
-    view, newest = CatalogView(LIMITS), dict[tuple[str, str], int]()
-    for change in [*history, *reversed(history)]:
-        key = (change.kind, change.name)
-        assert view.apply(change) is (change.position > newest.get(key, 0))
-        newest[key] = max(change.position, newest.get(key, 0))
-
-
 def test_the_topics_of_an_entry_are_those_of_the_view() -> None:
     made = changes(documents(ROOT / "tests" / "catalog.yaml"))
     named = {topic.name for change in made for topic in members(change)}
     assert named == {topic.name for topic in members_of(applied(made))}
     assert {"inference.routed.v1.echo", "reply.v1.acme", "reply.v1.faults2"} <= named
+    assert {"agent.told.v1.acme", "agent.told.v1.faults2"} <= named
     assert members(changed("tenant", "acme", None)) == []
     with pytest.raises(ValidationError):
         members(changed("tenant", "acme", "{}"))
+
+
+FUNCTION, PROMPT = "main.tests.weather", "main.tests.greeting"
+
+
+def weather(*sources: str, **aliases: int) -> dict[str, Any]:
+    specs = [{"spec": {"language": "python", "source": source}} for source in sources]
+    return {"kind": "function", "name": FUNCTION, "versions": specs, "aliases": aliases}
+
+
+def test_a_function_is_found_by_number_by_alias_or_as_its_newest() -> None:
+    view = view_of([weather("a", "b", "c", prod=2, gone=9)])
+
+    def found(reference: str, which: str | None = None) -> tuple[int, str] | None:
+        of = view.functions.find(reference, which)
+        return (of.number, of.version.source) if of else None
+
+    assert found(FUNCTION) == (3, "c")
+    assert found(FUNCTION, "1") == found(f"{FUNCTION}@1") == (1, "a")
+    assert found(FUNCTION, "prod") == found(f"{FUNCTION}@prod") == (2, "b")
+    for which in ("4", "gone", "other", "", "0", "01", "-1"):
+        assert found(FUNCTION, which) is None
+    assert found("main.tests.none") is None
+    assert (dict(view.functions.aliases(FUNCTION)), [*view.functions]) == (
+        {"prod": 2, "gone": 9},
+        [FUNCTION],
+    )
+    view.apply(changed("version", f"{FUNCTION}@3", None))
+    assert found(FUNCTION) == (2, "b")
+    view.apply(changed("function", FUNCTION, None))
+    assert found(FUNCTION) is None
+    assert not view.endpoints
+    assert not view.pools
+
+
+def test_a_function_is_an_endpoint_whose_route_has_its_newest_version() -> None:
+    view = view_of([weather()])
+    assert (view.endpoints, [*view.functions]) == ({}, [FUNCTION])
+    apply(view, weather("a", "b"))
+    [route_] = view.endpoints[FUNCTION].routes
+    assert (route_.pool, route_.model, route_.entity) == ("tools", FUNCTION, f"{FUNCTION}@2")
+    assert (view.endpoints[FUNCTION].kind, view.pools) == ("function", ("tools",))
+    assert view.prices(route_) == (Price(),)
+    apply(view, weather("a", "b", "c"))
+    assert view.endpoints[FUNCTION].routes[0].entity == f"{FUNCTION}@3"
+
+
+def test_a_version_of_a_function_in_an_unknown_shape_is_none() -> None:
+    view = view_of([weather("a", "b")])
+    strange = Version(kind="function", spec={"speed": 9}, created_at=SEEDED, created_by="ann")
+    view.apply(changed("version", f"{FUNCTION}@2", strange))
+    found = view.functions.find(FUNCTION)
+    assert found is not None
+    assert found.number == 1
+
+
+def test_an_agent_is_an_endpoint_of_one_route_to_those_who_run_agents() -> None:
+    spec = {"endpoint": CHAT, "tools": [f"{FUNCTION}@prod"]}
+    view = view_of([{"kind": "agent", "name": "main.tests.agent", "spec": spec}])
+    assert view.agents["main.tests.agent"].tools == (f"{FUNCTION}@prod",)
+    asked = view.endpoints["main.tests.agent"]
+    assert [(each.pool, each.model, each.entity) for each in asked.routes] == [
+        ("agents", "main.tests.agent", "")
+    ]
+    assert (asked.kind, asked.spec.fall_back_on, asked.spec.cache) == ("agent", (), None)
+    assert view.prices(asked.routes[0]) == (Price(),)
+    assert view.pools == ("agents",)
+    view.apply(changed("agent", "main.tests.agent", None))
+    assert not view.agents
+    assert not view.endpoints
+    assert not view.pools
+
+
+def test_prompts_are_known_by_version_and_what_things_are_for_by_their_comments() -> None:
+    texts = [{"spec": {"template": text}} for text in ("hello", "good day")]
+    prompt = {"kind": "prompt", "name": PROMPT, "versions": texts, "aliases": {"old": 1}}
+    view = view_of([prompt, weather("a")])
+    found = view.prompts.find(f"{PROMPT}@old")
+    assert found is not None
+    assert (found.number, found.version.template) == (1, "hello")
+    assert view.prompts.find(FUNCTION) is None
+    assert view.comment("function", FUNCTION) == ""
+    said = described(weather()).model_copy(update={"comment": "tells the weather"})
+    view.apply(changed("function", FUNCTION, said))
+    assert view.comment("function", FUNCTION) == "tells the weather"
+    view.apply(changed("function", FUNCTION, None))
+    assert view.comment("function", FUNCTION) == ""
 
 
 WRONG_LIMITS = {

@@ -218,7 +218,7 @@ def test_an_answer_goes_nowhere_but_to_an_address_of_the_tenant(address: str) ->
         "inference.recorded.v1",
     ]
     part = replace(PART, reply_to=address)
-    assert [each.topic.name for each in release_part(part, VIEW, NOON)] == ["reply.v1.acme"]
+    assert list(release_part(part, VIEW, NOON)) == []
 
 
 def test_the_answer_to_a_tenant_that_is_gone_is_only_recorded() -> None:

@@ -76,11 +76,27 @@ def test_what_alone_is_more_than_the_limit_is_told_that_waiting_is_in_vain() -> 
     assert "never fits" in refusal.message
 
 
-@pytest.mark.parametrize("task", [Task.EMBEDDING, Task.RERANK])
+@pytest.mark.parametrize("task", [Task.AGENT, Task.EMBEDDING, Task.RERANK, Task.TOOL])
 def test_what_produces_no_tokens_passes_a_spent_limit_of_them(task: Task) -> None:
     gateway = Gateway(view_with(rule(unit="output_tokens", most=0)))
     assert isinstance(gateway.asks(task=task, inputs=("text",)), Weighed)
     assert isinstance(gateway.asks(), Refusal)
+
+
+@pytest.mark.parametrize("task", [Task.AGENT, Task.TOOL])
+@pytest.mark.parametrize("unit", ["input_tokens", "output_tokens", "total_tokens"])
+def test_agents_and_tools_use_no_tokens_themselves(task: Task, unit: str) -> None:
+    gateway = Gateway(view_with(rule(unit=unit, most=10)))
+    for _ in range(20):
+        weighed = gateway.asks(task=task, inputs=('{"a": "' + "b" * 400 + '"}',))
+        assert isinstance(weighed, Weighed)
+        assert gateway.used(weighed) == [0]
+
+
+def test_calls_of_tools_count_as_requests() -> None:
+    gateway = Gateway(view_with(rule(unit="requests", most=1)))
+    assert isinstance(gateway.asks(task=Task.TOOL, inputs=("{}",)), Weighed)
+    assert refusal_of(gateway.asks(task=Task.TOOL, inputs=("{}",))).used == "1"
 
 
 def test_cached_tokens_count_when_they_are_known() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.tokens import A_MESSAGE, count, estimate, estimate_text, head, tail
+from infra.tokens import A_MESSAGE, TOKENLESS, count, estimate, estimate_text, head, tail
 from schemas.events import (
     InferenceRequested,
     Message,
@@ -56,7 +56,13 @@ def test_all_that_a_model_reads_counts() -> None:
 
 @given(events(InferenceRequested))
 def test_every_request_has_an_estimate(request: InferenceRequested) -> None:
-    assert estimate(request) >= max(1, A_MESSAGE * len(request.messages))
+    least = max(1, A_MESSAGE * len(request.messages))
+    assert estimate(request) >= (0 if request.task in TOKENLESS else least)
+
+
+@pytest.mark.parametrize("task", sorted(TOKENLESS))
+def test_of_what_agents_and_tools_are_asked_no_model_reads_anything_here(task: Task) -> None:
+    assert estimate(replace(said("hello"), task=task, inputs=("{}",))) == 0
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,18 @@ from infra.catalog import CatalogView
 from schemas.events import Refusal
 from streams.gateway.asked import Asked
 from streams.gateway.checks.deadline import deadline_ahead
-from streams.gateway.checks.endpoint import endpoint_known, query_granted
+from streams.gateway.checks.endpoint import asking_granted, endpoint_known
 from streams.gateway.checks.form import (
     messages_sensible,
     sampling_sensible,
     schemas_sensible,
     task_sensible,
 )
-from streams.gateway.checks.search import index_asked, search_sensible
+from streams.gateway.checks.kind import kind_fits
+from streams.gateway.checks.search import search_sensible
 from streams.gateway.checks.sender import reply_address_owned, sender_proven
 from streams.gateway.checks.size import size_allowed
+from streams.gateway.checks.tool import arguments_sensible, version_there
 
 Check = Callable[[Asked, CatalogView, datetime], Refusal | None]
 
@@ -32,13 +34,15 @@ CHECKS: tuple[Check, ...] = (
     reply_address_owned,
     deadline_ahead,
     endpoint_known,
-    query_granted,
-    index_asked,
+    asking_granted,
+    kind_fits,
     task_sensible,
     messages_sensible,
     sampling_sensible,
     schemas_sensible,
     search_sensible,
+    arguments_sensible,
+    version_there,
 )
 
 

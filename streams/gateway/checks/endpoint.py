@@ -12,11 +12,19 @@ from schemas.events import (
     Refusal,
     Task,
 )
-from schemas.kinds import CONTAINERS, OBJECTS, ROOT, Privilege
+from schemas.kinds import ACTS, CONTAINERS, OBJECTS, ROOT, Privilege
 from streams.gateway.asked import Asked
 
 # Of an object's name: catalog.schema.name.
 LEVELS = 3
+# What is asked for something else than an endpoint or an index.
+ASKED: dict[Task, str] = {Task.AGENT: "agent", Task.TOOL: "function"}
+# What it is that somebody may not, in words.
+VERBS: dict[Privilege, str] = {
+    Privilege.EXECUTE: "execute",
+    Privilege.MODIFY: "write to",
+    Privilege.QUERY: "query",
+}
 
 
 def endpoint_known(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
@@ -30,21 +38,22 @@ def endpoint_known(asked: Asked, view: CatalogView, now: datetime) -> Refusal | 
         return None
     if not _sees(identity(asked.sender, view), name, view):
         return _unseen(asked, view)
-    return Refusal(
-        reason=Reason.ENDPOINT_UNKNOWN,
-        message=f"there is no endpoint {quoted(name)}",
-        field="endpoint",
-    )
+    if name in view.functions:
+        message = f"the function {name} has no version yet: give it one to call it"
+    else:
+        message = f"there is no {ASKED.get(asked.request.task, 'endpoint')} {quoted(name)}"
+    return Refusal(reason=Reason.ENDPOINT_UNKNOWN, message=message, field="endpoint")
 
 
-def query_granted(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
-    """Whoever asks needs QUERY, and MODIFY to write to an index.
+def asking_granted(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """Whoever asks needs QUERY, EXECUTE for agents and functions, MODIFY to write to an index.
 
-    Who does not even see the endpoint learns no more than that.
+    Who does not even see what is asked learns no more than that.
     """
     who, name = identity(asked.sender, view), asked.request.endpoint
-    writes = asked.request.task is Task.WRITE and view.endpoints[name].is_index
-    privilege = Privilege.MODIFY if writes else Privilege.QUERY
+    kind = view.endpoints[name].kind
+    writes = asked.request.task is Task.WRITE and kind == "index"
+    privilege = Privilege.MODIFY if writes else ACTS[kind]
     if view.access.may(who, privilege, name):
         return None
     if not _sees(who, name, view):
@@ -52,7 +61,7 @@ def query_granted(asked: Asked, view: CatalogView, now: datetime) -> Refusal | N
     because = view.access.explain(who, privilege, name).because
     return Refusal(
         reason=Reason.PRIVILEGE_MISSING,
-        message=f"{who} may not {'write to' if writes else 'query'} {name}: {because}",
+        message=f"{who} may not {VERBS[privilege]} {name}: {because}",
         field="endpoint",
     )
 
@@ -71,10 +80,13 @@ def _exists(name: str, view: CatalogView) -> bool:
 
 
 def _unseen(asked: Asked, view: CatalogView) -> Refusal:
-    privilege = Privilege.MODIFY if asked.request.task is Task.WRITE else Privilege.QUERY
+    """Returns a refusal that is the same whether or not there is what is asked, and what it is."""
+    task = asked.request.task
+    privilege = Privilege.MODIFY if task is Task.WRITE else ACTS[ASKED.get(task, "endpoint")]
     return Refusal(
         reason=Reason.PRIVILEGE_MISSING,
-        message=f"{identity(asked.sender, view)} may not query {quoted(asked.request.endpoint)}, "
-        f"or there is none; ask its owner for {privilege} on it, and USE on its catalog and schema",
+        message=f"{identity(asked.sender, view)} may not {VERBS[privilege]} "
+        f"{quoted(asked.request.endpoint)}, or there is none; ask its owner for {privilege} on it, "
+        "and USE on its catalog and schema",
         field="endpoint",
     )

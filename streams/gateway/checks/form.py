@@ -37,10 +37,12 @@ BOUNDS: dict[str, tuple[float, float]] = {
 # What there is to work on, and what each task works on. The rest would be read by nobody.
 MATERIAL = ("messages", "query", "inputs", "search")
 NEEDED: dict[Task, tuple[str, ...]] = {
+    Task.AGENT: ("messages",),
     Task.CHAT: ("messages",),
     Task.EMBEDDING: ("inputs",),
     Task.RERANK: ("query", "inputs"),
     Task.SEARCH: ("search",),
+    Task.TOOL: ("inputs",),
     Task.WRITE: ("search",),
 }
 # What a task may work on, besides: a search may have its vector already.

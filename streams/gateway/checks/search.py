@@ -1,4 +1,4 @@
-"""What is asked of an index: searches and writes, and nothing else; and neither of an endpoint."""
+"""What is asked of an index: whether a search or a write is in its shape."""
 
 from __future__ import annotations
 
@@ -13,30 +13,6 @@ from schemas.search import Search, Write, read
 from streams.gateway.asked import Asked
 
 OF_INDEXES = frozenset({Task.SEARCH, Task.WRITE})
-
-
-def index_asked(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
-    """An index is searched and written to, an endpoint is asked for all else.
-
-    Only what has no source is written to: what a table says comes from there alone.
-    """
-    task, name = asked.request.task, asked.request.endpoint
-    searches = task in OF_INDEXES
-    if view.endpoints[name].is_index:
-        if not searches:
-            return _invalid(
-                "task", f"{name} is an index: search it, or ask an endpoint for {task.lower()}"
-            )
-        source = view.indexes[name].source
-        if task is Task.WRITE and source is not None:
-            return _invalid(
-                "endpoint",
-                f"{name} follows its table {source}: change rows there, or write to an index "
-                "without a source",
-            )
-    elif searches:
-        return _invalid("endpoint", f"{name} is an endpoint: name an index to {task.lower()}")
-    return None
 
 
 def search_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:

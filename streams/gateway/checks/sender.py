@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from infra.catalog import CatalogView
-from infra.identity import quoted, unproven
+from infra.identity import answered_as, quoted, unproven
 from schemas.events import (
     Reason,
     Refusal,
@@ -19,14 +19,17 @@ def sender_proven(asked: Asked, view: CatalogView, now: datetime) -> Refusal | N
 
 
 def reply_address_owned(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
-    """The address must be the tenant's own: otherwise a caller could write into any topic."""
+    """The address must be of the tenant of who signed: else a caller could write into any topic."""
     request = asked.request
-    allowed = view.tenants[request.tenant].reply_topics
+    tenant = answered_as(asked.sender, view, now)
+    known = view.tenants.get(tenant)
+    allowed = known.reply_topics if known else ()
     if request.reply_to in allowed:
         return None
+    whose = tenant if tenant == request.tenant else f"{tenant}, whose principal signed"
     return Refusal(
         reason=Reason.REPLY_ADDRESS_FORBIDDEN,
-        message=f"{quoted(request.reply_to)} is no reply topic of {request.tenant}; "
-        f"use {' or '.join(allowed)}",
+        message=f"{quoted(request.reply_to)} is no reply topic of {whose}; "
+        f"use {' or '.join(allowed) or 'another key'}",
         field="reply_to",
     )

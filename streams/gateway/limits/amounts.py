@@ -9,13 +9,13 @@ from decimal import Decimal
 
 from infra.catalog import CatalogView, Endpoint
 from infra.prices import PICO, dollars, picodollars, price_at
-from infra.tokens import estimate
+from infra.tokens import TOKENLESS, estimate
 from schemas.binary import MOST_LONG
 from schemas.events import Charge, InferenceRequested, Route, Task, Usage
 from schemas.policies import LimitRule
 
 # What produces no tokens.
-SILENT = frozenset({Task.EMBEDDING, Task.RERANK, Task.SEARCH, Task.WRITE})
+SILENT = frozenset({Task.EMBEDDING, Task.RERANK, Task.SEARCH, Task.WRITE}) | TOKENLESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,9 @@ def uses_none(
     """
     if unit == "cost":
         return all(is_free(route, view, now) for route in routes)
-    return unit == "output_tokens" and task in SILENT
+    if unit == "output_tokens":
+        return task in SILENT
+    return unit in USED and task in TOKENLESS
 
 
 USED: dict[str, Callable[[Usage], int]] = {
