@@ -24,7 +24,7 @@ from typing import Any
 from infra.bus import BusUnreachable
 from infra.follow import CatalogLost
 from infra.lake import QueryInvalid, query
-from infra.proof import Unproved, keys, proof
+from infra.proof import Unproved, proof, signers
 from infra.registry import RegistryUnreachable, SchemaMissing
 from infra.screen import as_json
 from infra.settings import (
@@ -210,7 +210,7 @@ def main(words: Sequence[str]) -> int:
     root = LakeSettings().root
     try:
         if arguments.verify:
-            known = asyncio.run(keys(KafkaSettings(), RegistrySettings()))
+            known = asyncio.run(signers(KafkaSettings(), RegistrySettings()))
             print(proof(root, arguments.verify, known))
             return 0
         asked = Question(**{name: getattr(arguments, name) for name in (*CONDITIONS, "limit")})

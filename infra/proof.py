@@ -12,6 +12,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from infra.registry import Reader, Registry
 from infra.settings import KafkaSettings, RegistrySettings
 from infra.signing import Signature, is_genuine, milliseconds
 from schemas.codec import Codec
+from schemas.kinds import ROOT, Privilege
 from schemas.topics import INFERENCE_REQUESTED
 
 SECONDS = "%Y-%m-%d %H:%M:%S"
@@ -33,8 +35,21 @@ class Unproved(Exception):
     """Who asked is not proved; the message says what is missing or wrong."""
 
 
-async def keys(kafka: KafkaSettings, registry: RegistrySettings) -> Mapping[str, SigningKey]:
-    """Returns every key that the catalog ever knew, the revoked and expired among them.
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """Who may have signed.
+
+    Attributes:
+        keys: Every key that the catalog ever knew, the revoked and expired among them, by id.
+        for_others: Principals who may ask for others, as the catalog is now.
+    """
+
+    keys: Mapping[str, SigningKey]
+    for_others: frozenset[str] = frozenset()
+
+
+async def signers(kafka: KafkaSettings, registry: RegistrySettings) -> Signers:
+    """Returns who may have signed, by the catalog.
 
     Raises:
         BusUnreachable: No broker answers.
@@ -50,10 +65,11 @@ async def keys(kafka: KafkaSettings, registry: RegistrySettings) -> Mapping[str,
     await following.close()
     if failed.done():
         failed.result()
-    return view.keys
+    holding = (name for name in view.principals if view.access.holds(name, Privilege.MANAGE, ROOT))
+    return Signers(view.keys, frozenset(holding))
 
 
-def proof(root: Path, request_id: str, known: Mapping[str, SigningKey]) -> str:
+def proof(root: Path, request_id: str, known: Signers) -> str:
     """Returns who signed a request of the inference table, in words.
 
     A caller may use an id for several requests: each of them is verified for itself, on a line of
@@ -62,7 +78,7 @@ def proof(root: Path, request_id: str, known: Mapping[str, SigningKey]) -> str:
     Args:
         root: The lake.
         request_id: The request.
-        known: Keys by id.
+        known: Who may have signed.
 
     Raises:
         QueryInvalid: There is no inference table.
@@ -77,7 +93,7 @@ def proof(root: Path, request_id: str, known: Mapping[str, SigningKey]) -> str:
     return _verdicts(rows, known)
 
 
-def _verdicts(rows: Sequence[Mapping[str, Any]], known: Mapping[str, SigningKey]) -> str:
+def _verdicts(rows: Sequence[Mapping[str, Any]], known: Signers) -> str:
     """Returns who signed each of several requests under one id.
 
     Raises:
@@ -98,32 +114,32 @@ def _verdicts(rows: Sequence[Mapping[str, Any]], known: Mapping[str, SigningKey]
     return told
 
 
-def verdict(row: Mapping[str, Any], known: Mapping[str, SigningKey]) -> str:
-    """Returns who signed the request of a row, in words.
+def verdict(row: Mapping[str, Any], known: Signers) -> str:
+    """Returns who signed the request of a row, in words, and for whom if not for itself.
 
     Raises:
         Unproved: Nobody did, or not with a key that counted.
     """
     signature, request_id = _signature(row), row["request_id"]
-    key = known.get(signature.key_id)
+    key = known.keys.get(signature.key_id)
     if key is None:
         raise Unproved(f"the catalog never knew the key {signature.key_id}")
     tenant = str(row["tenant"]).encode()
     if not is_genuine(signature, key.public_key, INFERENCE_REQUESTED.name, tenant):
         raise Unproved(f"the signature of request {request_id} is not that of key {key.key_id}")
-    if key.principal != row["principal"]:
+    whose = ""
+    if key.principal in known.for_others and row["principal"] not in ("", key.principal):
+        whose = f" for {row['principal']}"
+    elif key.principal != row["principal"]:
         raise Unproved(
             f"request {request_id} names {row['principal'] or 'nobody'}, but {key.principal} "
             "signed it"
         )
     done = row["requested_at"] + timedelta(milliseconds=row["elapsed_ms"])
-    ended = f"{_outcome(row)} at {done:{SECONDS}}"
+    ended = f"{request_id}{whose}, {_outcome(row)} at {done:{SECONDS}}"
     if lack := _lack(key, done):
-        raise Unproved(f"{key.principal} signed request {request_id}, {ended}, but its key {lack}")
-    return (
-        f"{key.principal} signed request {request_id}, {ended}, "
-        f"with key {key.key_id}, which was valid then"
-    )
+        raise Unproved(f"{key.principal} signed request {ended}, but its key {lack}")
+    return f"{key.principal} signed request {ended}, with key {key.key_id}, which was valid then"
 
 
 def _outcome(row: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from infra.audit import MOST_CHANGES, Question, ask, changes, instant, main, tol
 from infra.catalog import SigningKey
 from infra.identity import SKEW
 from infra.lake import EventTable, QueryInvalid, Row
-from infra.proof import Unproved, proof
+from infra.proof import Signers, Unproved, proof
 from infra.signing import SIGNATURE, Signer, generate
 from infra.telemetry import now
 from schemas.events import AuditOutcome, AuditRecorded, InferenceRecorded, Outcome
@@ -168,10 +168,30 @@ def signed(request_id: str = "r1") -> InferenceRecorded:
     )
 
 
-def proved(root: Path, event: InferenceRecorded, key: SigningKey | None = KEY) -> str:
+def proved(
+    root: Path,
+    event: InferenceRecorded,
+    key: SigningKey | None = KEY,
+    for_others: frozenset[str] = frozenset(),
+) -> str:
     EventTable.of(root, "inferences", group="recorder").append([Row(event, "recorded", 0, 0)])
     known: Mapping[str, SigningKey] = {key.key_id: key} if key else {}
-    return proof(root, event.request_id, known)
+    return proof(root, event.request_id, Signers(known, for_others))
+
+
+def test_who_may_ask_for_others_is_told_to_have_signed_for_them(tmp_path: Path) -> None:
+    said = proved(tmp_path, replace(signed(), principal="bob"), for_others=frozenset({"alice"}))
+    assert said.startswith("alice signed request r1 for bob, completed at")
+
+
+def test_who_may_ask_for_others_signs_for_itself_all_the_same(tmp_path: Path) -> None:
+    said = proved(tmp_path, signed(), for_others=frozenset({"alice"}))
+    assert said.startswith("alice signed request r1, completed at")
+
+
+def test_of_a_request_for_nobody_it_is_not_proved_for_whom(tmp_path: Path) -> None:
+    with pytest.raises(Unproved, match="names nobody"):
+        proved(tmp_path, replace(signed(), principal=""), for_others=frozenset({"alice"}))
 
 
 def test_a_genuine_signature_tells_who_signed(tmp_path: Path) -> None:
@@ -245,7 +265,7 @@ def test_each_request_of_an_id_that_names_several_is_verified_for_itself(tmp_pat
     second = replace(signed(), row_id="second", requested_at=NOON + timedelta(minutes=1))
     table = EventTable.of(tmp_path, "inferences", group="recorder")
     table.append([Row(second, "recorded", 0, 0), Row(first, "recorded", 0, 1)])
-    known = {KEY.key_id: KEY}
+    known = Signers({KEY.key_id: KEY})
     valid = f"with key {KEY.key_id}, which was valid then"
     assert proof(tmp_path, "r1", known).splitlines() == [
         "2 requests have the id r1:",
@@ -266,4 +286,4 @@ def test_what_is_not_there_is_not_proved(tmp_path: Path) -> None:
     with pytest.raises(Unproved, match="never knew the key"):
         proved(tmp_path, signed(), None)
     with pytest.raises(Unproved, match="no request r2"):
-        proof(tmp_path, "r2", {})
+        proof(tmp_path, "r2", Signers({}))
