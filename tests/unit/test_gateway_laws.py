@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,16 +11,16 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.catalog import CatalogView, Limits
-from infra.identity import unproven
+from infra.catalog import CatalogView
+from infra.identity import answered_as, signer, unproven
 from infra.provision import STATIC, members_of
-from infra.signing import Signer, claim, claimed, generate
+from infra.serving import POOLS
+from infra.signing import claim
 from schemas import topics
 from schemas.codec import Codec
 from schemas.events import (
     EVENTS,
     AuditRecorded,
-    Completion,
     InferenceCompleted,
     InferencePart,
     InferenceRefused,
@@ -32,123 +31,36 @@ from schemas.events import (
     Reason,
     Refusal,
     Role,
-    Route,
     Sampling,
+    Task,
 )
 from schemas.topics import Outgoing
 from streams.gateway.asked import Asked
 from streams.gateway.refuse import DENIALS
 from streams.gateway.release import release_part
 from streams.gateway.rows import record_refusal
-from tests.seed import view_of
-from tests.unit.asking import asked
 from tests.unit.deciding import STEPS, admit, release
-from tests.unit.events import EPOCH, TEXT, events
+from tests.unit.drawing import (
+    ADDRESSES,
+    LATER,
+    MOMENTS,
+    askings_for_others,
+    asks,
+    completions,
+    requests,
+    views,
+)
+from tests.unit.events import TEXT, events
 
 CODEC = Codec({name: number for number, name in enumerate(EVENTS)})
-NAMES = st.sampled_from(["alpha", "beta", "gamma"])
-ENDPOINTS = NAMES.map(lambda name: f"main.tests.{name}")
-ADDRESSES = NAMES.map(lambda name: topics.REPLY.member(name).name)
-# Around the deadlines that requests are given below.
-MOMENTS = st.integers(0, 2000).map(lambda ms: EPOCH + timedelta(days=20_000, milliseconds=ms))
-
 # More is not told of a request that is too large: what tells of it must always fit its topic.
 MOST_TOLD_BYTES = 10_000
-
-SIGNERS = {name: Signer(generate()) for name in ("alpha", "beta", "gamma")}
 
 many = settings(
     max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-
-
-def routes() -> st.SearchStrategy[Route]:
-    return st.builds(Route, name=NAMES, pool=NAMES, model=NAMES)
-
-
-@st.composite
-def views(draw: st.DrawFn) -> CatalogView:
-    """Catalogs of a few endpoints and tenants; more often than not, they know who asks."""
-    endpoints = draw(st.dictionaries(ENDPOINTS, st.lists(routes(), min_size=1, max_size=3)))
-    tenants = draw(st.dictionaries(NAMES, st.lists(NAMES, min_size=1, max_size=2)))
-    documents: list[dict[str, Any]] = [
-        {"kind": "catalog", "name": "main", "grants": {"everyone": ["USE"]}},
-        {"kind": "schema", "name": "main.tests", "grants": {"everyone": ["USE", "QUERY"]}},
-    ]
-    for name, each in endpoints.items():
-        spec = {"routes": list(map(_said, each)), "output_policy": draw(st.booleans())}
-        documents.append({"kind": "endpoint", "name": name, "spec": spec})
-    for name, replies in tenants.items():
-        spec = {"replies": replies, "accept_unsigned": draw(st.booleans())}
-        key = base64.b64encode(SIGNERS[name].public_key).decode()
-        keys = [{"public_key": key}] if draw(st.booleans()) else []
-        documents.append({"kind": "tenant", "name": name, "spec": spec, "keys": keys})
-    return view_of(
-        documents, Limits(max_request_bytes=draw(st.integers(1, 1000)), max_deadline_ms=1500)
-    )
-
-
-def _said(route: Route) -> dict[str, str]:
-    return {"name": route.name, "pool": route.pool, "model": route.model}
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> InferenceRequested:
-    """Any request that the schema allows, or one that has a chance to be admitted."""
-    request = draw(events(InferenceRequested))
-    if draw(st.booleans()):
-        request = replace(
-            request,
-            messages=(Message(role=Role.USER, content=draw(TEXT)),),
-            sampling=Sampling(),
-            json_schema=None,
-            tools=(),
-            tool_choice="auto",
-        )
-    return replace(
-        request,
-        tenant=draw(NAMES | TEXT),
-        endpoint=draw(ENDPOINTS | TEXT),
-        reply_to=draw(ADDRESSES | TEXT),
-        deadline=draw(MOMENTS),
-    )
-
-
-@st.composite
-def asks(draw: st.DrawFn) -> Asked:
-    """Requests as they come: unsigned, signed by somebody, or signed as another record."""
-    request = draw(requests())
-    signed = None
-    if draw(st.booleans()):
-        signer = SIGNERS[draw(NAMES)]
-        key = draw(st.just(request.tenant) | TEXT).encode()
-        topic = topics.INFERENCE_REQUESTED.name
-        signed = claimed(signer.headers(topic, key, request.deadline, b"value"), b"value")
-        request = replace(request, principal=draw(st.just("") | NAMES))
-    replayed = signed is not None and draw(st.booleans())
-    return asked(request, signed=signed, replayed=replayed)
-
-
-@st.composite
-def completions(draw: st.DrawFn) -> InferenceCompleted:
-    """Ends of routed requests, with a completion or a refusal; one of them, as promised."""
-    routed = replace(
-        draw(events(InferenceRouted)),
-        request=draw(requests()),
-        route=draw(routes()),
-        fallbacks=tuple(draw(st.lists(routes(), max_size=3))),
-        mirrored=False,
-        sealed=None,
-    )
-    answer = draw(events(Completion) | events(Refusal))
-    return replace(
-        draw(events(InferenceCompleted)),
-        routed=routed,
-        completion=answer if isinstance(answer, Completion) else None,
-        refusal=answer if isinstance(answer, Refusal) else None,
-    )
 
 
 def terminal(outgoing: Iterable[Outgoing]) -> list[InferenceReplied]:
@@ -184,14 +96,19 @@ def test_a_request_is_either_routed_once_or_refused_with_one_reply(
     assert outgoing == list(admit(given, view, now))
     hold(outgoing, view)
     routed, replies = of(InferenceRouted, outgoing), terminal(outgoing)
-    assert len(replies) == (request.tenant in view.tenants and not routed)
+    answered = answered_as(given.sender, view, now)
+    assert len(replies) == (answered in view.tenants and not routed)
+    for topic, _ in outgoing:
+        if topic.name.startswith(topics.REPLY.name):
+            assert topic.name in view.tenants[answered].reply_topics
     if routed:
         [onward] = routed
         assert replace(onward.request, principal=request.principal) == request
         assert onward.request.principal in view.principals
         assert len(outgoing) == 1
         assert now < request.deadline
-        assert request.reply_to in view.tenants[request.tenant].reply_topics
+        assert request.reply_to in view.tenants[answered].reply_topics
+        _is_as_asked(onward, view)
     for replied in replies:
         assert replied.request_id == request.request_id
         assert replied.refusal is not None
@@ -201,6 +118,43 @@ def test_a_request_is_either_routed_once_or_refused_with_one_reply(
         assert not routed
         assert all(replied.refusal == refused.refusal for replied in replies)
         assert refused.request.tenant == request.tenant
+
+
+def _is_as_asked(routed: InferenceRouted, view: CatalogView) -> None:
+    """Asserts that what goes on its route is of the kind, and in the version, that was asked."""
+    request, asked_ = routed.request, view.endpoints[routed.request.endpoint]
+    assert (request.task is Task.TOOL) == (asked_.kind == "function")
+    assert (request.task is Task.AGENT) == (asked_.kind == "agent")
+    if asked_.kind == "endpoint":
+        return
+    assert (routed.fallbacks, routed.cache_key) == ((), "")
+    assert routed.route.pool == POOLS[asked_.kind]
+    if asked_.kind == "function":
+        number = {None: 2, "first": 1}.get(request.version) or int(request.version or 0)
+        assert routed.route.entity == f"{request.endpoint}@{number}"
+
+
+@many
+@given(drawn=askings_for_others())
+def test_who_asks_for_another_may_and_is_answered_on_its_own_topics(
+    drawn: tuple[Asked, CatalogView, str],
+) -> None:
+    given, view, may = drawn
+    request, by = given.request, signer(given.sender, view)
+    outgoing = list(admit(given, view, LATER))
+    hold(outgoing, view)
+    own = by == request.principal == request.tenant
+    allowed = own or (by == may and request.principal == request.tenant)
+    answered = by if by == may and by != request.principal else request.tenant
+    told = topics.REPLY.member(answered or "").name
+    routed = of(InferenceRouted, outgoing)
+    assert bool(routed) == (allowed and request.reply_to == told)
+    for onward in routed:
+        assert onward.request == request
+        late = Refusal(reason=Reason.CANCELLED, message="gone")
+        done = InferenceCompleted(routed=onward, refusal=late, started_at=LATER, completed_at=LATER)
+        outgoing = list(release(done, view, LATER))
+    assert [each.topic.name for each in outgoing if each.event in terminal(outgoing)] == [told]
 
 
 @many
@@ -250,7 +204,7 @@ def test_of_a_request_that_is_too_large_little_is_told_wherever_its_texts_stand(
     large = (text or "\x01") * times
     places: tuple[dict[str, Any], ...] = (
         {"inputs": (large, large), "query": large, "tags": {large: large}},
-        {"endpoint": large, "request_id": large},
+        {"endpoint": large, "request_id": large, "version": large},
         {"json_schema": large, "tool_choice": large, "sampling": Sampling(stop=(large,))},
         {"messages": (Message(role=Role.USER, content=large),)},
     )
@@ -346,7 +300,9 @@ def test_a_part_is_passed_on_only_before_the_deadline_and_only_to_its_tenant(
         outgoing = list(release_part(whole, view, now))
         assert outgoing == list(release_part(whole, view, now))
         hold(outgoing, view)
-        assert len(outgoing) == (now < deadline and tenant in view.tenants)
+        known = view.tenants.get(tenant)
+        owned = known is not None and reply_to in known.reply_topics
+        assert len(outgoing) == (now < deadline and owned)
         for topic, replied in outgoing:
             assert topic.name in view.tenants[tenant].reply_topics
             assert isinstance(replied, InferenceReplied)

@@ -39,7 +39,7 @@ from tests.unit.deciding import admit, release
 
 TOPIC = INFERENCE_REQUESTED.name
 VALUE = b"the request as it lay on the log"
-NAMES = ("alice", "early", "gone", "late", "mallory", "sealed", "stranger", "team")
+NAMES = ("agents", "alice", "early", "gone", "late", "mallory", "sealed", "stranger", "team")
 SIGNERS = {name: Signer(generate()) for name in NAMES}
 SECOND = timedelta(seconds=1)
 
