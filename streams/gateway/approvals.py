@@ -2,11 +2,13 @@
 
 Two steps. ``give`` looks at what somebody says: it is refused, or becomes a decision. ``decide``
 acts on a decision, if it is the first about its approval. What nobody decides in time is decided by
-the clock (``watch.py``), and comes the same way.
+the clock (``watch.py``), and comes the same way. A run of an agent waits for the decision itself,
+and is told of it on the reply topic that it named.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 from infra.catalog import CatalogView
 from infra.identity import Sender, identity, quoted, unproven_signer
 from infra.signing import Signature, claim, milliseconds
+from schemas.agents import run_of
 from schemas.events import (
     ApprovalDecided,
     ApprovalGiven,
@@ -168,15 +171,39 @@ def decide(decided: Decided, view: CatalogView, now: datetime, desk: Desk) -> It
             yield from _told(given, claimed, view, now, refusal=_second())
         return
     if given is not None:
-        yield Outgoing(AUDIT_RECORDED, _done(decided))
+        yield Outgoing(AUDIT_RECORDED, _done(decided, view))
         yield from _told(given, claimed, view, now)
     held = event.wanted.held
     if held is None:
-        return
-    if event.granted:
+        yield from _run_told(event, view, now)
+    elif event.granted:
         yield from goes_on(held, view, now, desk)
     else:
         yield from held_back(held, _denied(event), view, now, desk)
+
+
+def _run_told(event: ApprovalDecided, view: CatalogView, now: datetime) -> Iterator[Outgoing]:
+    """Tells a run of an agent what was decided about its call, if it named where."""
+    wanted = event.wanted
+    if wanted.reply_to is None or run_of(wanted.request_id) is None:
+        return
+    if not _is_reply_topic(wanted.reply_to, view):
+        return
+    result = {"granted": event.granted, "principal": event.principal, "reason": _reason(event)}
+    replied = InferenceReplied(
+        request_id=wanted.request_id,
+        result=json.dumps(result, ensure_ascii=False),
+        replied_at=now,
+    )
+    yield Outgoing(REPLY.at(wanted.reply_to), replied)
+
+
+def _reason(event: ApprovalDecided) -> str:
+    """Returns why it was decided so, in words; empty where who decided gave no reason."""
+    if event.given is not None:
+        return event.given.reason[:MOST_REASON]
+    cancelled = event.decided_at < event.wanted.until
+    return "the caller cancelled the request" if cancelled else "nobody decided in time"
 
 
 def nobody_decided(wanted: ApprovalWanted, now: datetime) -> Outgoing:
@@ -261,7 +288,7 @@ def _told(
     refusal: Refusal | None = None,
 ) -> Iterator[Outgoing]:
     """Tells whoever decides what came of it, on the topic of a tenant's that they named."""
-    if any(given.reply_to in tenant.reply_topics for tenant in view.tenants.values()):
+    if _is_reply_topic(given.reply_to, view):
         replied = InferenceReplied(
             request_id=given.given_id,
             refusal=refusal,
@@ -270,6 +297,10 @@ def _told(
             replied_at=now,
         )
         yield Outgoing(REPLY.at(given.reply_to), replied)
+
+
+def _is_reply_topic(address: str, view: CatalogView) -> bool:
+    return any(address in tenant.reply_topics for tenant in view.tenants.values())
 
 
 def _signature(event: ApprovalDecided) -> Signature | None:
@@ -283,7 +314,13 @@ def _signature(event: ApprovalDecided) -> Signature | None:
     )
 
 
-def _done(decided: Decided) -> AuditRecorded:
+def _kind(name: str, view: CatalogView) -> str:
+    """Returns what is asked, as the catalog calls it."""
+    asked = view.endpoints.get(name)
+    return asked.kind if asked else "endpoint"
+
+
+def _done(decided: Decided, view: CatalogView) -> AuditRecorded:
     event, wanted = decided.event, decided.event.wanted
     return AuditRecorded(
         audit_id=str(uuid5(NAMESPACE_URL, decided.place)),
@@ -293,7 +330,7 @@ def _done(decided: Decided) -> AuditRecorded:
         tenant=wanted.tenant,
         key_id=event.signed.key_id if event.signed else None,
         action=_action(granted=event.granted),
-        kind="endpoint",
+        kind=_kind(wanted.endpoint, view),
         name=wanted.endpoint,
         outcome=AuditOutcome.DONE,
         reason=(event.given.reason or None) if event.given else None,
@@ -316,7 +353,7 @@ def _kept_out(
         tenant=given.tenant,
         key_id=answered.signed.key_id if answered.signed else None,
         action=_action(granted=given.granted),
-        kind="endpoint",
+        kind=_kind(wanted.endpoint, view) if wanted else "endpoint",
         name=wanted.endpoint if wanted else "",
         outcome=AuditOutcome.DENIED,
         reason=f"{refusal.reason}: {refusal.message}",

@@ -19,6 +19,7 @@ from infra.registry import Reader, SchemaMissing
 from infra.signing import claimed
 from infra.tail import Tail
 from infra.telemetry import now, trace_id
+from schemas.agents import run_id
 from schemas.codec import Unreadable
 from schemas.events import ApprovalDecided, ApprovalGiven, ApprovalWanted, RequestCancelled
 from schemas.topics import (
@@ -145,8 +146,7 @@ class Watch:
     def _cancel(self, cancelled: RequestCancelled) -> None:
         """Lets nobody be asked about what nobody waits for."""
         for wanted in self.board.wanted.values():
-            whose = (wanted.tenant, wanted.request_id)
-            if whose == (cancelled.tenant, cancelled.request_id):
+            if concerns(cancelled, wanted):
                 self._cancelled.add(wanted.approval_id)
 
     async def _decide(self) -> None:
@@ -178,6 +178,14 @@ class Watch:
         self._said.add(wanted.approval_id)
         publisher = self._runtime.publisher
         publisher.post(publisher.encode([nobody_decided(wanted, now())]), (), done)
+
+
+def concerns(cancelled: RequestCancelled, wanted: ApprovalWanted) -> bool:
+    """Returns whether an approval is of a request that is cancelled, or of a run that it began."""
+    if wanted.tenant != cancelled.tenant:
+        return False
+    begun = run_id(cancelled.request_id, cancelled.tenant)
+    return wanted.request_id == cancelled.request_id or wanted.request_id.startswith(f"{begun}/")
 
 
 class Giving(Steps):
