@@ -2,7 +2,7 @@
 
 Chat and embeddings are OpenAI's; it has no reranking, whose form is the one that Cohere began and
 vLLM serves. Nor has it searches of and writes to an index, which keep to the form of
-schemas/search.py.
+schemas/search.py. An agent is asked as a chat is; a tool's call is its arguments.
 
 Knows the events and the form's field names; knows nothing of HTTP, tokens or time. Turning an
 event into the form never fails. Reading the form fails with ``FormInvalid``, which names the place
@@ -67,6 +67,9 @@ def request_to_openai(request: InferenceRequested, model: str) -> dict[str, obje
         return {"model": model, "query": request.query, "documents": list(request.inputs)}
     if request.task is Task.SEARCH:
         return {"model": model, "query": request.query, "search": parsed(request.search or "")}
+    if request.task is Task.TOOL:
+        arguments = [parsed(each) for each in request.inputs]
+        return {"model": model, "arguments": arguments[0] if len(arguments) == 1 else arguments}
     if request.task is Task.WRITE:
         return {"model": model, "write": parsed(request.search or "")}
     body: dict[str, object] = {

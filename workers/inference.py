@@ -42,10 +42,12 @@ from workers.worker import Emit, Subject, WorkerBroken
 
 # Names of https://opentelemetry.io/docs/specs/semconv/gen-ai/.
 OPERATIONS: dict[Task, str] = {
+    Task.AGENT: "invoke_agent",
     Task.CHAT: "chat",
     Task.EMBEDDING: "embeddings",
     Task.RERANK: "rerank",
     Task.SEARCH: "search",
+    Task.TOOL: "execute_tool",
     Task.UNKNOWN: "unknown",
     Task.WRITE: "write",
 }

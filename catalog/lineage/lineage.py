@@ -194,7 +194,10 @@ def _row_edges(row: InferenceRecorded, answer: Node) -> Iterator[LineageEdge]:
     if row.route:
         yield _edge(answer, "routed_by", Node("route", f"{row.endpoint}/{row.route}"))
     if row.entity:
-        yield _edge(answer, "served_by", Node("model_version", row.entity))
+        # No model has the name of an endpoint: what is asked is the function itself.
+        called = row.entity.partition("@")[0] == row.endpoint
+        kind = VERSIONS["function" if called else "model"]
+        yield _edge(answer, "served_by", Node(kind, row.entity))
     if row.adapter:
         yield _edge(answer, "served_by", Node("adapter", row.adapter))
     if row.outcome is Outcome.REFUSED:

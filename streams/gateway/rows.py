@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from infra.catalog import CatalogView
 from infra.prices import dollars, picodollars, price_at
+from infra.tokens import TOKENLESS
 from schemas.binary import MOST_LONG
 from schemas.events import (
     Completion,
@@ -218,7 +219,9 @@ def attempted(
 
 
 def used_by(completed: InferenceCompleted) -> Usage | None:
-    """Returns the tokens that one try used, answered or broken off; None where it used none."""
+    """Returns the tokens that one try used itself, answered or broken off; None for none."""
+    if completed.routed.request.task in TOKENLESS:
+        return None
     return completed.completion.usage if completed.completion else completed.usage
 
 

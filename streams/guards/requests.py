@@ -102,7 +102,7 @@ def guard_request(
 
 def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusal | None:
     """Adds what a guard finds to what is to be masked, or returns why all is refused."""
-    mine = [each for each in looked if guard.applies(each.passage.stage)]
+    mine = _mine(guard, looked)
     marks: list[tuple[_Looked, list[Hit]]] = []
     for each in mine:
         stage, where = each.passage.stage, each.passage.where
@@ -117,6 +117,15 @@ def _look(guard: Guard, looked: Sequence[_Looked], findings: Findings) -> Refusa
             marks.append((each, hits))
     _mark(guard, marks, mine)
     return None
+
+
+def _mine(guard: Guard, looked: Sequence[_Looked]) -> list[_Looked]:
+    """Returns the passages that a guard looks at."""
+    return [
+        each
+        for each in looked
+        if guard.applies(each.passage.stage) or (each.passage.calls and guard.applies("tools"))
+    ]
 
 
 def _mark(
@@ -190,7 +199,7 @@ def masked_request(request: InferenceRequested, policies: Policies) -> Inference
     for guard in guards(policies):
         if guard.rule.shadow or guard.detector.remote:
             continue
-        mine = [each for each in looked if guard.applies(each.passage.stage)]
+        mine = _mine(guard, looked)
         marks: list[tuple[_Looked, list[Hit]]] = []
         for each in mine:
             hits = guard.look(each.view.seen, 0, each.passage.stage, patience)

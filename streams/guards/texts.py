@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from schemas.events import InferenceRequested, Message, Role, Tool, ToolCall
+from schemas.events import InferenceRequested, Message, Role, Task, Tool, ToolCall
 from schemas.searching import texts_of, with_texts
 
 Form = Literal["arguments", "name", "prose", "schema"]
@@ -28,6 +28,7 @@ class Passage:
             values of JSON (arguments), what a schema says to its reader, or a name, which holds no
             angle brackets.
         role: Who says it.
+        calls: Whether it is a call's arguments, too, at which rules on tools look.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Passage:
     where: str
     form: Form = "prose"
     role: Role | None = None
+    calls: bool = False
 
 
 Change = Callable[[Passage], str]
@@ -50,7 +52,7 @@ def changed(request: InferenceRequested, change: Change) -> InferenceRequested:
     json_schema = _maybe(request.json_schema, change, where="json_schema", form="schema")
     messages = tuple([_message(each, at, change) for at, each in enumerate(request.messages)])
     query = _maybe(request.query, change, where="query")
-    inputs = _each(request.inputs, change, "inputs")
+    inputs = _each(request.inputs, change, "inputs", calls=request.task is Task.TOOL)
     search = _search(request.search, change)
     sampling, stop = request.sampling, _each(request.sampling.stop, change, "sampling.stop")
     if stop != sampling.stop:
@@ -135,10 +137,15 @@ def _maybe(
     return change(Passage(text=text, stage="input", where=where, form=form, role=role))
 
 
-def _each(texts: tuple[str, ...], change: Change, where: str) -> tuple[str, ...]:
+def _each(
+    texts: tuple[str, ...], change: Change, where: str, *, calls: bool = False
+) -> tuple[str, ...]:
+    form: Form = "arguments" if calls else "prose"
     return tuple(
         [
-            change(Passage(text=text, stage="input", where=f"{where}[{at}]"))
+            change(
+                Passage(text=text, stage="input", where=f"{where}[{at}]", form=form, calls=calls)
+            )
             for at, text in enumerate(texts)
         ]
     )

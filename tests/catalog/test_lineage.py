@@ -88,6 +88,13 @@ def test_an_answer_came_from_its_endpoint_route_model_version_adapter_and_princi
     assert recorded.edges[1].attributes == {"tenant": "acme", "key_id": "k"}
 
 
+def test_what_a_tool_answered_came_from_the_version_of_its_function() -> None:
+    called = replace(ROW, endpoint="main.default.weather", entity="main.default.weather@2")
+    assert lines(edges_of_row(called).edges)[3] == (
+        "response r-1 served_by function_version main.default.weather@2"
+    )
+
+
 def test_rows_of_one_id_tell_of_one_response_and_are_told_apart_by_cause() -> None:
     first, second = (edges_of_row(replace(ROW, row_id=each)) for each in ("one", "two"))
     assert (first.cause_id, second.cause_id) == ("one", "two")

@@ -294,7 +294,17 @@ def test_a_row_tells_how_many_vectors_there_were_and_none_of_them() -> None:
     assert told["usage"]["prompt_tokens"] == ANSWER.usage.prompt_tokens
 
 
-def test_embeddings_and_rankings_are_recorded_in_their_own_forms() -> None:
+@pytest.mark.parametrize("task", [Task.AGENT, Task.TOOL])
+def test_what_an_agent_says_that_it_used_is_in_the_rows_of_what_it_asked_alone(task: Task) -> None:
+    done = completed(completion=ANSWER)
+    done = replace(done, routed=replace(done.routed, request=ask(task=task)))
+    told = row(done)
+    assert (told.prompt_tokens, told.completion_tokens, told.cached_tokens) == (0, 0, 0)
+    assert json.loads(told.response or "")["usage"]["prompt_tokens"] == ANSWER.usage.prompt_tokens
+    assert used_by_all(done) is None
+
+
+def test_requests_and_answers_of_other_tasks_are_recorded_in_their_own_forms() -> None:
     embed = ask(task=Task.EMBEDDING, messages=(), inputs=("a", "b"))
     assert request_to_openai(embed, "m") == {"model": "m", "input": ["a", "b"]}
     vectors = replace(ANSWER, content="", vectors=((0.5, 1.0), (0.25, 0.0)))
@@ -303,6 +313,12 @@ def test_embeddings_and_rankings_are_recorded_in_their_own_forms() -> None:
         {"object": "embedding", "index": 0, "embedding": [0.5, 1.0]},
         {"object": "embedding", "index": 1, "embedding": [0.25, 0.0]},
     ]
+    call = ask(task=Task.TOOL, messages=(), inputs=('{"city": "Ulm"}',))
+    assert request_to_openai(call, "m") == {"model": "m", "arguments": {"city": "Ulm"}}
+    wrong = replace(call, inputs=("a", "[1]"))
+    assert request_to_openai(wrong, "m") == {"model": "m", "arguments": ["a", [1]]}
+    agent = request_to_openai(ask(task=Task.AGENT), "m")
+    assert agent == request_to_openai(ask(), "m")
     rank = ask(task=Task.RERANK, messages=(), inputs=("a", "b"), query="q")
     assert request_to_openai(rank, "m") == {"model": "m", "query": "q", "documents": ["a", "b"]}
     scores = completion_to_openai(replace(ANSWER, scores=(0.1, 0.9)), "id")
