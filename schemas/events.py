@@ -249,6 +249,7 @@ class AgentJournaled(Event):
         definition: In the first entry: the agent as the catalog had it, with all that it may
             reach, as JSON text (schemas/agents.py: Definition).
         emitted: What it led to, in order.
+        reply_to: In the first entry: topic on which the run itself is answered.
         until: In the first entry: when the run ends whatever happens.
         ended: Whether the run ended with it.
         at: The moment by which it was decided.
@@ -265,6 +266,7 @@ class AgentJournaled(Event):
     cause: bytes
     definition: str | None = None
     emitted: tuple[Emitted, ...] = ()
+    reply_to: str | None = None
     until: datetime | None = None
     ended: bool = False
     at: datetime
@@ -281,6 +283,7 @@ class AgentJournaled(Event):
             binary.raw(self.cause),
             binary.ABSENT if self.definition is None else binary.PRESENT + binary.text(self.definition),
             binary.items([item.to_bytes() for item in self.emitted]),
+            binary.ABSENT if self.reply_to is None else binary.PRESENT + binary.text(self.reply_to),
             binary.ABSENT if self.until is None else binary.PRESENT + binary.millis(self.until),
             binary.BOOLEANS[self.ended],
             binary.millis(self.at),
@@ -298,6 +301,7 @@ class AgentJournaled(Event):
             "cause": self.cause,
             "definition": self.definition,
             "emitted": [item.to_avro() for item in self.emitted],
+            "reply_to": self.reply_to,
             "until": self.until,
             "ended": self.ended,
             "at": self.at,
@@ -316,6 +320,7 @@ class AgentJournaled(Event):
             cause=record["cause"],
             definition=record["definition"],
             emitted=tuple([Emitted.from_avro(item) for item in record["emitted"]]),
+            reply_to=record["reply_to"],
             until=record["until"],
             ended=record["ended"],
             at=record["at"],

@@ -1,5 +1,6 @@
 """Starts a stream processor, or asks a question.
 
+    python -m streams agents              goes on with runs of agents
     python -m streams gateway             admits requests and releases answers
     python -m streams index               keeps indexes up to date with their tables
     python -m streams recorder            writes the inference table
@@ -10,7 +11,7 @@
     python -m streams search INDEX "..."  see --help
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*;
-those of the index also from VECTORS_*, CLIENT_* and REDIS_*.
+those of agents also from CLIENT_*, those of the index from VECTORS_*, CLIENT_* and REDIS_*.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ PROCESSORS: dict[str, str] = {
     "recorder": "streams.sinks:open_recorder",
 }
 
+# These ask for others, as whom they are told.
+ASKING: dict[str, str] = {
+    "agents": "streams.agents.working:open_agents",
+}
+
 # These join and leave groups as they go.
 CREWS: dict[str, str] = {
     "index": "streams.index.crew:open_index",
@@ -116,6 +122,9 @@ async def work(name: str, path: str, *, follows: bool) -> None:
     opened = getattr(import_module(module), function)
     if path in CREWS.values():
         crew: Crew = opened(runtime, VectorSettings(), ClientSettings(), RedisSettings())
+    elif path in ASKING.values():
+        client = ClientSettings()
+        crew = Fixed(runtime, lambda runtime, fail: opened(runtime, client, fail))
     else:
         crew = Fixed(runtime, opened)
     if follows:
@@ -140,7 +149,7 @@ def main() -> int:
     parser.add_argument("processor", help="a name from above, or package.module:function")
     parser.add_argument("--name", help="group and process name; needed for one of your own")
     arguments = parser.parse_args()
-    known = {**PROCESSORS, **CREWS}
+    known = {**ASKING, **CREWS, **PROCESSORS}
     path = known.get(arguments.processor, arguments.processor)
     if ":" not in path:
         parser.error(f"no processor {path}: use {', '.join(known)}, or package.module:function")

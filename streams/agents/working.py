@@ -1,0 +1,258 @@
+"""The processor of agents: what it reads, and what comes for runs without a record of its own.
+
+A caller who wants no answer any more, and the clock, say so on the topic that runs are answered on:
+so that comes to whichever process goes on with the run, behind what came for it before. All
+processes say it, and the first counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from infra.bus import Record, RecordTooLarge
+from infra.deadletters import bury
+from infra.provision import require
+from infra.registry import Reader, SchemaMissing
+from infra.secrets import resolve
+from infra.serving import AGENT_POOL
+from infra.settings import ClientSettings, SettingInvalid
+from infra.signing import KeyUnusable, Signer
+from infra.tail import Tail
+from infra.telemetry import RECORDS, Headers, consuming, described, now
+from schemas.agents import run_id
+from schemas.codec import Unreadable
+from schemas.events import (
+    DeadLetterCause,
+    InferenceReplied,
+    InferenceRouted,
+    RequestCancelled,
+)
+from schemas.topics import (
+    INFERENCE_ROUTED,
+    LONGEST_DEADLINE_MS,
+    REPLY,
+    REQUEST_CANCELLED,
+    Outgoing,
+    Topic,
+)
+from streams.agents.folding import CANCELLED, CLOCK, JournalUnsound
+from streams.agents.journal import Journal
+from streams.agents.running import Agents
+from streams.steps import Fail, Runtime, Taken, Work
+
+log = structlog.get_logger()
+
+# Records under way at once.
+MOST = 1000
+# How far ahead a deadline may lie.
+LONGEST = timedelta(milliseconds=LONGEST_DEADLINE_MS)
+LOOK_S = 1.0
+DRAIN_S = 10.0
+
+
+class Working:
+    """Work on the records of one topic.
+
+    Args:
+        runtime: What the process has at hand.
+        fail: Ends the process.
+        journal: Must be complete before anything is decided.
+        go: Decides on an event, given its bytes, its place and what its record says of the trace.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        fail: Fail,
+        journal: Journal,
+        go: Callable[[Any, bytes, str, Headers], Awaitable[None]],
+    ) -> None:
+        self._runtime = runtime
+        self._fail = fail
+        self._journal = journal
+        self._go = go
+        self._room = asyncio.Semaphore(MOST)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, taken: Taken) -> None:
+        """Decides on a record beside others; those of one run follow each other."""
+        await self._runtime.publisher.room()
+        await self._journal.complete()
+        await self._room.acquire()
+        task = asyncio.create_task(self._work(taken))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    async def close(self) -> None:
+        """Lets what is under way come to its end, for a while."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_S)
+        for task in self._tasks:
+            task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.release()
+
+    async def _work(self, taken: Taken) -> None:
+        record = taken.record
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        try:
+            with consuming(self._runtime.name, record.topic, taken.headers) as headers:
+                try:
+                    await self._go(taken.event, record.value or b"", place, headers)
+                # What this record leads to can never lie on the log, or its run makes no sense.
+                except (JournalUnsound, RecordTooLarge, SchemaMissing, Unreadable) as problem:
+                    await self._bury(record, described(problem))
+            RECORDS.labels("decided").inc()
+            taken.settle()
+        except asyncio.CancelledError:
+            raise
+        # A surprise ends the process: the record is delivered again.
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    async def _bury(self, record: Record, said: str) -> None:
+        RECORDS.labels("dead").inc()
+        log.warning("step failed", error=said, topic=record.topic)
+        publisher = self._runtime.publisher
+        letter = bury(record, self._runtime.name, DeadLetterCause.STEP_FAILED, said)
+        await publisher.publish(publisher.encode([letter]))
+
+
+class Calls:
+    """Tells runs that nobody waits for them any more. Made inside the running loop.
+
+    Args:
+        runtime: What the process has at hand.
+        fail: Ends the process.
+        journal: Knows the runs.
+        reply: Topic that runs are answered on.
+    """
+
+    def __init__(
+        self, runtime: Runtime, fail: Fail, journal: Journal, reply: Topic[InferenceReplied]
+    ) -> None:
+        self._runtime = runtime
+        self._fail = fail
+        self._journal = journal
+        self._reply = reply
+        self._reader = Reader(runtime.codec, runtime.registry)
+        self._arrived: asyncio.Queue[list[Record]] = asyncio.Queue()
+        # A caller may be heard before its run begins.
+        self._cancelled: dict[str, datetime] = {}
+        self._tail = Tail(
+            runtime.kafka,
+            [REQUEST_CANCELLED.name],
+            now() - LONGEST,
+            self._arrived.put_nowait,
+            f"{runtime.name}-control",
+            fail=fail,
+            committed=False,
+        )
+        self._tasks = [
+            asyncio.create_task(self._guarded(self._hear())),
+            asyncio.create_task(self._guarded(self._watch())),
+        ]
+
+    async def close(self) -> None:
+        """Tells nobody anything more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tail.close()
+
+    # `Any`: a coroutine sends and returns nothing here.
+    async def _guarded(self, work: Any) -> None:
+        try:
+            await work
+        # Runs would end neither by their callers nor in time: another process must go on.
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    async def _hear(self) -> None:
+        await self._tail.start()
+        await self._journal.complete()
+        while True:
+            for record in await self._arrived.get():
+                try:
+                    cancelled = await self._reader.read(record.value, RequestCancelled)
+                except (Unreadable, SchemaMissing) as problem:
+                    log.warning("cancellation unreadable", error=str(problem))
+                    continue
+                run = run_id(cancelled.request_id, cancelled.tenant)
+                self._cancelled[run] = min(cancelled.deadline, now() + LONGEST)
+                await self._tell_live([run], CANCELLED)
+
+    async def _watch(self) -> None:
+        await self._journal.complete()
+        while True:
+            instant = now()
+            await self._tell_live(self._journal.overdue(instant), CLOCK)
+            await self._tell_live(tuple(self._cancelled), CANCELLED)
+            for run in [each for each, until in self._cancelled.items() if until < instant]:
+                del self._cancelled[run]
+            await asyncio.sleep(LOOK_S)
+
+    async def _tell_live(self, runs: Iterable[str], what: str) -> None:
+        for run in runs:
+            kept = self._journal.kept(run)
+            if kept.entries and not kept.ended:
+                await self._tell(run, what)
+
+    async def _tell(self, run: str, what: str) -> None:
+        publisher = self._runtime.publisher
+        told = InferenceReplied(request_id=f"{run}/{what}", result="{}", replied_at=now())
+        await publisher.publish(publisher.encode([Outgoing(self._reply, told)]))
+
+
+class Hearing(Working):
+    """Work on replies; what goes on beside it ends with it."""
+
+    def __init__(
+        self, runtime: Runtime, fail: Fail, journal: Journal, agents: Agents, calls: Calls
+    ) -> None:
+        super().__init__(runtime, fail, journal, agents.hear)
+        self._calls = calls
+
+    async def close(self) -> None:
+        """Stops what goes on beside it."""
+        await super().close()
+        await self._calls.close()
+        await self._journal.close()
+
+
+def open_agents(runtime: Runtime, client: ClientSettings, fail: Fail) -> Mapping[Topic[Any], Work]:
+    """Returns the work of the agents' processor.
+
+    Args:
+        runtime: What the process has at hand.
+        client: As whom runs ask: who holds MANAGE on the root, and so may ask for others.
+        fail: Ends the process.
+
+    Raises:
+        ProvisioningFailed: A topic that the catalog names does not exist.
+        SecretUnavailable: The key's reference leads nowhere.
+        SettingInvalid: There is no key, or what there is is none.
+    """
+    if not client.key:
+        raise SettingInvalid("CLIENT_KEY: agents ask for others, which takes a key to sign with")
+    try:
+        signer = Signer(resolve(client.key))
+    except KeyUnusable as problem:
+        raise SettingInvalid(f"CLIENT_KEY: {problem}") from None
+    require(runtime.kafka)
+    reply = REPLY.member(client.tenant)
+    journal = Journal(runtime, fail)
+    agents = Agents(runtime, journal, signer, reply.name)
+    calls = Calls(runtime, fail, journal, reply)
+    routed: Topic[InferenceRouted] = INFERENCE_ROUTED.member(AGENT_POOL)
+    return {
+        routed: Working(runtime, fail, journal, agents.begin),
+        reply: Hearing(runtime, fail, journal, agents, calls),
+    }
