@@ -23,7 +23,7 @@ REPLIES = REPLY.member(TENANT)
 ECHO, QUIET, PRIVATE = "main.tests.echo", "main.tests.vllm", "vault.tests.echo"
 ROUTED = INFERENCE_ROUTED.member("echo")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-NAMES = ("alice", "bob", "carol", "early", "late", "mallory", "sealed", "stranger")
+NAMES = ("alice", "bob", "carol", "early", "late", "mallory", "runner", "sealed", "stranger")
 SIGNERS = {name: Signer(generate()) for name in NAMES}
 
 
@@ -33,17 +33,21 @@ def key(name: str, **more: Any) -> Key:
 
 
 def enrol(bus: Bus) -> None:
-    """Publishes two tenants whose requests must be signed, and their users."""
+    """Publishes two tenants whose requests must be signed, and their users.
+
+    Of them ``runner``, of the other tenant, may ask for everybody.
+    """
     route = {"name": "local", "pool": "echo", "model": "echo"}
     documents: list[dict[str, Any]] = [
         {"kind": "tenant", "name": TENANT},
         {"kind": "tenant", "name": OTHER},
+        {"kind": "root", "name": "*", "grants": {"runner": ["MANAGE"]}},
         {"kind": "catalog", "name": "vault", "grants": {"everyone": ["USE"]}},
         {"kind": "schema", "name": "vault.tests"},
         {"kind": "endpoint", "name": PRIVATE, "spec": {"routes": [route]}},
     ]
     for name in NAMES:
-        tenant = OTHER if name == "mallory" else TENANT
+        tenant = OTHER if name in ("mallory", "runner") else TENANT
         documents.append({"kind": "user", "name": name, "spec": {"tenant": tenant}})
     hour = timedelta(hours=1)
     special = {

@@ -26,7 +26,7 @@ from schemas.events import (
     Usage,
 )
 from schemas.kinds import Grant, Privilege
-from schemas.topics import INFERENCE_RECORDED, INFERENCE_REFUSED, INFERENCE_REQUESTED
+from schemas.topics import INFERENCE_RECORDED, INFERENCE_REFUSED, INFERENCE_REQUESTED, REPLY
 from streams.client import Client, RequestRefused
 from tests.broker.proving import (
     ECHO,
@@ -88,6 +88,24 @@ def test_a_signed_request_is_answered_and_its_row_proves_who_asked(bus: Bus) -> 
     public_key = SIGNERS["alice"].public_key
     assert is_genuine(kept, public_key, INFERENCE_REQUESTED.name, found.tenant.encode())
     assert not is_genuine(replace(kept, digest=bytes(32)), public_key, "t", b"k")
+
+
+def test_who_may_ask_for_others_is_answered_and_the_row_is_theirs(bus: Bus) -> None:
+    asked = ask(principal="alice", reply_to=REPLY.member(OTHER).name)
+    sent, denied = (
+        sealed(bus, each, "runner")
+        for each in (asked, replace(asked, request_id=unique("r"), endpoint=PRIVATE))
+    )
+    for each in (sent, denied):
+        lay(bus, each)
+    [answer] = replied(bus, sent)
+    assert answer.completion is not None, answer.refusal
+    [refused] = replied(bus, denied)
+    assert reason(refused) is Reason.PRIVILEGE_MISSING, "the privileges of alice hold"
+    eventually(lambda: bus.events(INFERENCE_RECORDED, sent.id), what="the row")
+    [row] = bus.events(INFERENCE_RECORDED, sent.id)
+    assert (row.principal, row.tenant) == ("alice", TENANT)
+    assert row.key_id == SIGNERS["runner"].key_id
 
 
 def tampered(sent: Sent, bus: Bus) -> Sent:
