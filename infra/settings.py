@@ -230,6 +230,32 @@ class JobsSettings(Settings):
     reconcile_again_ms: int = Field(default=30_000, gt=0)
 
 
+class ToolsSettings(Settings):
+    """Where calls of tools wait and are noted, and how they are run.
+
+    Attributes:
+        broker: The queue, by URL; in Redis, beside what else is kept there.
+        database: Of the journal, in PostgreSQL; made where it is missing.
+        at_once: Calls that one executor runs at once.
+        drain_ms: How long calls under way may go on after SIGTERM.
+        lease_ms: How long a call belongs to an executor that is not heard of.
+        look_ms: How often it is looked how the calls stand that are waited for.
+        runners: Language to ``package.module:function``, before those that are known anyhow.
+        visibility_ms: When the queue gives a call to another that nobody has settled.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TOOLS_", frozen=True)
+
+    broker: str = "redis://127.0.0.1:16379/2"
+    database: str = "tessera_tools"
+    at_once: int = Field(default=32, gt=0)
+    drain_ms: int = Field(default=20_000, ge=0)
+    lease_ms: int = Field(default=15_000, ge=300)
+    look_ms: int = Field(default=2000, gt=0)
+    runners: dict[str, str] = {}
+    visibility_ms: int = Field(default=300_000, ge=1000)
+
+
 class LakeSettings(Settings):
     """Where the Delta tables lie."""
 

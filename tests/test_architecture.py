@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Where a library may be imported: a file, or a folder with a slash behind it.
 FENCES: dict[str, tuple[str, ...]] = {
     "alembic": ("catalog/",),
-    "celery": ("workers/jobs.py",),
+    "celery": ("workers/jobs.py", "workers/tools/queue.py"),
     "deltalake": ("infra/lake.py",),
     "faust": ("streams/__main__.py", "streams/group.py"),
     "openlineage": ("catalog/lineage/openlineage.py",),

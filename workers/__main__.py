@@ -7,10 +7,11 @@
     python -m workers jobs                                   compares indexes with their sources
     python -m workers guard                                  asks those who judge requests, answers
     python -m workers sources                                captures tables, as the catalog says
+    python -m workers tools                                  runs functions that are called as tools
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*; for
 guards GUARD_*, and CLIENT_* says as whom judges are asked; for sources CONNECT_*, SOURCES_*;
-for jobs JOBS_*, VECTORS_*.
+for jobs JOBS_*, VECTORS_*; for tools TOOLS_*, POSTGRES_*.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ from infra.settings import (
     InferenceSettings,
     JobsSettings,
     KafkaSettings,
+    PostgresSettings,
     RegistrySettings,
     SettingInvalid,
     SourcesSettings,
     TelemetrySettings,
+    ToolsSettings,
     VectorSettings,
 )
 from infra.signing import KeyUnusable, Signer
@@ -175,11 +178,36 @@ async def sources(settings: SourcesSettings) -> None:
     await publisher.close()
 
 
+async def tools(settings: ToolsSettings) -> None:
+    """Runs the functions that are called as tools until it is told to stop."""
+    # The service environment alone has Celery and a driver for databases.
+    work = import_module("workers.tools.executor")
+    kafka = KafkaSettings()
+    registry = Registry(RegistrySettings())
+    codec = Codec(await asyncio.to_thread(registry.ids))
+    reader = Reader(codec, registry)
+    publisher = Publisher(kafka, codec, "tools-publisher")
+    executor = work.Executor(
+        kafka, PostgresSettings(), settings, HealthSettings(), publisher, reader
+    )
+    async with AsyncExitStack() as held:
+        following = await follow(
+            kafka, reader, executor.view, "tools", executor.fail, executor.changed
+        )
+        held.push_async_callback(following.close)
+        try:
+            await executor.run()
+        except work.JournalUnreachable as problem:
+            raise ProviderUnfit(str(problem)) from None
+    await publisher.close()
+
+
 # Those that need nothing of the command line.
 PROCESSES: dict[str, Callable[[], Coroutine[None, None, None]]] = {
     "guard": lambda: guard(GuardSettings()),
     "jobs": lambda: jobs(JobsSettings()),
     "sources": lambda: sources(SourcesSettings()),
+    "tools": lambda: tools(ToolsSettings()),
 }
 
 

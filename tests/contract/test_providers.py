@@ -36,12 +36,14 @@ from workers.providers import PROVIDERS
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
 # Fixtures, by the provider that they hold against the contract. What only embeds answers to
-# test_embedding.py, and what answers for indexes to tests/index.
+# test_embedding.py, what answers for indexes to tests/index, and what calls functions to
+# tests/broker/test_tools.py.
 SUBJECTS = {
     "echo": ["echo"],
     "embedding": [],
     "outside": ["outside", "outside_before_vllm"],
     "search": [],
+    "tools": [],
     "vllm": ["vllm_in_process"],
 }
 WITH_MODEL = ["outside_before_vllm", "vllm_in_process"]

@@ -113,6 +113,7 @@ PROVIDERS: dict[str, str] = {
     "embedding": "workers.providers.embedding:open_embedding",
     "outside": "workers.providers.outside:open_outside",
     "search": "workers.providers.search:open_search",
+    "tools": "workers.providers.tools:open_tools",
     "vllm": "workers.providers.vllm:open_vllm",
 }
 
