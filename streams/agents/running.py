@@ -88,6 +88,8 @@ class Agents:
             if place in kept.causes:
                 await self._say_again(run, kept.causes[place], headers)
                 return
+            if kept.entries and await self._is_of(routed, kept.entries[0]):
+                return
             definition = _taken_before() if kept.entries else self._resolved(routed)
             if isinstance(definition, Refusal):
                 await self._send(run, [_refused(routed, definition)], headers)
@@ -149,6 +151,11 @@ class Agents:
         self._turns[run] = turn
         async with turn:
             yield
+
+    async def _is_of(self, routed: InferenceRouted, first: AgentJournaled) -> bool:
+        """Returns whether a run was begun by the same decision, which the gateway made again."""
+        begun = await self._reader.read(first.cause, InferenceRouted)
+        return begun.decision_id == routed.decision_id
 
     def _resolved(self, routed: InferenceRouted) -> Definition | Refusal:
         view, name = self._runtime.view, routed.route.model

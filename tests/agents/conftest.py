@@ -21,13 +21,15 @@ from infra.telemetry import now
 from schemas.events import InferenceRequested, Message, Role, Sampling, Task
 from schemas.kinds import Key
 from schemas.topics import REPLY
+from tests.broker.approving import officers
 from tests.broker.pools import PATIENCE_S
 from tests.harness import Bus, Process, running
 from tests.seed import SEEDED, changed, changes, publish
 
 TENANT, PLATFORM = "runs", "platform"
 REPLIES = REPLY.member(TENANT)
-CLERK, ADD, WIPE = "main.agents.clerk", "main.agents.add", "main.agents.wipe"
+CLERK, CAREFUL = "main.agents.clerk", "main.agents.careful"
+ADD, WIPE = "main.agents.add", "main.agents.wipe"
 NUMBERS = {
     "type": "object",
     "properties": {name: {"type": "number"} for name in ("a", "b", "wait_s")},
@@ -55,6 +57,12 @@ DOCUMENTS: list[dict[str, Any]] = [
         "spec": {"endpoint": "main.agents.model", "tools": [ADD, WIPE]},
         "grants": {"everyone": ["EXECUTE"]},
     },
+    {
+        "kind": "agent",
+        "name": CAREFUL,
+        "spec": {"endpoint": "main.agents.model", "tools": [ADD], "approvals": [ADD]},
+        "grants": {"everyone": ["EXECUTE"], "boss": ["MANAGE"]},
+    },
 ]
 WORKERS = ["-m", "workers", "inference", "--provider"]
 
@@ -65,11 +73,13 @@ class Office:
 
     Attributes:
         bus: The bus.
+        gateway: The gateway.
         agents: The processor.
         effects: What tools did, a line for each time.
     """
 
     bus: Bus
+    gateway: Process
     agents: Process
     effects: Path
 
@@ -89,7 +99,7 @@ def office(bus: Bus, gateway: Process, folder: Path) -> Iterator[Office]:
     key.write_text(pem, encoding="utf-8")
     key.chmod(0o600)
     public = base64.b64encode(signer.public_key).decode()
-    made = changes(DOCUMENTS)
+    made = changes([*DOCUMENTS, *officers(folder)])
     made.append(
         changed("key", signer.key_id, Key(principal="agents", public_key=public, not_before=SEEDED))
     )
@@ -107,7 +117,7 @@ def office(bus: Bus, gateway: Process, folder: Path) -> Iterator[Office]:
             [*WORKERS, "tests.agents.playing:open_tools", "--pool", "tools"],
             INFERENCE_MODEL=str(effects),
         )
-        yield Office(bus, start(["-m", "streams", "agents"], **asking), effects)
+        yield Office(bus, gateway, start(["-m", "streams", "agents"], **asking), effects)
 
 
 @pytest.fixture

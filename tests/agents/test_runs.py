@@ -21,7 +21,7 @@ from schemas.topics import (
     REQUEST_CANCELLED,
     root_of,
 )
-from tests.agents.conftest import ADD, TENANT, WIPE, Office, wanted
+from tests.agents.conftest import ADD, CAREFUL, TENANT, WIPE, Office, wanted
 from tests.harness import eventually
 
 pytestmark = pytest.mark.stack
@@ -123,16 +123,15 @@ async def test_a_run_that_is_cancelled_ends_and_calls_its_tools_off(
     assert office.did(asked.request_id) == []
 
 
-async def test_a_run_ends_when_its_time_is_over_though_nothing_comes(
+async def test_a_run_that_nobody_lets_go_on_ends_when_its_time_is_over(
     office: Office, asker: Asker
 ) -> None:
-    asked = wanted(
-        turns([["add", {"a": 1, "b": 2, "wait_s": 60}]], "late"),
-        deadline=now() + timedelta(seconds=5),
-    )
+    asked = wanted(turns([SUM], "late"), endpoint=CAREFUL, deadline=now() + timedelta(seconds=8))
     with pytest.raises(RequestRefused) as refused:
         await asker.completion(asked)
     assert refused.value.refusal.reason is Reason.DEADLINE_EXPIRED
+    assert office.did(asked.request_id) == []
+    assert journal(office, asked.request_id)[-1].ended
 
 
 async def test_a_second_request_under_the_id_of_a_run_is_refused(
