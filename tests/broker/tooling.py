@@ -38,6 +38,8 @@ from tests.seed import Document, seed
 PATIENCE_S = 90.0
 # Long enough that a machine which others use, too, renews it in time.
 LEASE_MS = 5000
+# So short that the queue gives a call out again while it runs.
+VISIBILITY_MS = 2000
 PARAMETERS = {
     "type": "object",
     "properties": {
@@ -181,7 +183,7 @@ class Yard:
             "TOOLS_LEASE_MS": str(self.settings.lease_ms),
             "TOOLS_LOOK_MS": str(self.settings.look_ms),
             "TOOLS_DRAIN_MS": "500",
-            "TOOLS_VISIBILITY_MS": "2000",
+            "TOOLS_VISIBILITY_MS": str(VISIBILITY_MS),
         }
 
 
