@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -26,8 +26,7 @@ from schemas.events import (
     ToolCall,
     Usage,
 )
-from schemas.indexes import IndexSpec
-from schemas.kinds import AgentLimits, AgentSpec, FunctionVersionSpec, PromptVersionSpec
+from schemas.kinds import AgentLimits, AgentSpec
 from schemas.search import Found, Hit
 from streams.agents.causes import Answered, Begun, Cause
 from streams.agents.run import Run
@@ -39,7 +38,6 @@ AGENT, MODEL = "main.tests.clerk", "main.tests.chat"
 ADD, WIPE, BOOKS, EXPERT = (f"main.tests.{name}" for name in ("add", "wipe", "books", "expert"))
 
 E = TypeVar("E", bound=Event)
-V = TypeVar("V")
 
 
 def an_object(required: Iterable[str] = (), **properties: Any) -> dict[str, Any]:
@@ -217,53 +215,33 @@ def dump(value: object) -> str:
     return json.dumps(value)
 
 
-@dataclass(frozen=True)
-class Numbered:
-    """A version of something."""
-
-    number: int
-    version: Any
+def function(name: str, *specs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the document of a function with a version for each spec."""
+    versions = [{"spec": {"language": "python", "source": "x", **each}} for each in specs]
+    return {"kind": "function", "name": name, "versions": versions}
 
 
-@dataclass(frozen=True)
-class Versions:
-    """Things that have versions, each by all the names that it is found by."""
-
-    versions: Mapping[str, Numbered] = field(default_factory=dict)
-
-    def find(self, reference: str) -> Numbered | None:
-        """Returns a version."""
-        return self.versions.get(reference)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What of the catalog an agent is made of."""
-
-    agents: frozenset[str] = frozenset({EXPERT})
-    endpoints: frozenset[str] = frozenset({MODEL})
-    functions: Versions = Versions(
-        {
-            ADD: Numbered(
-                3, FunctionVersionSpec(language="python", source="x", parameters=NUMBERS)
-            ),
-            f"{ADD}@1": Numbered(1, FunctionVersionSpec(language="python", source="x")),
-            WIPE: Numbered(1, FunctionVersionSpec(language="python", source="x")),
-        }
-    )
-    indexes: Mapping[str, IndexSpec] = field(
-        default_factory=lambda: {
-            BOOKS: IndexSpec(key_columns=("isbn",), text="body", columns=({"name": "year"},))  # type: ignore[arg-type]
-        }
-    )
-    prompts: Versions = Versions(
-        {"main.tests.tone@2": Numbered(2, PromptVersionSpec(template="Dear {{name}}!"))}
-    )
-    comments: Mapping[tuple[str, str], str] = field(default_factory=dict)
-
-    def comment(self, kind: str, name: str) -> str:
-        """Returns what an object is for."""
-        return self.comments.get((kind, name), "")
+# What the agent of ``spec`` reaches; the newest version of ``ADD`` is its third.
+CATALOG: list[dict[str, Any]] = [
+    {
+        "kind": "endpoint",
+        "name": MODEL,
+        "spec": {"routes": [{"name": "local", "pool": "chat", "model": "tiny"}]},
+    },
+    function(ADD, {}, {}, {"parameters": NUMBERS}),
+    function(WIPE, {}),
+    {
+        "kind": "index",
+        "name": BOOKS,
+        "spec": {"key_columns": ["isbn"], "text": "body", "columns": [{"name": "year"}]},
+    },
+    {"kind": "agent", "name": EXPERT, "spec": {"endpoint": MODEL}},
+    {
+        "kind": "prompt",
+        "name": "main.tests.tone",
+        "versions": [{"spec": {"template": "Hey!"}}, {"spec": {"template": "Dear {{name}}!"}}],
+    },
+]
 
 
 def spec(**changes: Any) -> AgentSpec:

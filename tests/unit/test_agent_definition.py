@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.catalog import CatalogView
 from schemas.agents import Definition
 from schemas.events import Reason, Refusal
 from schemas.jsonschemas import require_schema
-from schemas.kinds import AgentSpec, FunctionVersionSpec
+from schemas.kinds import AgentSpec
 from streams.agents.definition import resolve
+from tests.seed import changed, described, view_of
 from tests.unit.agents import (
     ADD,
     AGENT,
     BOOKS,
+    CATALOG,
     EXPERT,
     MODEL,
     NUMBERS,
-    Known,
-    Numbered,
-    Versions,
+    function,
     spec,
 )
 
+VIEW = view_of(CATALOG)
 
-def resolved(wanted: AgentSpec, known: Known | None = None) -> Definition:
-    definition = resolve(AGENT, wanted, known or Known())
+
+def resolved(wanted: AgentSpec, known: CatalogView = VIEW) -> Definition:
+    definition = resolve(AGENT, wanted, known)
     assert isinstance(definition, Definition), definition
     return definition
 
 
-def function(**changes: Any) -> Numbered:
-    return Numbered(1, FunctionVersionSpec(language="python", source="x", **changes))
+def knowing(*functions: str, agents: Iterable[str] = ()) -> CatalogView:
+    """Returns a catalog that has these, too."""
+    more = [{"kind": "agent", "name": name, "spec": {"endpoint": MODEL}} for name in agents]
+    return view_of([*CATALOG, *more, *(function(name, {}) for name in functions)])
 
 
 def test_an_agent_has_what_it_reaches_under_short_names() -> None:
@@ -61,7 +67,9 @@ def test_an_index_says_what_it_can_be_filtered_by() -> None:
 
 
 def test_a_comment_says_what_an_agent_is_for() -> None:
-    known = Known(comments={("agent", EXPERT): "Knows all."})
+    known = view_of(CATALOG)
+    body = described(CATALOG[4]).model_copy(update={"comment": "Knows all."})
+    known.apply(changed("agent", EXPERT, body))
     assert resolved(spec(), known).tools["expert"].description == "Knows all."
 
 
@@ -86,7 +94,7 @@ def test_calls_of_what_the_agent_names_wait_for_a_person() -> None:
     ],
 )
 def test_what_an_agent_lacks_is_named(changes: dict[str, Any], missing: str) -> None:
-    refusal = resolve(AGENT, spec(**changes), Known())
+    refusal = resolve(AGENT, spec(**changes), VIEW)
     assert isinstance(refusal, Refusal)
     assert refusal.reason is Reason.NOT_FOUND
     assert AGENT in refusal.message
@@ -102,9 +110,7 @@ def test_what_an_agent_lacks_is_named(changes: dict[str, Any], missing: str) -> 
     ],
 )
 def test_a_schema_that_is_none_is_named(changes: dict[str, Any], named: str) -> None:
-    known = Known(
-        functions=Versions({ADD: function(), "main.tests.odd": function(parameters={"type": 3})})
-    )
+    known = view_of([*CATALOG, function("main.tests.odd", {"parameters": {"type": 3}})])
     refusal = resolve(AGENT, spec(**changes), known)
     assert isinstance(refusal, Refusal)
     assert refusal.reason is Reason.REQUEST_INVALID
@@ -113,7 +119,7 @@ def test_a_schema_that_is_none_is_named(changes: dict[str, Any], named: str) -> 
 
 def test_tools_that_are_alike_have_their_schema_or_catalog_before_their_name() -> None:
     names = ["main.sales.add", "main.tests.add", "other.sales.add", "main.tests.count"]
-    known = Known(functions=Versions({name: function() for name in names}))
+    known = knowing(*names)
     tools = resolved(spec(tools=names, indexes=[], agents=[]), known).tools
     assert {name: tool.target for name, tool in tools.items()} == {
         "main_sales_add": "main.sales.add",
@@ -124,8 +130,7 @@ def test_tools_that_are_alike_have_their_schema_or_catalog_before_their_name() -
 
 
 def test_one_tool_under_two_names_is_offered_once() -> None:
-    known = Known(functions=Versions({ADD: function(), f"{ADD}@1": function()}))
-    tools = resolved(spec(tools=[ADD, f"{ADD}@1"], indexes=[], agents=[]), known).tools
+    tools = resolved(spec(tools=[ADD, f"{ADD}@3"], indexes=[], agents=[])).tools
     assert list(tools) == ["add"]
 
 
@@ -137,9 +142,7 @@ NAMES = st.tuples(SEGMENTS, SEGMENTS, SEGMENTS).map(".".join)
 def test_names_are_unique_and_what_every_provider_takes(
     functions: set[str], agents: set[str]
 ) -> None:
-    known = Known(
-        agents=frozenset(agents), functions=Versions({name: function() for name in functions})
-    )
+    known = knowing(*functions, agents=agents)
     wanted = spec(tools=sorted(functions), agents=sorted(agents), indexes=[])
     tools = resolved(wanted, known).tools
     assert len(tools) == len(functions) + len(agents)
