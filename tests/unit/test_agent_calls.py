@@ -194,6 +194,13 @@ def test_passages_are_numbered_and_kept_for_citations() -> None:
     assert (first.index, first.key, first.version, first.position) == (BOOKS, '{"isbn": 7}', "9", 2)
 
 
+def test_citations_stand_in_the_order_of_calls_whoever_answers_first() -> None:
+    turn = calls(("one", "books", {"query": "a"}), ("two", "books", {"query": "b"}))
+    run = after(started().run, answered(0, turn)).run
+    step = after(run, answered(2, found(HIT, HIT)), answered(1, found(HIT)))
+    assert [each.mark for each in step.run.citations] == ["1.1", "2.1", "2.2"]
+
+
 def replace_text(hit: Hit, text: str) -> Hit:
     return hit.model_copy(update={"text": text})
 
@@ -284,6 +291,10 @@ def test_more_calls_than_a_turn_may_ask_for_are_told_so() -> None:
     step = after(started(definition(limits=limits(parallel=64))).run, answered(0, turn))
     refused = [call for call in step.run.calls if call.state == "answered"]
     assert [call.number for call in refused] == [129, 130]
+
+
+def test_a_turn_of_the_model_takes_no_place_of_a_tool() -> None:
+    assert started().run.under_way == 0
 
 
 def test_tools_are_offered_as_the_definition_has_them() -> None:

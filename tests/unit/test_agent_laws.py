@@ -50,6 +50,7 @@ AGENT = definition(limits=LIMITS, repairs=1, output=an_object(["n"], n={"type": 
 RIGHT = [
     ("add", '{"a": 1, "b": 2}'),
     ("books", '{"query": "whales"}'),
+    ("books", '{"query": "ships", "k": 2}'),
     ("expert", '{"message": "Why?"}'),
     ("wipe", "{}"),
 ]
