@@ -229,6 +229,22 @@ def test_a_cancelled_call_is_stopped_and_one_that_waits_is_never_begun(
     assert lines(late) == []
 
 
+def test_a_function_in_python_knows_its_key_and_its_process_is_gone_with_a_cancelled_call(
+    yard: Yard,
+) -> None:
+    key, nap = yard.call("key"), yard.call("nap")
+    with yard.executor(TOOLS_RUNNERS="{}") as executor:
+        yard.send(key)
+        assert yard.answers(key) == [{"result": id_of(key)}]
+        process = psutil.Process(executor.child.pid)
+        yard.waits_for(lambda: not process.children(recursive=True), "the end of its process")
+        yard.send(nap)
+        yard.waits_for(lambda: process.children(recursive=True), "a process of the call")
+        yard.cancel(nap)
+        yard.waits_for(lambda: not process.children(recursive=True), "the end of that process")
+        assert process.is_running()
+
+
 def test_a_call_ends_with_its_deadline(yard: Yard, tmp_path: Path) -> None:
     notes = yard.notes()
     with yard.executor():
@@ -250,7 +266,7 @@ def test_slow_calls_block_nobody_and_take_neither_threads_nor_sessions(
         yard.send(*fast)
         for each in fast:
             yard.answers(each)
-        assert psutil.Process(worker.child.pid).num_threads() < 100
+        assert psutil.Process(worker.child.pid).num_threads() < 150
         assert sessions(yard) <= 2 * 5
         go.touch()
         for each in slow:

@@ -56,13 +56,23 @@ EFFECTS = "tests.broker.effects:open_effects"
 RUNNERS = json.dumps(dict.fromkeys(("http", "python", "sql"), EFFECTS))
 
 
-def _function(name: str, effect: str, source: str = "none") -> Document:
+KEY = "def key(idempotency_key): return idempotency_key"
+NAP = """
+import time
+
+def nap():
+    time.sleep(50)
+"""
+
+
+def _function(name: str, effect: str, source: str = "none", **changes: object) -> Document:
     spec = {
         "language": "python",
         "source": source,
         "parameters": PARAMETERS,
         "effect": effect,
         "timeout": "60s",
+        **changes,
     }
     return {"kind": "function", "name": f"main.tools.{name}", "versions": [{"spec": spec}]}
 
@@ -72,6 +82,9 @@ FUNCTIONS = (
     _function("idempotent", "idempotent"),
     _function("hooked", "reconcile", "hook"),
     _function("hookless", "reconcile"),
+    # These run as they are, in the sandbox.
+    _function("key", "pure", KEY, parameters={}),
+    _function("nap", "pure", NAP, parameters={}),
 )
 
 
@@ -113,7 +126,7 @@ class Yard:
     @contextmanager
     def executor(self, **extra: str) -> Iterator[Process]:
         """Runs an executor for a block."""
-        environment = {**self._environment(), "TOOLS_RUNNERS": RUNNERS, **extra}
+        environment = {"TOOLS_RUNNERS": RUNNERS, **self._environment(), **extra}
         with _running(self.bus, ["-m", "workers", "tools"], self._folder, environment) as process:
             yield process
 
