@@ -41,6 +41,21 @@ def require_schema(schema: Mapping[str, Any]) -> None:
         raise ValueError("this is no JSON Schema: it is too deep") from None
 
 
+def of_one_dialect(schema: Any) -> Any:
+    """Returns a schema whose parts name no dialect.
+
+    From a part that names one on, jsonschema would go on with validators of its own: whatever
+    bounds the time of those that are asked would bound nothing there.
+    """
+    if isinstance(schema, Mapping):
+        return {
+            name: of_one_dialect(value)
+            for name, value in schema.items()
+            if name != "$schema" or not isinstance(value, str)
+        }
+    return [of_one_dialect(each) for each in schema] if isinstance(schema, list) else schema
+
+
 def unique_items(
     validator: Any, wanted: object, instance: object, schema: object
 ) -> Iterator[ValidationError]:

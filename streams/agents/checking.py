@@ -16,7 +16,7 @@ import jsonschema
 from jsonschema.exceptions import ValidationError
 from referencing.exceptions import Unresolvable
 
-from schemas.jsonschemas import OFFLINE, kind_of, unique_items
+from schemas.jsonschemas import OFFLINE, kind_of, of_one_dialect, unique_items
 from schemas.openai import parsed
 
 # Keywords of a schema that one check follows; each character of the text adds one.
@@ -90,18 +90,7 @@ def _validator(schema: Mapping[str, Any], steps: int) -> Any:
     followed = _Followed(steps)
     bounded = {name: followed.counting(keyword) for name, keyword in known.items()}
     kind = jsonschema.validators.extend(kind, bounded)  # type: ignore[no-untyped-call]
-    return kind(_plain(schema), registry=OFFLINE)
-
-
-def _plain(schema: Any) -> Any:
-    """Returns a schema whose parts name no dialect: jsonschema would follow them uncounted."""
-    if isinstance(schema, Mapping):
-        return {
-            name: _plain(value)
-            for name, value in schema.items()
-            if name != "$schema" or not isinstance(value, str)
-        }
-    return [_plain(each) for each in schema] if isinstance(schema, list) else schema
+    return kind(of_one_dialect(schema), registry=OFFLINE)
 
 
 class _Followed:

@@ -38,7 +38,12 @@ def test_an_answer_is_not_checked_for_ever() -> None:
     twice: dict[str, object] = {
         f"d{at}": {"allOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 2} for at in range(30)
     }
-    schemas = ({"pattern": "^(a|aa)+$"}, {"$ref": "#/$defs/d0", "$defs": {**twice, "d30": {}}})
+    named = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schemas = (
+        {"pattern": "^(a|aa)+$"},
+        {"$ref": "#/$defs/d0", "$defs": {**twice, "d30": {}}},
+        {"allOf": [{**named, "$ref": "#/$defs/d0"}], "$defs": {**twice, "d30": {}}},
+    )
     for schema in schemas:
         held_to = policies({"type": "json_schema", "json_schema": schema})
         began = time.process_time()

@@ -35,6 +35,12 @@ BOMB = {
     | {"40": {"type": "string"}},
 }
 
+# The same, from a part on that names a dialect.
+NAMED = {
+    "allOf": [{"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/0"}],
+    "$defs": BOMB["$defs"],
+}
+
 
 def choice(delta: dict[str, object], finish_reason: str | None = None) -> dict[str, object]:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
@@ -220,6 +226,7 @@ def test_a_tool_call_that_breaks_its_schema_is_refused(name: str, arguments: str
         '{"pattern": "^(a+)+$"}',
         '{"\\u0070attern": "^(a+)+$"}',
         json.dumps(BOMB),
+        json.dumps(NAMED),
     ],
 )
 def test_a_schema_cannot_send_the_check_astray(schema: str) -> None:

@@ -26,7 +26,7 @@ from schemas.events import (
     Task,
     ToolCall,
 )
-from schemas.jsonschemas import OFFLINE, kind_of, unique_items
+from schemas.jsonschemas import OFFLINE, kind_of, of_one_dialect, unique_items
 from schemas.openai import TOOL_CHOICES
 from workers.providers import ProviderRefused
 
@@ -162,7 +162,7 @@ def _bounded(validator: Validator) -> Validator:
     known["$ref"] = bounded(validator.VALIDATORS["$ref"])
     known["uniqueItems"] = unique_items
     kind = jsonschema.validators.extend(type(validator), known)  # type: ignore[no-untyped-call]
-    found: Validator = kind(validator.schema, registry=OFFLINE)
+    found: Validator = kind(of_one_dialect(validator.schema), registry=OFFLINE)
     return found
 
 

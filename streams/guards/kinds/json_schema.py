@@ -11,7 +11,7 @@ import jsonschema
 import regex
 from jsonschema.exceptions import ValidationError
 
-from schemas.jsonschemas import OFFLINE, kind_of, unique_items
+from schemas.jsonschemas import OFFLINE, kind_of, of_one_dialect, unique_items
 from schemas.policies import JsonSchemaRule
 from streams.guards.found import Detector, Hit
 
@@ -42,7 +42,8 @@ def _validator(schema: dict[str, Any], until: float) -> Any:
     kind = kind_of(schema)
     keywords = {**kind.VALIDATORS, "pattern": _pattern(until), "uniqueItems": unique_items}
     bounded = {name: _bounded(keyword, until) for name, keyword in keywords.items()}
-    return jsonschema.validators.extend(kind, bounded)(schema, registry=OFFLINE)  # type: ignore[no-untyped-call]
+    kind = jsonschema.validators.extend(kind, bounded)  # type: ignore[no-untyped-call]
+    return kind(of_one_dialect(schema), registry=OFFLINE)
 
 
 def _bounded(follow: Keyword, until: float) -> Keyword:
