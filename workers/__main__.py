@@ -197,7 +197,7 @@ async def tools(settings: ToolsSettings) -> None:
         held.push_async_callback(following.close)
         try:
             await executor.run()
-        except work.JournalUnreachable as problem:
+        except (work.JournalUnreachable, work.RunnerUnfit) as problem:
             raise ProviderUnfit(str(problem)) from None
     await publisher.close()
 

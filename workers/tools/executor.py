@@ -39,6 +39,12 @@ log = structlog.get_logger()
 # How far back cancellations are read at start.
 REMEMBER = timedelta(milliseconds=LONGEST_DEADLINE_MS)
 PURGE_EVERY_S = 3600.0
+# How long the queue's threads may take to end when all calls have.
+STOP_S = 10.0
+
+
+class RunnerUnfit(RuntimeError):
+    """Functions in a language cannot be run here; the message says which, and why."""
 
 
 class Executor:
@@ -94,6 +100,7 @@ class Executor:
             Exception: What ended the work early; the process must end non-zero.
             JournalUnreachable: PostgreSQL does not answer at the start.
             LookupError: A language has nothing that runs it.
+            RunnerUnfit: What runs one cannot be opened.
         """
         self._ending.listen()
         async with AsyncExitStack() as held:
@@ -112,8 +119,9 @@ class Executor:
             log.info("executor started", at_once=self._settings.at_once, languages=list(runners))
             await self._ending.come()
             self._health.drain()
-            stopping = asyncio.create_task(asyncio.to_thread(taking.stop))
-            await executing.drain(self._settings.drain_ms / 1000)
+            drain_s = self._settings.drain_ms / 1000
+            stopping = asyncio.create_task(asyncio.to_thread(taking.stop, drain_s + STOP_S))
+            await executing.drain(drain_s)
             await stopping
         self._health.close()
         self._ending.check()
@@ -122,7 +130,11 @@ class Executor:
         office = Office(view=self.view, settings=self._settings, secret=self._secret)
         runners: dict[str, Runner] = {}
         for language, opening in openings(self._settings).items():
-            runners[language] = await opening(office)
+            try:
+                runners[language] = await opening(office)
+            # What a runner lacks here it says in an error of its own.
+            except Exception as problem:
+                raise RunnerUnfit(f"{language} cannot be run here: {problem}") from problem
             held.push_async_callback(runners[language].close)
         return runners
 

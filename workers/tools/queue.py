@@ -25,7 +25,6 @@ CALL = "tools.call"
 SENDERS = 4
 # How long Redis may take to answer who sends.
 ANSWER_S = 5
-STOP_S = 20.0
 
 
 class QueueUnreachable(RuntimeError):
@@ -112,11 +111,11 @@ class Taking:
         """Takes calls from now on."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Takes no more; returns when those under way have ended, or after ``STOP_S``."""
+    def stop(self, longest_s: float) -> None:
+        """Takes no more; returns when those under way have ended, or after so long."""
         self._closing = True
         self._worker.stop()
-        self._thread.join(STOP_S)
+        self._thread.join(longest_s)
 
     def _run(self) -> None:
         reason = "it returned"
