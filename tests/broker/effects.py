@@ -54,6 +54,11 @@ async def open_effects(office: Office) -> Effects:
     return Effects()
 
 
+async def open_nowhere(office: Office) -> Effects:
+    """Raises what a runner does that lacks something."""
+    raise OSError("this machine has no effects")
+
+
 async def there(path: str | None) -> None:
     """Returns when a file is there."""
     while path is not None and not Path(path).exists():

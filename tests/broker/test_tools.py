@@ -64,6 +64,13 @@ def test_a_call_runs_once_however_often_it_is_delivered(yard: Yard) -> None:
     assert lines(notes) == ["began", "effect"]
 
 
+def test_an_executor_that_lacks_what_a_language_needs_ends_and_says_what(yard: Yard) -> None:
+    runners = json.dumps({"python": "tests.broker.effects:open_nowhere"})
+    says = "python cannot be run here: this machine has no effects"
+    with pytest.raises(AssertionError, match=says), yard.executor(TOOLS_RUNNERS=runners):
+        pass
+
+
 def test_what_cannot_be_called_is_answered_with_what_is_wrong(yard: Yard) -> None:
     notes = yard.notes()
     odd = yard.call("pure", notes=notes, count=3)
