@@ -65,8 +65,13 @@ def signer(sender: Sender, view: CatalogView) -> str | None:
 
 def acts_for_another(sender: Sender, view: CatalogView) -> bool:
     """Returns whether who signed names somebody else, and may, given that they signed."""
+    return may_for_others(sender, view) and sender.principal not in ("", signer(sender, view))
+
+
+def may_for_others(sender: Sender, view: CatalogView) -> bool:
+    """Returns whether who signed may name somebody else, given that they signed."""
     who = signer(sender, view)
-    if not sender.for_others or who is None or sender.principal in ("", who):
+    if not sender.for_others or who is None:
         return False
     return view.access.holds(who, Privilege.MANAGE, ROOT)
 

@@ -2,8 +2,9 @@
 
 ``AgentJournaled.definition`` holds a ``Definition``.
 
-The ids of what a run asks for say whose it is: ``run_id`` is the id of the request that began it, a
-slash, and its tenant; ``call_id`` is that, a slash, and a number that no other call of the run has.
+The ids of what a run asks for say whose it is: ``run_id`` is the id of the request that began it,
+two slashes, and its tenant; ``call_id`` is that, two slashes, and a number that no other call of
+the run has.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import Field
 
 from schemas.kinds import AgentLimits
 from schemas.shapes import FullName, Shape, Text
+from schemas.topics import BEHIND
 
 
 class Reachable(Shape):
@@ -62,15 +64,15 @@ class Definition(Shape):
 
 def run_id(request_id: str, tenant: str) -> str:
     """Returns the id of the run that a tenant's request began."""
-    return f"{request_id}/{tenant}"
+    return f"{request_id}{BEHIND}{tenant}"
 
 
 def call_id(run: str, number: int) -> str:
     """Returns the id of the request that a run asks with."""
-    return f"{run}/{number}"
+    return f"{run}{BEHIND}{number}"
 
 
 def run_of(call: str) -> tuple[str, int] | None:
     """Returns the run that asked, and the number of its call; None for an id of another form."""
-    run, _, number = call.rpartition("/")
-    return (run, int(number)) if "/" in run and number.isdecimal() else None
+    run, _, number = call.rpartition(BEHIND)
+    return (run, int(number)) if BEHIND in run and number.isdecimal() else None

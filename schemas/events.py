@@ -237,8 +237,8 @@ class AgentJournaled(Event):
     the fold of these.
 
     Attributes:
-        run_id: The run: the id of its request, a slash, its tenant. What stands before its
-            first slash is the record key.
+        run_id: The run: the id of its request, two slashes, its tenant. What stands before the
+            first two slashes is the record key.
         tenant: Who pays for it.
         agent: Three-level name of the agent.
         seq: 0 for the beginning; each entry has one more than that before it.
@@ -332,8 +332,8 @@ class AgentTold(Event):
     """A run of an agent told its caller how it goes on.
 
     Attributes:
-        request_id: The request that began the run. What stands before its first slash is the
-            record key.
+        request_id: The request that began the run. What stands before the first two slashes in
+            it, if there are any, is the record key.
         tenant: Who pays for it.
         seq: 0, 1, 2 and so on within the run: whoever heard up to one goes on with the next.
         kind: What is told, by the name that the OpenAI Responses API has for it in a stream,

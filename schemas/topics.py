@@ -135,13 +135,17 @@ def told_beside(address: str) -> Topic[AgentTold]:
     return AGENT_TOLD.member(address.removeprefix(f"{REPLY.name}."))
 
 
-def root_of(request_id: str) -> str:
-    """Returns what stands before the first slash of a request's id.
+# Between the parts of an id that tells whose it is: no caller's own id has it.
+BEHIND = "//"
 
-    What a run asks for has the run's id and more behind a slash, and so has a run that goes on with
-    a conversation: all of that lies on one partition, for whoever keeps the run.
+
+def root_of(request_id: str) -> str:
+    """Returns the first part of a request's id; of nearly all, the whole.
+
+    What a run of an agent asks for has the run's id and more behind it: all of that lies on one
+    partition, for whoever goes on with the run.
     """
-    return request_id.partition("/")[0]
+    return request_id.partition(BEHIND)[0]
 
 
 AGENT_JOURNALED = Topic(

@@ -31,8 +31,10 @@ from schemas.events import (
     InferenceRouted,
     Reason,
     Refusal,
+    Task,
 )
 from schemas.topics import (
+    BEHIND,
     INFERENCE_COMPLETED,
     INFERENCE_REQUESTED,
     INFERENCE_ROUTED,
@@ -88,6 +90,9 @@ class Agents:
             if place in kept.causes:
                 await self._say_again(run, kept.causes[place], headers)
                 return
+            if unasked := _unasked(routed):
+                await self._send(run, [_refused(routed, unasked)], headers)
+                return
             if kept.entries and await self._is_of(routed, kept.entries[0]):
                 return
             definition = _taken_before() if kept.entries else self._resolved(routed)
@@ -115,7 +120,7 @@ class Agents:
     ) -> None:
         """Goes on with the run that a reply is for; what is for none is passed over."""
         called = run_of(replied.request_id)
-        run, _, without_record = replied.request_id.rpartition("/")
+        run, _, without_record = replied.request_id.rpartition(BEHIND)
         cause = WITHOUT_RECORD.get(without_record) if called is None else caused(replied)
         if cause is None or not self._journal.kept(run).entries:
             return
@@ -226,6 +231,18 @@ class Agents:
         [asked] = self._runtime.publisher.encode([Outgoing(INFERENCE_REQUESTED, request)])
         key, value = asked.key or b"", asked.value or b""
         return asked, self._signer.headers(asked.topic, key, request.deadline, value)
+
+
+def _unasked(routed: InferenceRouted) -> Refusal | None:
+    """Returns why what was routed here runs no agent: who may ask for one is asked by its name."""
+    request = routed.request
+    if request.task is Task.AGENT and request.endpoint == routed.route.model:
+        return None
+    return Refusal(
+        reason=Reason.ROUTE_UNFIT,
+        message="this pool runs agents alone, each under its own name",
+        field="endpoint",
+    )
 
 
 def _taken_before() -> Refusal:

@@ -14,6 +14,7 @@ from typing import Any
 from schemas.agents import Definition
 from schemas.events import InferenceReplied, Message, Reason, Refusal, Role
 from schemas.shapes import length
+from schemas.topics import BEHIND
 from streams.agents import calls, turns
 from streams.agents.causes import Answered, Begun, Cancelled, Cause, Decided, Expired
 from streams.agents.progress import Ended, Progress, Step
@@ -21,7 +22,7 @@ from streams.agents.run import Run
 
 __all__ = ["Ended", "Step", "advance", "begin"]
 
-# Agents that ask agents; each has two slashes more in the id of its request.
+# Agents that ask agents; each has two parts more in the id of its request.
 DEEPEST = 8
 
 
@@ -124,7 +125,7 @@ def _unfit(run: Run, now: datetime) -> Refusal | None:
     """Returns why a run does not begin; None where it does."""
     if now >= run.deadline:
         return _late(run)
-    if run.request.request_id.count("/") > 2 * DEEPEST:
+    if run.request.request_id.count(BEHIND) > 2 * DEEPEST:
         return Refusal(
             reason=Reason.LIMIT_EXCEEDED,
             message=f"agents ask agents {DEEPEST} deep at most: see whether they ask each other",

@@ -33,6 +33,7 @@ from schemas.events import (
     RequestCancelled,
 )
 from schemas.topics import (
+    BEHIND,
     INFERENCE_ROUTED,
     LONGEST_DEADLINE_MS,
     REPLY,
@@ -207,7 +208,7 @@ class Calls:
 
     async def _tell(self, run: str, what: str) -> None:
         publisher = self._runtime.publisher
-        told = InferenceReplied(request_id=f"{run}/{what}", result="{}", replied_at=now())
+        told = InferenceReplied(request_id=f"{run}{BEHIND}{what}", result="{}", replied_at=now())
         await publisher.publish(publisher.encode([Outgoing(self._reply, told)]))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from infra.catalog import CatalogView
 from infra.identity import quoted
-from schemas.events import InferenceRequested, Reason, Refusal, Task
+from schemas.events import InferenceRequested, Reason, Refusal, Route, Task
 from schemas.indexes import IndexSpec
 from schemas.kinds import Privilege
 from schemas.search import Access, Search, Write, read
@@ -106,6 +106,26 @@ def unnamed(
                     field="search",
                 )
     return None
+
+
+def disguised(
+    asked: InferenceRequested, guarded: InferenceRequested, route: Route, view: CatalogView
+) -> Refusal | None:
+    """Returns why a tool cannot be called with what a policy left of its arguments.
+
+    What only computes may do so with a placeholder; what has an effect would have another one.
+    """
+    if asked.task is not Task.TOOL or asked.inputs == guarded.inputs:
+        return None
+    found = view.functions.find(route.entity)
+    if found is not None and found.version.effect == "pure":
+        return None
+    return Refusal(
+        reason=Reason.POLICY_DENIED,
+        message=f"a policy masks a part of the arguments, and {asked.endpoint} would act on what "
+        "is left: call it without personal data, or have its policy deny or let pass",
+        field="inputs",
+    )
 
 
 def _names(document: Search | Write) -> list[tuple[str, Mapping[str, Any]]]:

@@ -22,7 +22,7 @@ from schemas.events import (
     Route,
 )
 from schemas.topics import INFERENCE_WEIGHED, Outgoing
-from streams.gateway.access import access_of, unnamed
+from streams.gateway.access import access_of, disguised, unnamed
 from streams.gateway.asked import Asked
 from streams.gateway.cache import cache_key, looked_up
 from streams.gateway.checks import first_refusal
@@ -136,7 +136,9 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
     guarded = guard_request(request, policies, desk.seal, waits=True)
     if isinstance(guarded, Refusal):
         return guarded
-    if refusal := unnamed(request, guarded.request, view):
+    if refusal := unnamed(request, guarded.request, view) or disguised(
+        request, guarded.request, chosen.route, view
+    ):
         return refusal
     held = endpoint.output_policy or holds_parts(policies, guarded.sealed)
     routed = InferenceRouted(

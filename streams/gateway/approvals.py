@@ -143,7 +143,7 @@ def late(wanted: ApprovalWanted, now: datetime) -> Refusal | None:
 
 def may_not(who: str, wanted: ApprovalWanted, view: CatalogView) -> Refusal | None:
     """Returns why somebody may not decide about an approval; None where they may."""
-    if who == wanted.principal:
+    if who in _asked_by(wanted, view):
         said = f"{who} asked for it, and somebody else must decide"
     elif any(view.access.may(who, Privilege.MANAGE, each) for each in wanted.deciders):
         return None
@@ -232,6 +232,14 @@ def _denied(event: ApprovalDecided) -> Refusal:
         message=said,
         rule=event.wanted.rules[0] if event.wanted.rules else None,
     )
+
+
+def _asked_by(wanted: ApprovalWanted, view: CatalogView) -> set[str]:
+    """Returns who asked, and who did so for them."""
+    asked, held = {wanted.principal}, wanted.held
+    routed = held and (held.routed or (held.completed and held.completed.routed))
+    key = view.keys.get(routed.signed.key_id) if routed and routed.signed else None
+    return asked | {key.principal} if key else asked
 
 
 def _unknown(given: ApprovalGiven) -> Refusal:

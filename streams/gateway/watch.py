@@ -26,6 +26,7 @@ from schemas.topics import (
     APPROVAL_DECIDED,
     APPROVAL_GIVEN,
     APPROVAL_WANTED,
+    BEHIND,
     REQUEST_CANCELLED,
 )
 from streams.gateway.approvals import Answered, Decided, give, nobody_decided
@@ -185,7 +186,9 @@ def concerns(cancelled: RequestCancelled, wanted: ApprovalWanted) -> bool:
     if wanted.tenant != cancelled.tenant:
         return False
     begun = run_id(cancelled.request_id, cancelled.tenant)
-    return wanted.request_id == cancelled.request_id or wanted.request_id.startswith(f"{begun}/")
+    return wanted.request_id == cancelled.request_id or wanted.request_id.startswith(
+        f"{begun}{BEHIND}"
+    )
 
 
 class Giving(Steps):

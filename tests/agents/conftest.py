@@ -88,7 +88,7 @@ class Office:
         if not self.effects.exists():
             return []
         lines = self.effects.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if line.startswith(f"{request_id}/")]
+        return [line for line in lines if line.startswith(f"{request_id}//")]
 
 
 @pytest.fixture(scope="package")

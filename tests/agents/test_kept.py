@@ -43,7 +43,7 @@ async def differences(office: Office, entries: list[AgentJournaled]) -> list[int
 
 def approvals(office: Office, request_id: str, least: int) -> list[ApprovalWanted]:
     """Returns what a run's calls wait for, if it is as much by now."""
-    calls = f"{run_id(request_id, TENANT)}/"
+    calls = run_id(request_id, TENANT)
     found = {
         each.approval_id: each
         for each in office.bus.events(APPROVAL_WANTED, TENANT)

@@ -12,7 +12,7 @@ import pytest
 
 from infra.asker import Asker, RequestRefused
 from infra.telemetry import now
-from schemas.agents import run_id
+from schemas.agents import call_id, run_id
 from schemas.events import AgentJournaled, AgentTold, Reason, RequestCancelled
 from schemas.topics import (
     AGENT_JOURNALED,
@@ -66,7 +66,7 @@ async def test_three_turns_and_two_calls_are_five_rows_under_one_root(
         return [
             (each.endpoint, each.prompt_tokens + each.completion_tokens)
             for each in office.bus.events(INFERENCE_RECORDED)
-            if each.request_id.startswith(f"{asked.request_id}/")
+            if each.request_id.startswith(f"{asked.request_id}//")
         ]
 
     eventually(lambda: len(rows()) == 5, what="a row of each child")
@@ -119,7 +119,7 @@ async def test_a_run_that_is_cancelled_ends_and_calls_its_tools_off(
         await asking
     assert refused.value.refusal.reason is Reason.CANCELLED
     off = {each.request_id for each in office.bus.events(REQUEST_CANCELLED)}
-    assert f"{run_id(asked.request_id, TENANT)}/1" in off
+    assert call_id(run_id(asked.request_id, TENANT), 1) in off
     assert office.did(asked.request_id) == []
 
 

@@ -163,7 +163,7 @@ def refusal(reason: Reason, message: str = "not today") -> Refusal:
 def answered(number: int, came: Completion | Refusal) -> Answered:
     """Returns that the call of a number was answered."""
     replied = InferenceReplied(
-        request_id=f"request/acme/{number}",
+        request_id=f"request//acme//{number}",
         completion=came if isinstance(came, Completion) else None,
         refusal=came if isinstance(came, Refusal) else None,
         replied_at=NOON,

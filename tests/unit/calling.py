@@ -19,7 +19,7 @@ from workers.tools.calls import Office
 
 CONNECTION = "main.tests.outside"
 WORD = "a-word-that-is-nowhere-told"
-CALL_ID = "request-1/acme/3"
+CALL_ID = "request-1//acme//3"
 
 
 def office(*connections: dict[str, Any], secret: str = WORD) -> Office:

@@ -47,7 +47,7 @@ HIT = Hit(key={"isbn": 7}, text="Call me Ishmael.", position=2, source="main.tes
 def test_a_function_is_asked_for_in_the_name_of_the_caller() -> None:
     step = after(started().run, answered(0, calls(added("one"))))
     [call] = asked(step)
-    assert (call.request_id, call.tenant, call.principal) == ("request/acme/1", "acme", "ann")
+    assert (call.request_id, call.tenant, call.principal) == ("request//acme//1", "acme", "ann")
     assert (call.task, call.endpoint, call.version) == (Task.TOOL, ADD, "3")
     assert json.loads(call.inputs[0]) == {"a": 1, "b": 2}
     assert call.reply_to == "reply.v1.agents"
@@ -160,7 +160,7 @@ def test_a_wrong_call_is_told_again_in_a_form_that_providers_take() -> None:
 def test_a_wrong_call_stops_no_right_one() -> None:
     step = after(started().run, answered(0, calls(added("one"), ("two", "fly", {}))))
     [call] = asked(step)
-    assert call.request_id == "request/acme/1"
+    assert call.request_id == "request//acme//1"
     step = after(step.run, answered(1, result(3)))
     assert list(results(step)) == ["one", "two"]
 
@@ -226,7 +226,7 @@ def test_a_call_that_needs_a_person_waits_for_one() -> None:
     step = after(started().run, answered(0, calls(("one", "wipe", {}), added("two"))))
     assert [call.endpoint for call in asked(step)] == [ADD]
     [wanted] = emitted(step, ApprovalWanted)
-    assert (wanted.request_id, wanted.principal) == ("request/acme/1", "ann")
+    assert (wanted.request_id, wanted.principal) == ("request//acme//1", "ann")
     assert wanted.endpoint == WIPE
     assert wanted.deciders == (WIPE, AGENT)
     assert wanted.until == step.run.deadline
@@ -248,7 +248,7 @@ def test_a_granted_call_goes_once() -> None:
     run = after(started().run, answered(0, calls(("one", "wipe", {})))).run
     granted = after(run, Decided(number=1, granted=True, principal="bob"))
     [call] = asked(granted)
-    assert (call.endpoint, call.request_id) == (WIPE, "request/acme/1")
+    assert (call.endpoint, call.request_id) == (WIPE, "request//acme//1")
     again = after(granted.run, Decided(number=1, granted=False), Decided(number=1, granted=True))
     assert (again.run, again.outgoing) == (granted.run, ())
 

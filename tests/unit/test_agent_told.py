@@ -85,7 +85,7 @@ def test_a_call_is_told_with_what_it_came_to() -> None:
     [begins, done, _, output] = [item for _, item in told[1:]]
     assert begins == {
         "type": "function_call",
-        "id": "request/acme/1",
+        "id": "request//acme//1",
         "call_id": "one",
         "name": "add",
         "arguments": '{"a": 1, "b": 2}',

@@ -78,7 +78,7 @@ def turns(run: Run, *came: Completion | Refusal) -> Step:
 
 def test_the_model_is_asked_in_the_name_of_the_caller() -> None:
     [turn] = asked(started(definition(output=COUNT)))
-    assert (turn.request_id, turn.tenant, turn.principal) == ("request/acme/0", "acme", "ann")
+    assert (turn.request_id, turn.tenant, turn.principal) == ("request//acme//0", "acme", "ann")
     assert (turn.task, turn.endpoint, turn.stream) == (Task.CHAT, MODEL, False)
     assert turn.messages == (
         Message(role=Role.SYSTEM, content="Be brief."),
@@ -113,7 +113,7 @@ def test_an_answer_that_is_cut_says_so(reason: FinishReason) -> None:
 def test_the_next_turn_has_all_that_was_said() -> None:
     step = after(started().run, answered(0, calls(added("one"))), answered(1, result(3)))
     [turn] = asked(step)
-    assert turn.request_id == "request/acme/2"
+    assert turn.request_id == "request//acme//2"
     [call, told] = turn.messages[-2:]
     assert [each.id for each in call.tool_calls] == ["one"]
     assert told == Message(role=Role.TOOL, content='{"result": 3}', tool_call_id="one")
@@ -182,7 +182,7 @@ def test_a_failure_that_may_pass_is_asked_again_once_a_turn(reason: Reason) -> N
     run, failure = started().run, refusal(reason)
     step = turns(run, failure)
     [again] = asked(step)
-    assert again.request_id == "request/acme/1"
+    assert again.request_id == "request//acme//1"
     assert refused(turns(step.run, failure)) == failure
     step = after(step.run, answered(1, calls(added("one"))), answered(2, result(3)))
     assert turns(step.run, failure).ended is None
@@ -231,7 +231,7 @@ def test_a_cancelled_run_calls_off_what_it_waits_for() -> None:
     step = advance(run, Cancelled(), NOON + SECOND)
     assert refused(step).reason is Reason.CANCELLED
     called_off = emitted(step, RequestCancelled)
-    assert [each.request_id for each in called_off] == ["request/acme/2", "request/acme/3"]
+    assert [each.request_id for each in called_off] == ["request//acme//2", "request//acme//3"]
     assert {each.tenant for each in called_off} == {"acme"}
 
 
@@ -262,7 +262,7 @@ def test_an_agent_that_cannot_run_is_refused() -> None:
     ("changes", "reason"),
     [
         ({"deadline": NOON}, Reason.DEADLINE_EXPIRED),
-        ({"request_id": "r" + "/acme/1" * 9}, Reason.LIMIT_EXCEEDED),
+        ({"request_id": "r" + "//acme//1" * 9}, Reason.LIMIT_EXCEEDED),
     ],
 )
 def test_what_is_too_late_or_too_deep_does_not_begin(

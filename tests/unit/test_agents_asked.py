@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from schemas.events import (
     Task,
     Usage,
 )
+from streams.gateway.access import disguised
 from streams.gateway.admit import admit as admit_at
 from streams.gateway.checks import first_refusal
 from streams.gateway.desk import Desk
@@ -314,6 +316,24 @@ def test_arguments_are_masked_as_the_json_that_they_are() -> None:
         "card": "<CREDIT_CARD_1>",
         "text": 'say "hi" to <EMAIL_ADDRESS_1>',
     }
+
+
+@pytest.mark.parametrize(
+    ("effect", "refused"), [("pure", False), ("idempotent", True), (None, True)]
+)
+def test_what_has_an_effect_is_not_called_with_what_a_policy_left_of_its_arguments(
+    effect: str | None, *, refused: bool
+) -> None:
+    spec = {**CODE["spec"], **({"effect": effect} if effect else {})}
+    view = view_of([*CATALOG, {"kind": "function", "name": FUNCTION, "versions": [{"spec": spec}]}])
+    before = call(ODD)
+    after = passed(before, MASK).request
+    route = routed(call()).route
+    route = replace(route, entity=f"{FUNCTION}@1")
+    refusal = disguised(before, after, route, view)
+    assert (refusal is not None) is refused
+    assert refusal is None or refusal.reason is Reason.POLICY_DENIED
+    assert disguised(before, before, route, view) is None
 
 
 @pytest.mark.parametrize(("on", "masks"), [("input", True), ("tools", True), ("output", False)])

@@ -136,7 +136,7 @@ def test_what_is_held_goes_on_and_nobody_is_told_besides() -> None:
         ("acme", "request", True),
         ("acme", CALL, True),
         ("acme", "req", False),
-        ("acme", "request/acme", False),
+        ("acme", "request//acme", False),
         ("acme", call_id(RUN, 30), False),
         ("other", "request", False),
     ],

@@ -209,3 +209,13 @@ def test_parts_go_to_topics_of_their_tenant_alone() -> None:
     assert addresses(list(release_part(part, VIEW, NOON))) == ["reply.v1.acme"]
     assert list(release_part(replace(part, reply_to=OWN), VIEW, NOON)) == []
     assert list(release_part(part, VIEW, part.deadline + timedelta(seconds=1))) == []
+
+
+def test_only_who_may_ask_for_others_gives_ids_of_the_form_that_runs_have() -> None:
+    calls = "run//acme//1"
+    assert route_of(sent(request_id=calls)).request.request_id == calls
+    [refused] = only(admit(signed("alice", request_id=calls), VIEW, NOON), topics.INFERENCE_REFUSED)
+    assert (refused.refusal.reason, refused.refusal.field) == (
+        Reason.REQUEST_INVALID,
+        "request_id",
+    )

@@ -54,7 +54,7 @@ JSON = st.recursive(
 
 def call(arguments: dict[str, Any], **changes: Any) -> Call:
     values = {
-        "call_id": "r1/acme/3/acme",
+        "call_id": "r1//acme//3//acme",
         "function": "main.tools.pay",
         "version": 2,
         "spec": FunctionVersionSpec(language="python", source="def pay(): pass"),

@@ -25,7 +25,7 @@ from infra.telemetry import now
 from schemas.agents import run_id
 from schemas.codec import Unreadable
 from schemas.events import AuditOutcome, AuditRecorded, CatalogChanged, RequestCancelled
-from schemas.topics import AUDIT_RECORDED, LONGEST_DEADLINE_MS, REQUEST_CANCELLED, Outgoing
+from schemas.topics import AUDIT_RECORDED, BEHIND, LONGEST_DEADLINE_MS, REQUEST_CANCELLED, Outgoing
 from workers.ending import Ending
 from workers.tools import Call, Runner
 from workers.tools.calls import RUNNERS, Office, Opening, Wanted
@@ -220,7 +220,7 @@ class Executor:
             name=reference,
             outcome=AuditOutcome.FAILED if failure else AuditOutcome.DONE,
             reason=failure,
-            request_id=call.call_id.rpartition("/")[0],
+            request_id=call.call_id.rpartition(BEHIND)[0],
         )
 
         def settled(failed: PublishFailed | None) -> None:

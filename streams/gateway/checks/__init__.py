@@ -22,7 +22,7 @@ from streams.gateway.checks.form import (
 )
 from streams.gateway.checks.kind import kind_fits
 from streams.gateway.checks.search import search_sensible
-from streams.gateway.checks.sender import reply_address_owned, sender_proven
+from streams.gateway.checks.sender import id_own, reply_address_owned, sender_proven
 from streams.gateway.checks.size import size_allowed
 from streams.gateway.checks.tool import arguments_sensible, version_there
 
@@ -31,6 +31,7 @@ Check = Callable[[Asked, CatalogView, datetime], Refusal | None]
 CHECKS: tuple[Check, ...] = (
     size_allowed,
     sender_proven,
+    id_own,
     reply_address_owned,
     deadline_ahead,
     endpoint_known,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from infra.catalog import CatalogView
-from infra.identity import answered_as, quoted, unproven
+from infra.identity import answered_as, may_for_others, quoted, unproven
 from schemas.events import (
     Reason,
     Refusal,
 )
+from schemas.topics import BEHIND
 from streams.gateway.asked import Asked
 
 
@@ -32,4 +33,15 @@ def reply_address_owned(asked: Asked, view: CatalogView, now: datetime) -> Refus
         message=f"{quoted(request.reply_to)} is no reply topic of {whose}; "
         f"use {' or '.join(allowed) or 'another key'}",
         field="reply_to",
+    )
+
+
+def id_own(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
+    """Only who may ask for others, as runs of agents do, gives ids that say whose they are."""
+    if BEHIND not in asked.request.request_id or may_for_others(asked.sender, view):
+        return None
+    return Refusal(
+        reason=Reason.REQUEST_INVALID,
+        message=f"an id has no {BEHIND} in it: so run the ids of what runs of agents ask for",
+        field="request_id",
     )
