@@ -13,6 +13,8 @@ from jsonschema.exceptions import SchemaError, ValidationError
 # jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
 OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
 REFERENCES = frozenset({"$dynamicRef", "$recursiveRef", "$ref"})
+# Their patterns cannot be stopped; what they leave over is looked for without counting.
+UNBOUNDED = frozenset({"patternProperties", "unevaluatedItems", "unevaluatedProperties"})
 
 
 def kind_of(schema: Mapping[str, Any]) -> Any:
@@ -25,15 +27,15 @@ def require_schema(schema: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: It is no JSON Schema, refers to something outside itself, or has
-            ``patternProperties``, whose patterns cannot be stopped.
+            a keyword of which nobody knows how long it takes.
     """
     try:
         kind_of(schema).check_schema(schema)
         for name, value in _members(schema):
             if name in REFERENCES and isinstance(value, str) and not value.startswith("#"):
                 raise ValueError("a schema refers to nothing outside itself")
-            if name == "patternProperties":
-                raise ValueError("a schema here knows no patternProperties")
+            if name in UNBOUNDED:
+                raise ValueError(f"a schema here knows no {name}")
     except SchemaError as error:
         where = f"{error.json_path} breaks {error.validator}"
         raise ValueError(f"this is no JSON Schema: {where}") from None

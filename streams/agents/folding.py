@@ -74,7 +74,7 @@ async def fold(folded: Folded | None, entry: AgentJournaled, reader: Reader) -> 
     if folded is None:
         routed = await reader.read(entry.cause, InferenceRouted)
         begun = Begun(routed=routed, reply_to_agents=entry.reply_to or "")
-        return begin_run(begun, _definition(entry), entry)
+        return begin_run(begun, definition_of(entry), entry)
     came = await reader.read(entry.cause, InferenceReplied) if entry.cause_topic else None
     return go_on(folded, _cause(entry, came), entry)
 
@@ -127,7 +127,12 @@ def _cause(entry: AgentJournaled, came: InferenceReplied | None) -> Cause:
     return cause
 
 
-def _definition(entry: AgentJournaled) -> Definition:
+def definition_of(entry: AgentJournaled) -> Definition:
+    """Returns the agent as the first entry of a run has it.
+
+    Raises:
+        JournalUnsound: It has none.
+    """
     try:
         return Definition.model_validate_json(entry.definition or "")
     except ValueError:

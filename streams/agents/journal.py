@@ -157,6 +157,8 @@ class Journal:
             entry = await self._reader.read(record.value, AgentJournaled)
         except (Unreadable, SchemaMissing) as problem:
             log.warning("entry unreadable", offset=record.offset, error=str(problem))
+            if stands is not None and not stands.done():
+                stands.set_exception(problem)
             return
         kept = self._runs.setdefault(entry.run_id, Kept())
         next_one = kept.take(entry)

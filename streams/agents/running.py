@@ -47,11 +47,12 @@ from streams.agents.folding import (
     Folded,
     Taken,
     begin_run,
+    definition_of,
     emitted,
     fold,
     go_on,
 )
-from streams.agents.journal import Journal
+from streams.agents.journal import Journal, JournalLost
 from streams.steps import Runtime
 
 log = structlog.get_logger()
@@ -112,7 +113,8 @@ class Agents:
                 at=now(),
             )
             begun = Begun(routed=routed, reply_to_agents=self._reply_to)
-            taken = begin_run(begun, definition, entry)
+            # As whoever takes the entry in has it.
+            taken = begin_run(begun, definition_of(entry), entry)
             await self._stand(replace(entry, until=taken.folded.run.deadline), taken, headers)
 
     async def hear(
@@ -121,7 +123,7 @@ class Agents:
         """Goes on with the run that a reply is for; what is for none is passed over."""
         called = run_of(replied.request_id)
         run, _, without_record = replied.request_id.rpartition(BEHIND)
-        cause = WITHOUT_RECORD.get(without_record) if called is None else caused(replied)
+        cause = _told(replied, without_record) if called is None else caused(replied)
         if cause is None or not self._journal.kept(run).entries:
             return
         async with self._turn(run):
@@ -172,7 +174,12 @@ class Agents:
     async def _stand(self, entry: AgentJournaled, taken: Taken, headers: Headers) -> None:
         """Writes an entry, and sends what it leads to once it stands."""
         whole = replace(entry, emitted=emitted(taken.outgoing), ended=taken.ended)
-        await self._journal.append(whole, headers)
+        try:
+            await self._journal.append(whole, headers)
+        except JournalLost:
+            self._folded.pop(entry.run_id, None)
+            self._claims.pop(entry.run_id, None)
+            raise
         self._keep(entry.run_id, taken)
         await self._send(entry.run_id, taken.outgoing, headers)
 
@@ -231,6 +238,12 @@ class Agents:
         [asked] = self._runtime.publisher.encode([Outgoing(INFERENCE_REQUESTED, request)])
         key, value = asked.key or b"", asked.value or b""
         return asked, self._signer.headers(asked.topic, key, request.deadline, value)
+
+
+def _told(replied: InferenceReplied, what: str) -> Cause | None:
+    """Returns what comes for a run without a record of its own; None for any other reply."""
+    own = replied.result is not None and replied.refusal is None and replied.claim is None
+    return WITHOUT_RECORD.get(what) if own else None
 
 
 def _unasked(routed: InferenceRouted) -> Refusal | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from infra.bus import Record, RecordTooLarge
+from infra.bus import PublishFailed, Record, RecordTooLarge
 from infra.deadletters import bury
 from infra.provision import require
 from infra.registry import Reader, SchemaMissing
@@ -41,13 +41,17 @@ from schemas.topics import (
     Outgoing,
     Topic,
 )
-from streams.agents.folding import CANCELLED, CLOCK, JournalUnsound
-from streams.agents.journal import Journal
+from streams.agents.folding import CANCELLED, CLOCK
+from streams.agents.journal import Journal, JournalLost
 from streams.agents.running import Agents
 from streams.steps import Fail, Runtime, Taken, Work
 
 log = structlog.get_logger()
 
+# How often a record is decided on whose run others go on with, too.
+TRIES = 5
+# How long until a run is told again that its time is over.
+AGAIN = timedelta(minutes=1)
 # Records under way at once.
 MOST = 1000
 # How far ahead a deadline may lie.
@@ -105,12 +109,7 @@ class Working:
         place = f"{record.topic}/{record.partition}/{record.offset}"
         try:
             with consuming(self._runtime.name, record.topic, taken.headers) as headers:
-                try:
-                    await self._go(taken.event, record.value or b"", place, headers)
-                # What this record leads to can never lie on the log, or its run makes no sense.
-                except (JournalUnsound, RecordTooLarge, SchemaMissing, Unreadable) as problem:
-                    await self._bury(record, described(problem))
-            RECORDS.labels("decided").inc()
+                await self._decide(taken, place, headers)
             taken.settle()
         except asyncio.CancelledError:
             raise
@@ -118,8 +117,30 @@ class Working:
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 
+    async def _decide(self, taken: Taken, place: str, headers: Headers) -> None:
+        value = taken.record.value or b""
+        for _ in range(TRIES):
+            try:
+                await self._go(taken.event, value, place, headers)
+            # Another process went on with the run meanwhile: the journal says how.
+            except JournalLost as lost:
+                said = described(lost)
+            except PublishFailed as failed:
+                if not isinstance(failed, RecordTooLarge):
+                    raise
+                said = described(failed)
+                break
+            # Whatever a step raises, its record must not end one process after the other; the run
+            # ends by the clock.
+            except Exception as error:  # noqa: BLE001
+                said = described(error)
+                break
+            else:
+                RECORDS.labels("decided").inc()
+                return
+        await self._bury(taken.record, said)
+
     async def _bury(self, record: Record, said: str) -> None:
-        RECORDS.labels("dead").inc()
         log.warning("step failed", error=said, topic=record.topic)
         publisher = self._runtime.publisher
         letter = bury(record, self._runtime.name, DeadLetterCause.STEP_FAILED, said)
@@ -192,9 +213,13 @@ class Calls:
 
     async def _watch(self) -> None:
         await self._journal.complete()
+        told: dict[str, datetime] = {}
         while True:
             instant = now()
-            await self._tell_live(self._journal.overdue(instant), CLOCK)
+            overdue = self._journal.overdue(instant)
+            told = {run: at for run, at in told.items() if run in overdue and at > instant - AGAIN}
+            await self._tell_live([run for run in overdue if run not in told], CLOCK)
+            told = {**dict.fromkeys(overdue, instant), **told}
             await self._tell_live(tuple(self._cancelled), CANCELLED)
             for run in [each for each, until in self._cancelled.items() if until < instant]:
                 del self._cancelled[run]

@@ -92,6 +92,8 @@ def test_many_items_are_checked_all() -> None:
     [
         ("1" + "0" * 400, {"multipleOf": 0.5}),
         ("1" + "0" * 400, {"maximum": 1.5}),
+        ('{"a": {"b": 1}}', {"properties": {"a": {"$ref": "#/required"}}, "required": ["a"]}),
+        ('{"a": {"b": 1}}', {"properties": {"a": {"$ref": "#/type"}}, "type": "object"}),
         ("1", {"$ref": "#/nowhere"}),
         ("1", {"$ref": "#nowhere"}),
         ("1", {"not": {"type": "integer"}}),
