@@ -8,8 +8,9 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,15 @@ async def asked(client: Client, endpoint: str, **what: Any) -> Refusal | None:
     except RequestRefused as refused:
         return refused.refusal
     return None
+
+
+async def stands(gateway: Process) -> bool:
+    """Returns whether a gateway is at work; one that has lost what it decided on ends soon."""
+    gateway.revive()
+    with suppress(AssertionError):
+        await asyncio.to_thread(gateway.ready)
+        return True
+    return False
 
 
 async def known(client: Client, endpoint: str) -> None:
@@ -242,8 +252,7 @@ async def test_a_gateway_that_slept_lets_nothing_pass_that_another_has_counted(
     over.set()
     await load
     for gateway in gateways:
-        gateway.revive()
-        gateway.ready()
+        await soon(partial(stands, gateway), 60, "a gateway that stays")
     assert passed == {0: 40, 1: 40, 2: 40}
 
 
