@@ -17,7 +17,7 @@ from typing import Any
 from workers.tools import Call
 from workers.tools.calls import Office
 
-LOOK_S = 0.02
+LOOK_S = 0.1
 
 
 class Effects:

@@ -161,7 +161,7 @@ async def test_a_row_that_fills_the_memory_is_not_read(runner: SqlRunner) -> Non
 
 async def test_a_statement_ends_with_the_time_of_its_call(shop: Shop, runner: SqlRunner) -> None:
     for effect in ("pure", "reconcile"):
-        slow = call("SELECT pg_sleep(60)", effect=effect, timeout="300ms")
+        slow = call("SELECT pg_sleep(60)", effect=effect, timeout="2s")
         await fails(runner, slow, Fault.LIMIT, "57014")
     running = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'clerk' AND state = 'active'"
     assert shop.runs(running) == [(0,)]
