@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jsonschema
 import referencing
+import regex
 from jsonschema.exceptions import SchemaError, ValidationError
 
 # jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
@@ -15,6 +17,9 @@ OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
 REFERENCES = frozenset({"$dynamicRef", "$recursiveRef", "$ref"})
 # Their patterns cannot be stopped; what they leave over is looked for without counting.
 UNBOUNDED = frozenset({"patternProperties", "unevaluatedItems", "unevaluatedProperties"})
+
+# What jsonschema calls for a keyword of a schema.
+Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 
 
 def kind_of(schema: Mapping[str, Any]) -> Any:
@@ -70,6 +75,52 @@ def unique_items(
     said = {json.dumps(_plain(item), sort_keys=True) for item in instance}
     if len(said) < len(instance):
         yield ValidationError("items are not unique")
+
+
+def bounded(schema: Mapping[str, Any], seconds: float) -> Any:
+    """Returns a validator that gives up with ``TimeoutError`` after so long on the processor.
+
+    A few lines of schema whose parts refer to each other twice are years of work.
+
+    Args:
+        schema: One that ``require_schema`` takes.
+        seconds: Of this thread's time, from now on.
+    """
+    until = time.thread_time() + seconds
+    kind = kind_of(schema)
+    keywords = {**kind.VALIDATORS, "pattern": _pattern(until), "uniqueItems": unique_items}
+    timed = {name: _timed(keyword, until) for name, keyword in keywords.items()}
+    kind = jsonschema.validators.extend(kind, timed)  # type: ignore[no-untyped-call]
+    return kind(of_one_dialect(schema), registry=OFFLINE)
+
+
+def _timed(follow: Keyword, until: float) -> Keyword:
+    def keyword(
+        validator: Any, wanted: object, instance: object, schema: object
+    ) -> Iterator[ValidationError]:
+        _left(until)
+        yield from follow(validator, wanted, instance, schema) or ()
+
+    return keyword
+
+
+def _pattern(until: float) -> Keyword:
+    def keyword(
+        validator: Any, wanted: str, instance: object, schema: object
+    ) -> Iterator[ValidationError]:
+        if isinstance(instance, str):
+            compiled = regex.compile(wanted, regex.VERSION0)
+            if not compiled.search(instance, timeout=_left(until)):
+                yield ValidationError("a pattern is not matched")
+
+    return keyword
+
+
+def _left(until: float) -> float:
+    left = until - time.thread_time()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _plain(value: Any) -> Any:

@@ -8,14 +8,14 @@ nothing else bounds how long they look.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
 from jsonschema.exceptions import ValidationError
 
-from schemas.jsonschemas import OFFLINE, kind_of, of_one_dialect, unique_items
+from schemas.jsonschemas import OFFLINE, Keyword, kind_of, of_one_dialect, unique_items
 from schemas.openai import parsed
 
 # Keywords of a schema that one check follows; each character of the text adds one.
@@ -24,9 +24,6 @@ MOST_KEYWORDS = 20_000
 DEEPEST = 100
 # Characters of a schema that are quoted to the model.
 MOST_QUOTED = 200
-
-# What jsonschema calls for a keyword of a schema.
-Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

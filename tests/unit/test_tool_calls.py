@@ -36,6 +36,7 @@ CITY = {
     "required": ["city"],
     "additionalProperties": False,
 }
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Each part asks for the next one twice.
 TWICE: dict[str, Any] = {
     str(number): {"allOf": [{"$ref": f"#/$defs/{number + 1}"}] * 2} for number in range(60)
@@ -113,6 +114,7 @@ def test_arguments_come_as_one_text() -> None:
         {"properties": {"city": {"pattern": "("}}},
         {"properties": {"city": {"pattern": "^(a|a|aa)+$"}}},
         {"$defs": TWICE, "$ref": "#/$defs/0"},
+        {"$defs": TWICE, "allOf": [{"$schema": DIALECT, "$ref": "#/$defs/0"}]},
     ],
 )
 def test_parameters_that_cannot_be_checked_by_are_the_functions_fault_and_take_a_moment(
