@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -55,6 +55,15 @@ class Taken:
     settle: Callable[[], None]
     generation: int = 0
     again: bool = False
+
+
+async def vital(work: Coroutine[Any, Any, None], fail: Fail) -> None:
+    """Does work without which its process is of no use: another must go on where it fails."""
+    try:
+        await work
+    # Whoever waits for it would wait in vain from now on.
+    except Exception as error:  # noqa: BLE001
+        fail(error)
 
 
 class Work(Protocol):

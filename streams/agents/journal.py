@@ -23,7 +23,7 @@ from infra.telemetry import Headers, now
 from schemas.codec import Unreadable
 from schemas.events import AgentJournaled
 from schemas.topics import AGENT_JOURNALED, LONGEST_DEADLINE_MS, Outgoing
-from streams.steps import Fail, Runtime
+from streams.steps import Fail, Runtime, vital
 
 log = structlog.get_logger()
 
@@ -80,7 +80,6 @@ class Journal:
 
     def __init__(self, runtime: Runtime, fail: Fail) -> None:
         self._runtime = runtime
-        self._fail = fail
         self._reader = Reader(runtime.codec, runtime.registry)
         self._runs: dict[str, Kept] = {}
         # What this process wrote and has not read yet, by its bytes.
@@ -98,7 +97,10 @@ class Journal:
             # Strangers' open transactions must hold no run up.
             committed=False,
         )
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._sweep())]
+        self._tasks = [
+            asyncio.create_task(vital(self._follow(), fail)),
+            asyncio.create_task(self._sweep()),
+        ]
 
     async def complete(self) -> None:
         """Returns when all is known that lay on the log when this process began."""
@@ -138,18 +140,14 @@ class Journal:
         await self._tail.close()
 
     async def _follow(self) -> None:
-        try:
-            await self._tail.start()
-            while True:
-                lot = await self._arrived.get()
-                for record in lot or ():
-                    await self._take(record)
-                if lot is None:
-                    self._complete.set()
-                    log.info("runs known", runs=len(self._runs))
-        # Without the journal no run goes on here: another process must.
-        except Exception as error:  # noqa: BLE001
-            self._fail(error)
+        await self._tail.start()
+        while True:
+            lot = await self._arrived.get()
+            for record in lot or ():
+                await self._take(record)
+            if lot is None:
+                self._complete.set()
+                log.info("runs known", runs=len(self._runs))
 
     async def _take(self, record: Record) -> None:
         stands = self._own.pop(record.value, None)

@@ -44,7 +44,7 @@ from schemas.topics import (
 from streams.agents.folding import CANCELLED, CLOCK
 from streams.agents.journal import Journal, JournalLost
 from streams.agents.running import Agents
-from streams.steps import Fail, Runtime, Taken, Work
+from streams.steps import Fail, Runtime, Taken, Work, vital
 
 log = structlog.get_logger()
 
@@ -161,7 +161,6 @@ class Calls:
         self, runtime: Runtime, fail: Fail, journal: Journal, reply: Topic[InferenceReplied]
     ) -> None:
         self._runtime = runtime
-        self._fail = fail
         self._journal = journal
         self._reply = reply
         self._reader = Reader(runtime.codec, runtime.registry)
@@ -178,8 +177,8 @@ class Calls:
             committed=False,
         )
         self._tasks = [
-            asyncio.create_task(self._guarded(self._hear())),
-            asyncio.create_task(self._guarded(self._watch())),
+            asyncio.create_task(vital(self._hear(), fail)),
+            asyncio.create_task(vital(self._watch(), fail)),
         ]
 
     async def close(self) -> None:
@@ -188,14 +187,6 @@ class Calls:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._tail.close()
-
-    # `Any`: a coroutine sends and returns nothing here.
-    async def _guarded(self, work: Any) -> None:
-        try:
-            await work
-        # Runs would end neither by their callers nor in time: another process must go on.
-        except Exception as error:  # noqa: BLE001
-            self._fail(error)
 
     async def _hear(self) -> None:
         await self._tail.start()

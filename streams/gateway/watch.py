@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
 
 import structlog
 
@@ -31,7 +30,7 @@ from schemas.topics import (
 )
 from streams.gateway.approvals import Answered, Decided, give, nobody_decided
 from streams.gateway.board import KNOWN, Board
-from streams.steps import Fail, Runtime, Step, Steps, Taken
+from streams.steps import Fail, Runtime, Step, Steps, Taken, vital
 
 log = structlog.get_logger()
 
@@ -79,8 +78,8 @@ class Watch:
             committed=False,
         )
         self._tasks = [
-            asyncio.create_task(self._guarded(self._follow())),
-            asyncio.create_task(self._guarded(self._decide())),
+            asyncio.create_task(vital(self._follow(), fail)),
+            asyncio.create_task(vital(self._decide(), fail)),
         ]
 
     async def complete(self) -> None:
@@ -107,14 +106,6 @@ class Watch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._tail.close()
-
-    # `Any`: a coroutine sends and returns nothing here.
-    async def _guarded(self, work: Any) -> None:
-        try:
-            await work
-        # Whoever waits for approvals waits in vain from now on: another process must go on.
-        except Exception as error:  # noqa: BLE001
-            self._fail(error)
 
     async def _follow(self) -> None:
         await self._tail.start()
