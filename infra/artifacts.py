@@ -20,7 +20,8 @@ from pathlib import Path
 from infra import converter, maven, models
 from infra.bootstrap import SYSTEM_CERTS, Unready, ensure_uv, exclusive
 from infra.progress import Step, step
-from infra.settings import SettingInvalid, StackSettings
+from infra.settings import SettingInvalid
+from infra.stack.settings import StackSettings
 
 WEAVIATE = "1.39.3"
 GO_MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE}"

@@ -131,6 +131,9 @@ class Asker:
         reply_topic: Full name of the topic that the requests name for their replies.
         signer: Signs the requests; None sends them unsigned.
 
+    Attributes:
+        reader: Reads what is on the bus.
+
     Raises:
         BusUnreachable: No broker answers.
         RegistryUnreachable: The registry does not answer.
@@ -159,7 +162,7 @@ class Asker:
 
     async def __aenter__(self) -> Self:
         codec = Codec(await asyncio.to_thread(self._registry.ids))
-        self._reader = Reader(codec, self._registry)
+        self.reader = Reader(codec, self._registry)
         self._publisher = Publisher(self._kafka, codec, self._name)
         name = f"{self._name}-{uuid4()}"
         self._tail = Tail(
@@ -272,8 +275,16 @@ class Asker:
                     return replied.completion
         return None
 
+    async def tell(self, outgoing: Outgoing) -> None:
+        """Publishes an event and returns once it lies on the log.
+
+        Raises:
+            PublishFailed: The broker did not take it.
+        """
+        await self._publisher.publish(self._publisher.encode([outgoing]))
+
     def say(self, outgoing: Outgoing) -> None:
-        """Publishes an event without waiting until it is heard."""
+        """Publishes an event without waiting until it is heard, and whether or not it ever is."""
         with suppress(PublishFailed):
             self._publisher.post(self._publisher.encode([outgoing]), (), lambda failed: None)
 
@@ -300,7 +311,7 @@ class Asker:
         while True:
             record = await self._arrived.get()
             try:
-                replied = await self._reader.read(record.value, InferenceReplied)
+                replied = await self.reader.read(record.value, InferenceReplied)
             except (Unreadable, SchemaMissing) as problem:
                 log.warning("reply unreadable", offset=record.offset, error=str(problem))
                 continue

@@ -115,6 +115,10 @@ class Limits:
     max_deadline_ms: int
 
 
+# Of who decides on no request.
+NOTHING = Limits(max_request_bytes=0, max_deadline_ms=0)
+
+
 class CatalogView:
     """What the catalog says. Feed it in the order of the log and from one thread.
 
@@ -136,7 +140,7 @@ class CatalogView:
         position: Position of the latest change that was applied; 0 before the first.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits = NOTHING) -> None:
         self.limits = limits
         self.access = Access()
         self.position = 0
@@ -205,6 +209,10 @@ class CatalogView:
             return connection.prices.get(route.model, ()) if connection else ()
         model = self._models.get(route.entity.partition("@")[0])
         return model.prices if model else ()
+
+    def has_reply_topic(self, address: str) -> bool:
+        """Returns whether a topic is one that some tenant's replies go to."""
+        return any(address in tenant.reply_topics for tenant in self._tenants.values())
 
     def apply(self, changed: CatalogChanged) -> bool:
         """Takes a change; returns False where a later one of the same entry is known already.
@@ -349,8 +357,11 @@ class CatalogView:
         kind = version.kind if version else ""
         self._serving.model_version(name, number, exists=kind == "model")
         code = _of(changed, version, "function", FunctionVersionSpec)
-        self._serving.function_version(name, number, code)
-        self.prompts.put(name, number, _of(changed, version, "prompt", PromptVersionSpec))
+        text = _of(changed, version, "prompt", PromptVersionSpec)
+        # It is there, and nobody here knows what it is.
+        unread = changed.body is not None and kind != "model" and code is None and text is None
+        self._serving.function_version(name, number, code, unread=unread)
+        self.prompts.put(name, number, text, unread=unread)
 
     def _own(self, changed: CatalogChanged, described: Described | None) -> None:
         owner, comment = (described.owner, described.comment) if described else (None, "")

@@ -1,67 +1,38 @@
 """``tessera``: the command line over the local stack.
 
-Knows the commands and what to say. What a command of a process needs (streams, workers) is run as
-that process, with the stack's variables: this module imports none of it.
+Knows the commands that are about the stack itself, and what to say; `delegates` knows the others.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from infra.bootstrap import ROOT, Unready, ensure_environment
+from infra.delegates import add_delegates, delegated, run, running_stack
 from infra.demo import QUESTION, show
-from infra.settings import SettingInvalid, StackSettings
+from infra.settings import SettingInvalid
 from infra.stack.control import NotRunning, Refused
+from infra.stack.jvm import QUICK_START
 from infra.stack.local import LocalStack, StackFailed
 from infra.stack.services import SERVICES, closure
+from infra.stack.settings import StackSettings
 from infra.stack.state import GOOD, State
 
-# What is asked of another package: run as its own process.
-DELEGATES: dict[str, tuple[str, ...]] = {
-    "apply": ("-P", "-m", "catalog", "apply"),
-    "approvals": ("-P", "-m", "streams", "approvals"),
-    "ask": ("-P", "-m", "streams", "ask"),
-    "audit": ("-P", "-m", "infra.audit"),
-    "catalog": ("-P", "-m", "catalog", "catalog"),
-    "deny": ("-P", "-m", "catalog", "deny"),
-    "effective": ("-P", "-m", "catalog", "effective"),
-    "export": ("-P", "-m", "catalog", "export"),
-    "grant": ("-P", "-m", "catalog", "grant"),
-    "index": ("-P", "-m", "catalog", "index"),
-    "key": ("-P", "-m", "catalog", "key"),
-    "limits": ("-P", "-m", "streams", "limits"),
-    "lineage": ("-P", "-m", "catalog", "lineage"),
-    "revoke": ("-P", "-m", "catalog", "revoke"),
-    "search": ("-P", "-m", "streams", "search"),
-    "source": ("-P", "-m", "catalog", "source"),
-    "usage": ("-P", "-m", "infra.usage"),
-}
-# Those of the catalog; each says more when it is asked for help.
-CATALOG: dict[str, str] = {
-    "apply": "Make the catalog as YAML files say, after showing what would change.",
-    "catalog": "Make, find, change and delete what the catalog holds.",
-    "deny": "Keep a principal from something: tessera deny QUERY on main.lab to interns",
-    "effective": "Show what a principal may do to something, and why.",
-    "export": "Write what the catalog holds as YAML documents.",
-    "grant": "Let a principal do something: tessera grant QUERY on main.lab to analysts",
-    "index": "Keep tables searchable by meaning, and see how that stands.",
-    "key": "Make, rotate and revoke keys that requests are signed with.",
-    "lineage": "Show what an answer came from: tessera lineage RESPONSE_ID",
-    "revoke": "Take back what was granted or denied.",
-    "source": "Capture tables of PostgreSQL, and see how that stands.",
-}
-# Those that are several commands each.
-GROUPS = frozenset({"catalog", "index", "key", "source"})
 # An OSError is the machine's: a full disk, a folder or a socket that is somebody else's.
 EXPECTED = (NotRunning, OSError, Refused, SettingInvalid, StackFailed, Unready)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-HELP = frozenset({"--help", "-h"})
+# Tests start hundreds of processes, each of which would compile for three seconds otherwise; and
+# their brokers do not live long enough for thorough compiling to pay.
+COMPILING_LITTLE = (
+    *("env", "-u", "PYTHONDONTWRITEBYTECODE"),
+    f"JDK_JAVA_OPTIONS={' '.join(QUICK_START)}",
+)
+# Groups, and their order, are of tests/conftest.py.
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 
 
 class PlainErrors(typer.Typer):
@@ -96,13 +67,6 @@ app = PlainErrors(
 
 def _stack() -> LocalStack:
     return LocalStack(StackSettings())
-
-
-def _running() -> LocalStack:
-    stack = _stack()
-    if not stack.running():
-        raise NotRunning("the stack is not running; run: tessera up")
-    return stack
 
 
 def _names(only: str | None) -> list[str]:
@@ -179,7 +143,7 @@ def restart(
     """
     from infra import screen  # noqa: PLC0415
 
-    stack = _running()
+    stack = running_stack()
     [name] = _names(name)
     stack.restart(name)
     screen.watch_until_ready(stack, [name])
@@ -190,7 +154,7 @@ def status() -> None:
     """Show every service; exit code 1 if any that was asked for is not ready."""
     from infra import screen  # noqa: PLC0415
 
-    found = _running().status()
+    found = running_stack().status()
     screen.out.print(screen.services(found))
     if any(one.state not in (*GOOD, State.STOPPED) for one in found.values()):
         raise typer.Exit(1)
@@ -211,7 +175,7 @@ def logs(
         known = ", ".join([*SERVICES, "supervisor"])
         raise Refused(f"{name} has no log at {path}; there may be: {known}")
     tail = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)]
-    raise typer.Exit(_run(tail))
+    raise typer.Exit(run(tail, None, ROOT))
 
 
 @app.command()
@@ -257,22 +221,23 @@ def demo(
     question: Annotated[str, typer.Argument(help="What to ask the model.")] = QUESTION,
     keep: Annotated[bool, typer.Option(help="Leave the stack running afterwards.")] = False,
 ) -> None:
-    """Ask a question, then one with personal data; show their rows; search a table as it changes.
+    """Ask a model, search a table as it changes, and have an agent answer a customer from both.
 
     A first run takes about 15 minutes and 8 GB; it can be interrupted and goes on.
     """
-    from infra import knowledge  # noqa: PLC0415 - the bus is only loaded where it is asked
+    from infra import knowledge, support  # noqa: PLC0415 - the bus is only loaded where it is asked
 
     stack = _stack()
     was_up = stack.running()
 
     def types(name: str, words: list[str]) -> int:
-        return _delegate(name, words, stack)
+        return delegated(name, words, stack)
 
     try:
         _bring_up(stack, list(SERVICES), detach=keep)
         show(stack, question, types)
-        knowledge.show(stack, types)
+        if knowledge.show(stack, types):
+            support.show(stack, types)
         end = "It keeps running; stop it: tessera down" if was_up or keep else "Keep it: --keep"
         typer.echo(
             f"\nThe tables are in {stack.lake}. Next: tessera up --detach; "
@@ -287,107 +252,18 @@ def demo(
 
 @app.command(context_settings=PASS_ON)
 def test(ctx: typer.Context) -> None:
-    """Run the tests on real services; further words go to pytest.
+    """Run the tests on real services, in two processes; further words go to pytest.
 
-    Example: tessera test tests/unit -k bootstrap
+    Example: tessera test -n 0 tests/unit -k bootstrap
     """
     stack = _stack()
     ensure_environment("worker", stack.settings.cache)
     stack.prepare(SERVICES)
-    raise typer.Exit(_run([sys.executable, "-m", "pytest", *ctx.args]))
+    command = [*COMPILING_LITTLE, sys.executable, "-m", "pytest", *SIDE_BY_SIDE, *ctx.args]
+    raise typer.Exit(run(command, None, ROOT))
 
 
-# Its help is what lists its options, so that it is asked for help as for answers.
-@app.command(context_settings={**PASS_ON, "help_option_names": []})
-def ask(ctx: typer.Context) -> None:
-    """Ask the model and print its answer; `tessera ask --help` lists the options.
-
-    Example: tessera ask --stream "What is Kafka?"
-    """
-    stack = None if HELP.intersection(ctx.args) else _running()
-    raise typer.Exit(_delegate("ask", ctx.args, stack))
-
-
-@app.command(context_settings={**PASS_ON, "help_option_names": []})
-def approvals(ctx: typer.Context) -> None:
-    """Show what waits for a person's approval, and decide; `tessera approvals --help` tells.
-
-    Example: tessera approvals approve 5f2c --reason "a drill"
-    """
-    words = ctx.args or ["--help"]
-    stack = None if HELP.intersection(words) else _running()
-    raise typer.Exit(_delegate("approvals", words, stack))
-
-
-@app.command(context_settings={**PASS_ON, "help_option_names": []})
-def audit(ctx: typer.Context) -> None:
-    """Show who did what, newest first, or verify who asked; `tessera audit --help` lists options.
-
-    Works while the stack is down, save --verify.
-    Example: tessera audit --who operator --what 'catalog.*' --since 1h
-    """
-    stack = _running() if "--verify" in ctx.args else _stack()
-    raise typer.Exit(_delegate("audit", ctx.args, stack))
-
-
-@app.command(context_settings={**PASS_ON, "help_option_names": []})
-def limits(ctx: typer.Context) -> None:
-    """Show which limits hold for somebody, and what is left; `tessera limits --help` tells.
-
-    Example: tessera limits alice main.default.smollm2
-    """
-    stack = None if HELP.intersection(ctx.args) else _running()
-    raise typer.Exit(_delegate("limits", ctx.args, stack))
-
-
-@app.command(context_settings={**PASS_ON, "help_option_names": []})
-def search(ctx: typer.Context) -> None:
-    """Search an index by meaning or by words; `tessera search --help` lists the options.
-
-    Example: tessera search main.kb.notes "How salt is the sea?"
-    """
-    words = ctx.args or ["--help"]
-    stack = None if HELP.intersection(words) else _running()
-    raise typer.Exit(_delegate("search", words, stack))
-
-
-@app.command(context_settings={**PASS_ON, "help_option_names": []})
-def usage(ctx: typer.Context) -> None:
-    """Show how much is asked and what it costs, over time or live; `tessera usage --help` tells.
-
-    Works while the stack is down, save --follow.
-    Example: tessera usage --by user --since 7d
-    """
-    live = {"--follow", "-f"}.intersection(ctx.args) and not HELP.intersection(ctx.args)
-    raise typer.Exit(_delegate("usage", ctx.args, _running() if live else _stack()))
-
-
-def _of_the_catalog(ctx: typer.Context) -> None:
-    words = ctx.args or (["--help"] if ctx.info_name in GROUPS else [])
-    stack = None if HELP.intersection(words) else _running()
-    raise typer.Exit(_delegate(str(ctx.info_name), words, stack))
-
-
-for _name, _help in CATALOG.items():
-    app.command(_name, help=_help, context_settings={**PASS_ON, "help_option_names": []})(
-        _of_the_catalog
-    )
-
-
-def _delegate(name: str, words: list[str], stack: LocalStack | None) -> int:
-    # Where the caller stands, so that the files it names are found.
-    return _run([sys.executable, *DELEGATES[name], *words], stack, folder=None)
-
-
-def _run(command: list[str], stack: LocalStack | None = None, folder: Path | None = ROOT) -> int:
-    """Run a command in the foreground; returns its exit code."""
-    extra = stack.environment() if stack else {}
-    inherited = StackSettings().inherited
-    try:
-        done = subprocess.run(command, check=False, cwd=folder, env={**inherited, **extra})
-    except KeyboardInterrupt:
-        return 130
-    return done.returncode
+add_delegates(app)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ QUESTION = "In one sentence: what is an event log?"
 CAREFUL = "main.default.careful"
 ADDRESS = "ada@example.com"
 PERSONAL = f"Write one line of greeting to {ADDRESS}."
-VISIBLE_S = 15.0
+VISIBLE_S = 60.0
 # Exit codes of a question that got a reply, if only a refusal.
 ANSWERED = (0, 1)
 

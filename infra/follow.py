@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import NoReturn
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -75,6 +76,32 @@ async def follow(  # noqa: PLR0917 - what is followed, and who hears of it
     return following
 
 
+async def look(kafka: KafkaSettings, reader: Reader, view: CatalogView, name: str) -> None:
+    """Fills a view with all that lies on the topic now; arguments and errors as with ``follow``."""
+
+    def end(error: BaseException) -> NoReturn:
+        # All is known by then, and no more is wanted.
+        raise error
+
+    following = await follow(kafka, reader, view, name, end)
+    await following.close()
+
+
+def topic_id(admin: AdminClient, name: str) -> str | None:
+    """Returns what tells a topic from a later one of the same name; None where none is. Blocks.
+
+    Raises:
+        BusUnreachable: No broker answers.
+    """
+    asked = admin.describe_topics(TopicCollection([name]), request_timeout=TRANSFER_S)
+    try:
+        return str(asked[name].result().topic_id)
+    except KafkaException as problem:
+        if problem.args[0].code() in GONE:
+            return None
+        raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
+
+
 class Following:
     """A view on its way; see ``follow``."""
 
@@ -110,14 +137,14 @@ class Following:
 
     async def start(self) -> None:
         """Returns when the view is complete."""
-        topic_id = await asyncio.to_thread(self._topic_id)
+        first_id = await asyncio.to_thread(topic_id, self._admin, CATALOG_CHANGED.name)
         try:
             await self._tail.start()
         except LookupError as problem:
             raise CatalogLost(str(problem)) from None
         self._tasks = [
             asyncio.create_task(self._guarded(self._apply())),
-            asyncio.create_task(self._guarded(self._watch(topic_id))),
+            asyncio.create_task(self._guarded(self._watch(first_id))),
         ]
         await self._complete
 
@@ -160,27 +187,16 @@ class Following:
         if is_new:
             self._changed(changed)
 
-    async def _watch(self, topic_id: str | None) -> None:
+    async def _watch(self, first_id: str | None) -> None:
         missed = 0
         while missed < LOOKS:
             await asyncio.sleep(WATCH_S)
             with suppress(BusUnreachable):
-                found = await asyncio.to_thread(self._topic_id)
-                if found not in (topic_id, None):
+                found = await asyncio.to_thread(topic_id, self._admin, CATALOG_CHANGED.name)
+                if found not in (first_id, None):
                     raise CatalogLost(f"{CATALOG_CHANGED.name} was made anew")
                 missed = missed + 1 if found is None else 0
         raise CatalogLost(f"{CATALOG_CHANGED.name} is gone")
-
-    def _topic_id(self) -> str | None:
-        """Returns what tells a topic from a later one of the same name; None where none is."""
-        name = CATALOG_CHANGED.name
-        asked = self._admin.describe_topics(TopicCollection([name]), request_timeout=TRANSFER_S)
-        try:
-            return str(asked[name].result().topic_id)
-        except KafkaException as problem:
-            if problem.args[0].code() in GONE:
-                return None
-            raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
 
     def _end_tail(self, error: BaseException) -> None:
         self._end(CatalogLost(str(error)) if isinstance(error, TailBroken) else error)

@@ -25,12 +25,13 @@ from infra.asker import Asker, NoReply, RepliesLost, RequestRefused
 from infra.bus import BusUnreachable, PublishFailed
 from infra.registry import Registry, RegistryUnreachable
 from infra.secrets import SecretUnavailable, resolve
-from infra.settings import ClientSettings, KafkaSettings, RegistrySettings, StackSettings
+from infra.settings import ClientSettings, KafkaSettings, RegistrySettings
 from infra.signing import KeyUnusable, Signer
 from infra.stack import postgres
 from infra.stack.local import LocalStack, StackFailed
 from infra.stack.secret import kept_word
 from infra.stack.service import LOOPBACK, data_folder
+from infra.stack.settings import StackSettings
 from infra.telemetry import now
 from schemas.events import Completion, InferenceRequested, Reason, Sampling, Task
 from schemas.search import Found, Hit, Search
@@ -99,8 +100,10 @@ UNASKED = (
 )
 
 
-def show(stack: LocalStack, types: Types) -> None:
+def show(stack: LocalStack, types: Types) -> bool:
     """Makes the table and its index, changes a row, and shows what is found before and after.
+
+    Returns whether that could be; not in a catalog that lacks the endpoint which embeds.
 
     Raises:
         StackFailed: A command failed, or what the table holds was not found in time.
@@ -110,11 +113,11 @@ def show(stack: LocalStack, types: Types) -> None:
         typer.echo(
             f"    nothing: this catalog is older than {ENDPOINT} (tessera reset begins anew)"
         )
-        return
+        return False
     with closing(_table(stack.settings)) as session:
         typer.echo(f"    {len(ARTICLES)} articles in public.articles of database {OWNER}")
         for name, words in commands(_document(stack.settings)):
-            _typed(types, name, words)
+            typed(types, name, words)
         _run(_until(stack, is_as_made))
         _searched(types)
         statement = f"UPDATE public.articles SET body = '{BECOMES}' WHERE id = {CHANGED}"
@@ -122,6 +125,7 @@ def show(stack: LocalStack, types: Types) -> None:
         took = _run(_until(stack, is_changed, lambda: _update(session)))
     typer.echo(f"found {took:.2f} s after it was committed")
     _searched(types)
+    return True
 
 
 def connection(settings: StackSettings) -> dict[str, Any]:
@@ -176,9 +180,9 @@ def _row(hit: Hit) -> tuple[Any, str, Any]:
     return hit.key.get("id"), hit.text, hit.columns.get("topic")
 
 
-def _run(asking: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
-        return asyncio.run(asking)
+        return asyncio.run(work)
     except UNASKED as problem:
         raise StackFailed(f"the demo could not ask: {problem}") from None
     except psycopg.Error as problem:
@@ -186,8 +190,8 @@ def _run(asking: Coroutine[Any, Any, T]) -> T:
 
 
 async def _embeds(stack: LocalStack) -> bool:
-    async with _asking(stack) as searcher:
-        return await searcher.embeds()
+    async with asking(stack) as (asker, client):
+        return await _Searcher(asker, client).embeds()
 
 
 async def _until(
@@ -196,19 +200,24 @@ async def _until(
     first: Callable[[], None] = lambda: None,
 ) -> float:
     # Connected before, so that only the way of the change is timed.
-    async with _asking(stack) as searcher:
+    async with asking(stack) as (asker, client):
         first()
-        return await searcher.until(holds)
+        return await _Searcher(asker, client).until(holds)
 
 
-def _typed(types: Types, name: str, words: list[str]) -> None:
+def typed(types: Types, name: str, words: list[str]) -> None:
+    """Shows a command, and runs it.
+
+    Raises:
+        StackFailed: It failed.
+    """
     typer.secho(f"\ntessera {name} {' '.join(map(_quoted, words))}", bold=True)
     if code := types(name, words):
         raise StackFailed(f"tessera {name} failed (exit code {code}); see the logs")
 
 
 def _searched(types: Types) -> None:
-    _typed(types, "search", [INDEX, QUESTION, "--k", str(SHOWN)])
+    typed(types, "search", [INDEX, QUESTION, "--k", str(SHOWN)])
 
 
 def _update(session: psycopg.Connection[Any]) -> None:
@@ -233,7 +242,7 @@ def _table(settings: StackSettings) -> psycopg.Connection[Any]:
     try:
         with closing(_session(settings, postgres.USER, postgres.DATABASE, superuser)) as session:
             _make_owner(session, password)
-        session = _session(settings, OWNER, OWNER, password)
+        session = owner_session(settings)
         with session.transaction():
             session.execute(MAKE)
             session.execute(REST, ([article[0] for article in ARTICLES],))
@@ -244,6 +253,11 @@ def _table(settings: StackSettings) -> psycopg.Connection[Any]:
             f"the table could not be made: {kind}; see tessera logs postgres"
         ) from None
     return session
+
+
+def owner_session(settings: StackSettings) -> psycopg.Connection[Any]:
+    """Returns a session of the role that owns the database; both are made."""
+    return _session(settings, OWNER, OWNER, kept_word(password_path(settings)))
 
 
 def _session(
@@ -341,7 +355,8 @@ class _Searcher:
 
 
 @asynccontextmanager
-async def _asking(stack: LocalStack) -> AsyncIterator[_Searcher]:
+async def asking(stack: LocalStack) -> AsyncIterator[tuple[Asker, ClientSettings]]:
+    """Yields who asks as the client of the stack, and who that is."""
     at = stack.environment()
     client = ClientSettings(
         tenant=at.get("CLIENT_TENANT", "demo"),
@@ -356,4 +371,4 @@ async def _asking(stack: LocalStack) -> AsyncIterator[_Searcher]:
         Signer(resolve(client.key)) if client.key else None,
     )
     async with asker:
-        yield _Searcher(asker, client)
+        yield asker, client

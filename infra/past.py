@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import datetime
 from typing import TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
@@ -55,6 +56,32 @@ def looking_back(
             yield consumer
         except KafkaException as problem:
             raise BusUnreachable(f"no broker answers: {problem.args[0].str()}") from None
+
+
+def written(
+    kafka: KafkaSettings, topic: str, partition: int, since: datetime, name: str
+) -> Generator[list[Record], None, None]:
+    """Yields what lies on a partition since a moment; blocks.
+
+    Args:
+        kafka: Where the broker is.
+        topic: What is read.
+        partition: Of the topic.
+        since: The moment, by the time that records carry.
+        name: Names a group that nobody joins.
+
+    Raises:
+        BusUnreachable: No broker answers, or not to the end.
+    """
+    place = TopicPartition(topic, partition, int(since.timestamp() * 1000))
+    ended: list[Message] = []
+    with looking_back(kafka, name, tells_ends=True) as consumer:
+        consumer.assign(consumer.offsets_for_times([place], TRANSFER_S))
+        while not ended:
+            records = fetch(consumer, BATCH, TRANSFER_S, ended.append)
+            if not records and not ended:
+                raise BusUnreachable(f"{topic} is not read to its end")
+            yield records
 
 
 def before(

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from infra.catalog import CatalogView, Limits, SigningKey
+from infra.catalog import CatalogView, SigningKey
 from infra.follow import follow
 from infra.identity import SKEW
 from infra.lake import query
@@ -59,7 +59,7 @@ async def signers(kafka: KafkaSettings, registry: RegistrySettings) -> Signers:
     """
     schemas = Registry(registry)
     codec = Codec(await asyncio.to_thread(schemas.ids))
-    view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+    view = CatalogView()
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     following = await follow(kafka, Reader(codec, schemas), view, "audit", failed.set_exception)
     await following.close()

@@ -79,9 +79,7 @@ def provision(
     """
     members = list(members)
     make_topics(AdminClient({"bootstrap.servers": kafka.bootstrap_servers}), [*STATIC, *members])
-    client = Registry(registry)
-    for topic in (*TOPICS, *members):
-        client.register(topic)
+    Registry(registry).register_all([*TOPICS, *members])
 
 
 def require(kafka: KafkaSettings) -> None:

@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -111,9 +111,23 @@ class Registry:
             SchemaRefused: It is not compatible with a version registered before; the message shows
                 how the two differ.
         """
+        return self.register_all([topic])[0]
+
+    def register_all(self, topics: Iterable[Topic[Any]]) -> list[int]:
+        """Registers the schemas of topics, one after the other; returns their ids.
+
+        Raises:
+            SchemaRefused: As ``register``; those before it are registered.
+        """
+        with self._connected() as client:
+            return [self._register(client, topic) for topic in topics]
+
+    def _register(self, client: SchemaRegistryClient, topic: Topic[Any]) -> int:
         schema = schema_of(topic.event)
-        missing = f"the registry has no subject {topic.subject}"
-        with self._connected() as client, self._told(missing):
+        with self._told(f"the registry has no subject {topic.subject}"):
+            # A question costs the registry much less than a change that changes nothing.
+            if (known := _known(client, topic.subject, schema)) is not None:
+                return known
             try:
                 client.set_config(topic.subject, ServerConfig(compatibility=COMPATIBILITY))
             except SchemaRegistryError as problem:
@@ -151,6 +165,18 @@ class Registry:
             raise RegistryUnreachable(
                 f"the schema registry at {self._shown} does not answer: {type(problem).__name__}"
             ) from None
+
+
+def _known(client: SchemaRegistryClient, subject: str, schema: Schema) -> int | None:
+    """Returns the id of a schema that a subject has already, under our rule; else None."""
+    try:
+        found = client.lookup_schema(subject, schema)
+        rule = client.get_config(subject).compatibility_level
+    except SchemaRegistryError as problem:
+        if problem.http_status_code != NOT_FOUND:
+            raise
+        return None
+    return found.schema_id if rule == COMPATIBILITY else None
 
 
 def _avro(found: Schema, missing: str) -> dict[str, object]:

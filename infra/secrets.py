@@ -19,7 +19,8 @@ from importlib import import_module
 from pathlib import Path
 
 from infra.bootstrap import ROOT
-from infra.settings import SecretsSettings, Settings, StackSettings
+from infra.settings import SecretsSettings, Settings
+from infra.stack.settings import StackSettings
 
 # Dotted paths, as those of stores that are added.
 SECRET_STORES: dict[str, str] = {

@@ -102,9 +102,11 @@ class Serving:
         self.functions.name(name, aliases)
         self.other("function", name, exists=aliases is not None)
 
-    def function_version(self, name: str, number: int, spec: FunctionVersionSpec | None) -> None:
-        """Takes a version of a function; None where there is none of this number."""
-        self.functions.put(name, number, spec)
+    def function_version(
+        self, name: str, number: int, spec: FunctionVersionSpec | None, *, unread: bool
+    ) -> None:
+        """Takes a version of a function, or none: because it cannot be read, or is not there."""
+        self.functions.put(name, number, spec, unread=unread)
         self._serve(name)
 
     def model(self, name: str, aliases: Mapping[str, int] | None) -> None:

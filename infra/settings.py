@@ -6,16 +6,12 @@ stack on loopback. Nothing below ``__main__`` reads the environment: settings ar
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from infra.bootstrap import cache_folder
 from schemas.topics import LONGEST_DEADLINE_MS, MAX_RECORD_BYTES
 
 # Eight times it, as JSON can make of control characters, must fit the row of a request.
@@ -51,60 +47,6 @@ class Settings(BaseSettings):
         """The variable of a field; one that is named by itself stays."""
         own = name not in cls.model_fields
         return name if own else f"{cls.model_config.get('env_prefix', '')}{name}".upper()
-
-
-class StackSettings(Settings):
-    """Where the local stack keeps its files and which loopback ports it takes.
-
-    Attributes:
-        home: Data, logs and sockets; relative to the clone.
-        lake: The tables, if elsewhere than in the home.
-        cache: Shared by every clone on the machine: uv, JVM jars, Weaviate, the converted model.
-        inherited: What child processes inherit (PATH, locale, proxies), read here once.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="STACK_", env_ignore_empty=True, frozen=True, populate_by_name=True
-    )
-
-    home: Path = Path(".tessera")
-    lake: Path | None = Field(default=None, validation_alias="LAKE_ROOT")
-    cache: Annotated[Path, BeforeValidator(cache_folder)] = Field(
-        default_factory=lambda: cache_folder(None), validation_alias="TESSERA_CACHE"
-    )
-    inherited: Mapping[str, str] = Field(default_factory=lambda: dict(os.environ), repr=False)
-    kafka_port: int = 19092
-    kafka_controller_port: int = 19093
-    registry_port: int = 18081
-    registry_management_port: int = 18082
-    connect_port: int = 18083
-    postgres_port: int = 15432
-    redis_port: int = 16379
-    weaviate_port: int = 18080
-    weaviate_grpc_port: int = 15051
-    # Weaviate also takes the port above each of these two.
-    weaviate_gossip_port: int = 17946
-    weaviate_raft_port: int = 18300
-    gateway_health_port: int = 19101
-    inference_health_port: int = 19102
-    recorder_health_port: int = 19103
-    catalog_health_port: int = 19104
-    outside_health_port: int = 19105
-    guard_health_port: int = 19106
-    embedding_health_port: int = 19107
-    sources_health_port: int = 19109
-    indexer_health_port: int = 19110
-    searcher_health_port: int = 19111
-    jobs_health_port: int = 19112
-
-    def variable_of(self, port: int) -> str:
-        """The variable that chose a port; of two that stand side by side, the lower one's."""
-        return next(
-            self._variable(name)
-            for below in (port, port - 1)
-            for name, value in self.model_dump().items()
-            if value == below and name.endswith("_port")
-        )
 
 
 class ClientSettings(Settings):
@@ -240,6 +182,12 @@ class ToolsSettings(Settings):
         drain_ms: How long calls under way may go on after SIGTERM.
         lease_ms: How long a call belongs to an executor that is not heard of.
         look_ms: How often it is looked how the calls stand that are waited for.
+        mcp_age_ms: How old a session with a command is at most when a call begins in it.
+        mcp_commands: What ``stdio://NAME`` runs on this machine, by name: a program and its
+            arguments. A connection can name no other.
+        mcp_idle_ms: How long a session with such a command is kept for the next call.
+        mcp_kept: How many are kept by one executor; 0 for none.
+        mcp_kept_alike: How many of these for one tenant and connection.
         runners: Language to ``package.module:function``, before those that are known anyhow.
         visibility_ms: When the queue gives a call to another that nobody has settled.
     """
@@ -252,6 +200,11 @@ class ToolsSettings(Settings):
     drain_ms: int = Field(default=20_000, ge=0)
     lease_ms: int = Field(default=15_000, ge=300)
     look_ms: int = Field(default=2000, gt=0)
+    mcp_age_ms: int = Field(default=300_000, gt=0)
+    mcp_commands: dict[str, tuple[str, ...]] = {}
+    mcp_idle_ms: int = Field(default=60_000, gt=0)
+    mcp_kept: int = Field(default=8, ge=0)
+    mcp_kept_alike: int = Field(default=4, ge=0)
     runners: dict[str, str] = {}
     visibility_ms: int = Field(default=300_000, ge=1000)
 

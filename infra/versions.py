@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -39,6 +40,8 @@ class Versions(Mapping[str, Mapping[int, V]], Generic[V]):
     def __init__(self) -> None:
         self._aliases: dict[str, Mapping[str, int]] = {}
         self._versions: dict[str, dict[int, V]] = {}
+        # Numbers of versions that are there and say nothing that is known here.
+        self._unread: defaultdict[str, set[int]] = defaultdict(set)
 
     def __getitem__(self, name: str) -> Mapping[int, V]:
         if name not in self._aliases:
@@ -68,7 +71,8 @@ class Versions(Mapping[str, Mapping[int, V]], Generic[V]):
         if aliases is None or not versions:
             return None
         if which is None:
-            number: int | None = max(versions)
+            # What cannot be read is no reason to take what it came after.
+            number: int | None = max((*versions, *self._unread.get(name, ())))
         else:
             number = int(which) if NUMBER.fullmatch(which) else aliases.get(which)
         if number is None or number not in versions:
@@ -81,8 +85,18 @@ class Versions(Mapping[str, Mapping[int, V]], Generic[V]):
         if aliases is not None:
             self._aliases[name] = aliases
 
-    def put(self, name: str, number: int, version: V | None) -> None:
-        """Takes a version of a thing, which may come before it; None where there is none."""
+    def put(self, name: str, number: int, version: V | None, *, unread: bool = False) -> None:
+        """Takes a version of a thing, which may come before it.
+
+        Args:
+            name: The thing.
+            number: The version's.
+            version: What it is; None where there is none, or where it cannot be read.
+            unread: Whether it is there and cannot be read.
+        """
+        self._unread[name].discard(number)
+        if unread:
+            self._unread[name].add(number)
         versions = self._versions.setdefault(name, {})
         versions.pop(number, None)
         if version is not None:

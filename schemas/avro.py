@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import fastavro
+
 AVSC = Path(__file__).parent / "avsc"
 
 Schema = dict[str, object] | list[object] | str
@@ -60,6 +62,16 @@ def whole(name: str, folder: Path = AVSC) -> dict[str, object]:
     if not isinstance(schema, dict):
         raise SchemaInvalid(f"{name} is no record")
     return schema
+
+
+@cache
+def fingerprint(name: str) -> str:
+    """Returns the SHA-256 of a record's schema in Avro's parsing canonical form, in hexadecimal.
+
+    As long as it is the same, the same values are the same bytes.
+    """
+    canonical = fastavro.schema.to_parsing_canonical_form(whole(name))
+    return fastavro.schema.fingerprint(canonical, "SHA-256")
 
 
 def is_bounded(schema: dict[str, object]) -> bool:

@@ -189,6 +189,68 @@ class Event:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class Refusal(Event):
+    """Why there is no answer, in words that the caller can act on.
+
+    Attributes:
+        reason: The kind of refusal; stable, for programs.
+        message: What was wrong and what to do about it; never carries the prompt or a secret.
+        field: Field of the request that is at fault.
+        retry_after_ms: When trying again makes sense.
+        rule: Rule that refused: policy/rule.
+        limit: The bound that the rule sets, as a decimal number.
+        used: What of it was used already, as a decimal number.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.inference.Refusal"
+
+    reason: Reason
+    message: str
+    field: str | None = None
+    retry_after_ms: int | None = None
+    rule: str | None = None
+    limit: str | None = None
+    used: str | None = None
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            _REASON[self.reason],
+            binary.text(self.message),
+            binary.ABSENT if self.field is None else binary.PRESENT + binary.text(self.field),
+            binary.ABSENT if self.retry_after_ms is None else binary.PRESENT + binary.long(self.retry_after_ms),
+            binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
+            binary.ABSENT if self.limit is None else binary.PRESENT + binary.text(self.limit),
+            binary.ABSENT if self.used is None else binary.PRESENT + binary.text(self.used),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "reason": self.reason,
+            "message": self.message,
+            "field": self.field,
+            "retry_after_ms": self.retry_after_ms,
+            "rule": self.rule,
+            "limit": self.limit,
+            "used": self.used,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> Refusal:
+        """Returns the event that fastavro read."""
+        return cls(
+            reason=Reason(record["reason"]),
+            message=record["message"],
+            field=record["field"],
+            retry_after_ms=record["retry_after_ms"],
+            rule=record["rule"],
+            limit=record["limit"],
+            used=record["used"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Emitted(Event):
     """A record that a run put on the log.
 
@@ -197,6 +259,9 @@ class Emitted(Event):
         key: Its key.
         digest: SHA-256 of its event in Avro's binary encoding, 32 bytes: the same whoever takes
             the run's journal in again.
+        claim: Of a request: what its reply must claim, in the form of infra/signing.py.
+        form: Fingerprint of the schema that the digest is under (schemas/avro.py); under
+            another, the same event has another digest.
     """
 
     SCHEMA: ClassVar[str] = "tessera.agents.Emitted"
@@ -204,6 +269,8 @@ class Emitted(Event):
     topic: str
     key: str
     digest: bytes
+    claim: str = ''
+    form: str = ''
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -211,6 +278,8 @@ class Emitted(Event):
             binary.text(self.topic),
             binary.text(self.key),
             binary.raw(self.digest),
+            binary.text(self.claim),
+            binary.text(self.form),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -219,6 +288,8 @@ class Emitted(Event):
             "topic": self.topic,
             "key": self.key,
             "digest": self.digest,
+            "claim": self.claim,
+            "form": self.form,
         }
 
     @classmethod
@@ -228,6 +299,8 @@ class Emitted(Event):
             topic=record["topic"],
             key=record["key"],
             digest=record["digest"],
+            claim=record["claim"],
+            form=record["form"],
         )
 
 
@@ -248,8 +321,11 @@ class AgentJournaled(Event):
         cause: The value of its record, as it lay on the topic; empty for the clock.
         definition: In the first entry: the agent as the catalog had it, with all that it may
             reach, as JSON text (schemas/agents.py: Definition).
+        refusal: Why the run does not begin, or cannot go on: it ended with this.
         emitted: What it led to, in order.
         reply_to: In the first entry: topic on which the run itself is answered.
+        earlier: In the first entry: the conversation that the run goes on with, as JSON text
+            (streams/agents/conversation.py: Conversation).
         until: In the first entry: when the run ends whatever happens.
         ended: Whether the run ended with it.
         at: The moment by which it was decided.
@@ -265,8 +341,10 @@ class AgentJournaled(Event):
     cause_topic: str = ''
     cause: bytes
     definition: str | None = None
+    refusal: Refusal | None = None
     emitted: tuple[Emitted, ...] = ()
     reply_to: str | None = None
+    earlier: str | None = None
     until: datetime | None = None
     ended: bool = False
     at: datetime
@@ -282,8 +360,10 @@ class AgentJournaled(Event):
             binary.text(self.cause_topic),
             binary.raw(self.cause),
             binary.ABSENT if self.definition is None else binary.PRESENT + binary.text(self.definition),
+            binary.ABSENT if self.refusal is None else binary.PRESENT + self.refusal.to_bytes(),
             binary.items([item.to_bytes() for item in self.emitted]),
             binary.ABSENT if self.reply_to is None else binary.PRESENT + binary.text(self.reply_to),
+            binary.ABSENT if self.earlier is None else binary.PRESENT + binary.text(self.earlier),
             binary.ABSENT if self.until is None else binary.PRESENT + binary.millis(self.until),
             binary.BOOLEANS[self.ended],
             binary.millis(self.at),
@@ -300,8 +380,10 @@ class AgentJournaled(Event):
             "cause_topic": self.cause_topic,
             "cause": self.cause,
             "definition": self.definition,
+            "refusal": None if self.refusal is None else self.refusal.to_avro(),
             "emitted": [item.to_avro() for item in self.emitted],
             "reply_to": self.reply_to,
+            "earlier": self.earlier,
             "until": self.until,
             "ended": self.ended,
             "at": self.at,
@@ -319,8 +401,10 @@ class AgentJournaled(Event):
             cause_topic=record["cause_topic"],
             cause=record["cause"],
             definition=record["definition"],
+            refusal=None if record["refusal"] is None else Refusal.from_avro(record["refusal"]),
             emitted=tuple([Emitted.from_avro(item) for item in record["emitted"]]),
             reply_to=record["reply_to"],
+            earlier=record["earlier"],
             until=record["until"],
             ended=record["ended"],
             at=record["at"],
@@ -384,6 +468,134 @@ class AgentTold(Event):
             kind=record["kind"],
             item=record["item"],
             told_at=record["told_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class KnownRun(Event):
+    """A run, and where its entries lie.
+
+    Attributes:
+        run_id: The run.
+        causes: What came for it, by name (AgentJournaled.cause_id), in the order of its
+            entries.
+        offsets: Where the entry of each lies.
+        until: When it ends whatever happens.
+        ended: Whether it is over.
+        heard_at: When it was heard of.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.agents.KnownRun"
+
+    run_id: str
+    causes: tuple[str, ...]
+    offsets: tuple[int, ...]
+    until: datetime
+    ended: bool
+    heard_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.text(self.run_id),
+            binary.items([binary.text(item) for item in self.causes]),
+            binary.items([binary.long(item) for item in self.offsets]),
+            binary.millis(self.until),
+            binary.BOOLEANS[self.ended],
+            binary.millis(self.heard_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "run_id": self.run_id,
+            "causes": self.causes,
+            "offsets": self.offsets,
+            "until": self.until,
+            "ended": self.ended,
+            "heard_at": self.heard_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> KnownRun:
+        """Returns the event that fastavro read."""
+        return cls(
+            run_id=record["run_id"],
+            causes=tuple(record["causes"]),
+            offsets=tuple(record["offsets"]),
+            until=record["until"],
+            ended=record["ended"],
+            heard_at=record["heard_at"],
+        )
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class AgentsSnapshotted(Event):
+    """What was known of all runs of a partition of the journal up to an offset, so that who
+    starts need not read what lies before.
+
+    Attributes:
+        partition: Partition of the journal. Also the record key, with a slash and the number of
+            the part behind it where that is not 0.
+        snapshot_id: Names the snapshot, the same in all its parts.
+        part: Which part of the snapshot this is, from 0.
+        parts: How many it has; without one of them it says nothing.
+        topic_id: What tells the journal's topic from a later one of the same name, as the
+            broker has it.
+        offset: Offset of the journal up to which all is known, exclusive.
+        runs: The runs of this part.
+        taken_at: When.
+    """
+
+    SCHEMA: ClassVar[str] = "tessera.agents.AgentsSnapshotted"
+
+    partition: int
+    snapshot_id: str
+    part: int = 0
+    parts: int = 1
+    topic_id: str
+    offset: int
+    runs: tuple[KnownRun, ...] = ()
+    taken_at: datetime
+
+    def to_bytes(self) -> bytes:
+        """Returns the record in Avro's binary encoding."""
+        return b"".join((
+            binary.long(self.partition),
+            binary.text(self.snapshot_id),
+            binary.long(self.part),
+            binary.long(self.parts),
+            binary.text(self.topic_id),
+            binary.long(self.offset),
+            binary.items([item.to_bytes() for item in self.runs]),
+            binary.millis(self.taken_at),
+        ))
+
+    def to_avro(self) -> dict[str, Any]:
+        """Returns the record as fastavro writes it."""
+        return {
+            "partition": self.partition,
+            "snapshot_id": self.snapshot_id,
+            "part": self.part,
+            "parts": self.parts,
+            "topic_id": self.topic_id,
+            "offset": self.offset,
+            "runs": [item.to_avro() for item in self.runs],
+            "taken_at": self.taken_at,
+        }
+
+    @classmethod
+    def from_avro(cls, record: dict[str, Any]) -> AgentsSnapshotted:
+        """Returns the event that fastavro read."""
+        return cls(
+            partition=record["partition"],
+            snapshot_id=record["snapshot_id"],
+            part=record["part"],
+            parts=record["parts"],
+            topic_id=record["topic_id"],
+            offset=record["offset"],
+            runs=tuple([KnownRun.from_avro(item) for item in record["runs"]]),
+            taken_at=record["taken_at"],
         )
 
 
@@ -1069,68 +1281,6 @@ class Route(Event):
             connection=record["connection"],
             first_token_ms=record["first_token_ms"],
             idle_ms=record["idle_ms"],
-        )
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Refusal(Event):
-    """Why there is no answer, in words that the caller can act on.
-
-    Attributes:
-        reason: The kind of refusal; stable, for programs.
-        message: What was wrong and what to do about it; never carries the prompt or a secret.
-        field: Field of the request that is at fault.
-        retry_after_ms: When trying again makes sense.
-        rule: Rule that refused: policy/rule.
-        limit: The bound that the rule sets, as a decimal number.
-        used: What of it was used already, as a decimal number.
-    """
-
-    SCHEMA: ClassVar[str] = "tessera.inference.Refusal"
-
-    reason: Reason
-    message: str
-    field: str | None = None
-    retry_after_ms: int | None = None
-    rule: str | None = None
-    limit: str | None = None
-    used: str | None = None
-
-    def to_bytes(self) -> bytes:
-        """Returns the record in Avro's binary encoding."""
-        return b"".join((
-            _REASON[self.reason],
-            binary.text(self.message),
-            binary.ABSENT if self.field is None else binary.PRESENT + binary.text(self.field),
-            binary.ABSENT if self.retry_after_ms is None else binary.PRESENT + binary.long(self.retry_after_ms),
-            binary.ABSENT if self.rule is None else binary.PRESENT + binary.text(self.rule),
-            binary.ABSENT if self.limit is None else binary.PRESENT + binary.text(self.limit),
-            binary.ABSENT if self.used is None else binary.PRESENT + binary.text(self.used),
-        ))
-
-    def to_avro(self) -> dict[str, Any]:
-        """Returns the record as fastavro writes it."""
-        return {
-            "reason": self.reason,
-            "message": self.message,
-            "field": self.field,
-            "retry_after_ms": self.retry_after_ms,
-            "rule": self.rule,
-            "limit": self.limit,
-            "used": self.used,
-        }
-
-    @classmethod
-    def from_avro(cls, record: dict[str, Any]) -> Refusal:
-        """Returns the event that fastavro read."""
-        return cls(
-            reason=Reason(record["reason"]),
-            message=record["message"],
-            field=record["field"],
-            retry_after_ms=record["retry_after_ms"],
-            rule=record["rule"],
-            limit=record["limit"],
-            used=record["used"],
         )
 
 
@@ -1928,6 +2078,12 @@ class InferenceRequested(Event):
         search: How an index is searched or written to, as JSON text (schemas/search.py: Search
             or Write).
         version: Number or alias of the version of a tool that is to run; null for the newest.
+        previous: Of an agent: id of an earlier request of the same tenant and principal whose
+            conversation is gone on with; null for a conversation of its own.
+        previous_turns: After how many turns of the model that conversation is gone on with,
+            counted from its beginning, with all that they called for; null for all of them.
+        parts_to: Reply topic of the tenant that parts go to; null for that of the reply. What a
+            run asks of its model has those of the run's caller here.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceRequested"
@@ -1951,6 +2107,9 @@ class InferenceRequested(Event):
     query: str | None = None
     search: str | None = None
     version: str | None = None
+    previous: str | None = None
+    previous_turns: int | None = None
+    parts_to: str | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -1974,6 +2133,9 @@ class InferenceRequested(Event):
             binary.ABSENT if self.query is None else binary.PRESENT + binary.text(self.query),
             binary.ABSENT if self.search is None else binary.PRESENT + binary.text(self.search),
             binary.ABSENT if self.version is None else binary.PRESENT + binary.text(self.version),
+            binary.ABSENT if self.previous is None else binary.PRESENT + binary.text(self.previous),
+            binary.ABSENT if self.previous_turns is None else binary.PRESENT + binary.long(self.previous_turns),
+            binary.ABSENT if self.parts_to is None else binary.PRESENT + binary.text(self.parts_to),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -1998,6 +2160,9 @@ class InferenceRequested(Event):
             "query": self.query,
             "search": self.search,
             "version": self.version,
+            "previous": self.previous,
+            "previous_turns": self.previous_turns,
+            "parts_to": self.parts_to,
         }
 
     @classmethod
@@ -2023,6 +2188,9 @@ class InferenceRequested(Event):
             query=record["query"],
             search=record["search"],
             version=record["version"],
+            previous=record["previous"],
+            previous_turns=record["previous_turns"],
+            parts_to=record["parts_to"],
         )
 
 
@@ -2250,6 +2418,8 @@ class InferenceCompleted(Event):
         completed_at: When the worker was done.
         usage: Tokens used where there is no completion: of what came before it broke off.
         judgements: What those said who were asked about the answer; null before they were.
+        cost_usd: Of an agent: US dollars of all that it asked, each of which has its own
+            record; null where a price is unknown, and for all that costs by its tokens.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceCompleted"
@@ -2263,6 +2433,7 @@ class InferenceCompleted(Event):
     completed_at: datetime
     usage: Usage | None = None
     judgements: tuple[Judgement, ...] | None = None
+    cost_usd: Decimal | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -2276,6 +2447,7 @@ class InferenceCompleted(Event):
             binary.millis(self.completed_at),
             binary.ABSENT if self.usage is None else binary.PRESENT + self.usage.to_bytes(),
             binary.ABSENT if self.judgements is None else binary.PRESENT + binary.items([item.to_bytes() for item in self.judgements]),
+            binary.ABSENT if self.cost_usd is None else binary.PRESENT + binary.decimal(self.cost_usd, 38, 12),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -2290,6 +2462,7 @@ class InferenceCompleted(Event):
             "completed_at": self.completed_at,
             "usage": None if self.usage is None else self.usage.to_avro(),
             "judgements": None if self.judgements is None else [item.to_avro() for item in self.judgements],
+            "cost_usd": self.cost_usd,
         }
 
     @classmethod
@@ -2305,6 +2478,7 @@ class InferenceCompleted(Event):
             completed_at=record["completed_at"],
             usage=None if record["usage"] is None else Usage.from_avro(record["usage"]),
             judgements=None if record["judgements"] is None else tuple([Judgement.from_avro(item) for item in record["judgements"]]),
+            cost_usd=record["cost_usd"],
         )
 
 
@@ -2848,6 +3022,8 @@ class InferenceReplied(Event):
             empty where that was not signed, null where nothing is said. Not yours: it is to a
             record of another under the same id.
         replied_at: When it was sent.
+        cost_usd: Terminal: US dollars of all tries, and of all that an agent asked for it; null
+            where a price is unknown, and where nothing was tried.
     """
 
     SCHEMA: ClassVar[str] = "tessera.inference.InferenceReplied"
@@ -2863,6 +3039,7 @@ class InferenceReplied(Event):
     tried: tuple[Attempt, ...] = ()
     claim: str | None = None
     replied_at: datetime
+    cost_usd: Decimal | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the record in Avro's binary encoding."""
@@ -2878,6 +3055,7 @@ class InferenceReplied(Event):
             binary.items([item.to_bytes() for item in self.tried]),
             binary.ABSENT if self.claim is None else binary.PRESENT + binary.text(self.claim),
             binary.millis(self.replied_at),
+            binary.ABSENT if self.cost_usd is None else binary.PRESENT + binary.decimal(self.cost_usd, 38, 12),
         ))
 
     def to_avro(self) -> dict[str, Any]:
@@ -2894,6 +3072,7 @@ class InferenceReplied(Event):
             "tried": [item.to_avro() for item in self.tried],
             "claim": self.claim,
             "replied_at": self.replied_at,
+            "cost_usd": self.cost_usd,
         }
 
     @classmethod
@@ -2911,6 +3090,7 @@ class InferenceReplied(Event):
             tried=tuple([Attempt.from_avro(item) for item in record["tried"]]),
             claim=record["claim"],
             replied_at=record["replied_at"],
+            cost_usd=record["cost_usd"],
         )
 
 
@@ -3742,6 +3922,7 @@ class RequestCancelled(Event):
 EVENTS: dict[str, type[Event]] = {
     "tessera.agents.AgentJournaled": AgentJournaled,
     "tessera.agents.AgentTold": AgentTold,
+    "tessera.agents.AgentsSnapshotted": AgentsSnapshotted,
     "tessera.catalog.CatalogChanged": CatalogChanged,
     "tessera.catalog.CatalogWanted": CatalogWanted,
     "tessera.catalog.LineageRecorded": LineageRecorded,

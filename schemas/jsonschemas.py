@@ -14,6 +14,8 @@ from jsonschema.exceptions import SchemaError, ValidationError
 
 # jsonschema would fetch a foreign $ref over the network: with this registry it finds nothing.
 OFFLINE: referencing.Registry[bool | Mapping[str, Any]] = referencing.Registry()
+# Checking a schema takes time that grows with it; of all tools of a request together.
+MOST_CHARACTERS = 32 * 1024
 REFERENCES = frozenset({"$dynamicRef", "$recursiveRef", "$ref"})
 # Their patterns cannot be stopped; what they leave over is looked for without counting.
 UNBOUNDED = frozenset({"patternProperties", "unevaluatedItems", "unevaluatedProperties"})
@@ -34,6 +36,8 @@ def require_schema(schema: Mapping[str, Any]) -> None:
         ValueError: It is no JSON Schema, refers to something outside itself, or has
             a keyword of which nobody knows how long it takes.
     """
+    if not isinstance(schema.get("$schema", ""), str):
+        raise ValueError("this is no JSON Schema: its $schema is no text")
     try:
         kind_of(schema).check_schema(schema)
         for name, value in _members(schema):

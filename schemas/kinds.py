@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -17,12 +18,14 @@ from schemas.indexes import IndexSpec
 from schemas.policies import PolicySpec
 from schemas.routing import EndpointSpec, Prices
 from schemas.shapes import (
+    ALL,
     MOST_RULES,
     MOST_TOOLS,
     MOST_TOPICS,
     Duration,
     FullName,
     Name,
+    Pattern,
     Segment,
     Shape,
     Spec,
@@ -88,7 +91,7 @@ class FunctionVersionSpec(Spec):
 
     Attributes:
         language: How it is run.
-        source: The code, the statement or the address.
+        source: The code, the statement, the request, or the name of a server's tool.
         parameters: JSON Schema of its arguments.
         connection: Database or service that it goes to.
         effect: Whether it may be repeated: ``pure``, ``idempotent`` by key, or after ``reconcile``.
@@ -119,14 +122,31 @@ class AgentLimits(Shape):
     Attributes:
         turns: How often the model is asked.
         tokens: Tokens of all turns together; null for no bound of its own.
+        cost: US dollars of all that it asks, agents that it asks among it; null for no bound.
         time: How long the run takes, with all that it waits for.
         parallel: Calls of tools under way at once.
     """
 
     turns: Annotated[int, Field(ge=1, le=1000)] = 16
     tokens: Annotated[int, Field(ge=1)] | None = None
+    cost: Annotated[Decimal, Field(gt=0, max_digits=24, decimal_places=12)] | None = None
     time: Duration = "10m"
     parallel: Annotated[int, Field(ge=1, le=64)] = 8
+
+
+class AgentMemory(Shape):
+    """What is kept of what was said to an agent, and of who asked it.
+
+    Attributes:
+        kept: How long a conversation is kept after its run, to be gone on with; null for not at
+            all.
+        index: Where the model writes down what it learns about who asks: an index without a source,
+            with the key ``id``, the text ``fact``, and the columns ``tenant``, ``principal`` and
+            ``at``; null for nowhere.
+    """
+
+    kept: Duration | None = "30d"
+    index: FullName | None = None
 
 
 class AgentSpec(Spec):
@@ -136,31 +156,42 @@ class AgentSpec(Spec):
         endpoint: What is asked for each turn.
         instructions: What it is told first; the template of ``prompt`` goes before.
         prompt: A version of a prompt.
-        tools: Functions that it may call; a version where one is named, else the newest.
+        tools: Functions that it may call; a version where one is named, else the newest; all of a
+            schema's as ``main.crm.*``, those that are there when a run begins.
         indexes: Indexes that it may search.
         agents: Agents that it may ask.
+        handoffs: Agents that it may hand the conversation over to: their answer is the run's.
+        plan: Of tools, indexes and agents, those that it must call first, in this order.
         output: JSON Schema that its answer must satisfy; null for a text.
         approvals: Of tools, indexes and agents, those whose calls wait for a person.
+        summarise: Whether what the model cannot read at once any more is put in fewer words by it,
+            which is a turn, and not only left out.
         repairs: How often in a row the model may mend a call or an answer that is wrong.
         limits: Where a run ends.
+        memory: What it remembers once a run is over; null for nothing.
     """
 
     endpoint: FullName
     instructions: str = ""
     prompt: VersionName | None = None
-    tools: tuple[VersionName, ...] = Field(default=(), max_length=MOST_TOOLS)
+    tools: tuple[Pattern, ...] = Field(default=(), max_length=MOST_TOOLS)
     indexes: tuple[FullName, ...] = Field(default=(), max_length=MOST_TOOLS)
     agents: tuple[FullName, ...] = Field(default=(), max_length=MOST_TOOLS)
+    handoffs: tuple[FullName, ...] = Field(default=(), max_length=MOST_TOOLS)
+    plan: tuple[FullName, ...] = Field(default=(), max_length=MOST_TOOLS)
     output: dict[str, Any] | None = None
     approvals: tuple[FullName, ...] = Field(default=(), max_length=3 * MOST_TOOLS)
+    summarise: bool = False
     repairs: Annotated[int, Field(ge=0, le=10)] = 2
     limits: AgentLimits = AgentLimits()
+    memory: AgentMemory | None = None
 
     def references(self) -> Iterator[str]:
         """Yields everything that it reaches."""
         yield self.endpoint
-        yield from filter(None, (self.prompt,))
-        yield from (*self.tools, *self.indexes, *self.agents)
+        yield from filter(None, (self.prompt, self.memory and self.memory.index))
+        yield from (each for each in self.tools if not each.endswith(ALL))
+        yield from (*self.indexes, *self.agents, *self.handoffs)
 
 
 class PromptSpec(Spec):
@@ -178,7 +209,8 @@ class ConnectionSpec(Spec):
 
     Attributes:
         type: What is there.
-        url: Where; carries no user and no password.
+        url: Where; carries no user and no password. Of an MCP server also ``stdio://NAME``, a
+            command that the executor's settings know by this name.
         user: Who logs in.
         secret: ``env:NAME``, ``file:PATH``, or another store's name and place.
         private: Whether the address may be of this machine or of a private network.

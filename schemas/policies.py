@@ -49,8 +49,9 @@ class LimitRule(Rule):
     """A bound on what somebody uses within a window that slides, or at one time.
 
     Attributes:
-        unit: What is counted. ``in_flight`` is what goes on at one time and has no window. ``cost``
-            is in US dollars.
+        unit: What is counted. ``in_flight`` is what goes on at one time and has no window; a run of
+            an agent counts as one under its tenant's policies, with all that it asks. ``cost`` is
+            in US dollars.
         most: The bound.
         window: How far back use counts.
         per: Whose use is counted together: of a service (an endpoint), a tenant, a user, a service

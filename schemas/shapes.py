@@ -17,6 +17,9 @@ Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
 FullName = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.{NAME}$")]
 # catalog.schema.name, @ and the number or an alias of a version; the newest without.
 VersionName = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.{NAME}(@{NAME})?$")]
+# The same, or all that lies in a schema: catalog.schema.*
+Pattern = Annotated[str, StringConstraints(pattern=rf"^{NAME}\.{NAME}\.({NAME}(@{NAME})?|\*)$")]
+ALL = ".*"  # behind the schema
 # The last segment of a topic's name, in characters that Kafka takes.
 Segment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 Text = Annotated[str, StringConstraints(min_length=1)]

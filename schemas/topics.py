@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from schemas.events import (
     AgentJournaled,
+    AgentsSnapshotted,
     AgentTold,
     ApprovalDecided,
     ApprovalGiven,
@@ -153,6 +154,14 @@ AGENT_JOURNALED = Topic(
     event=AgentJournaled,
     key=lambda journaled: root_of(journaled.run_id),
     retention_ms=30 * DAY_MS,
+)
+# One partition, so that a snapshot's parts lie in their order.
+AGENT_SNAPSHOTTED = Topic(
+    name="agent.snapshotted.v1",
+    event=AgentsSnapshotted,
+    key=lambda taken: f"{taken.partition}/{taken.part}" if taken.part else str(taken.partition),
+    partitions=1,
+    compacted=True,
 )
 AGENT_TOLD = Topic(
     name="agent.told.v1",
@@ -331,6 +340,7 @@ USAGE_SUMMED = Topic(
 
 TOPICS: tuple[Topic[Any], ...] = (
     AGENT_JOURNALED,
+    AGENT_SNAPSHOTTED,
     AGENT_TOLD,
     APPROVAL_DECIDED,
     APPROVAL_GIVEN,

@@ -6,12 +6,17 @@
     python -m streams recorder            writes the inference table
     python -m streams package.module:open_it --name NAME       one of your own
     python -m streams ask "..."           see --help
+    python -m streams agent run ...       see --help
     python -m streams approvals list      see --help
     python -m streams limits              see --help
+    python -m streams mcp NAME            see --help
+    python -m streams memory              see --help
+    python -m streams runs list           see --help
     python -m streams search INDEX "..."  see --help
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, GATEWAY_*, LAKE_*, HEALTH_*, TELEMETRY_*;
-those of agents also from CLIENT_*, those of the index from VECTORS_*, CLIENT_* and REDIS_*.
+those of agents also from CLIENT_* and POSTGRES_*, those of the index from VECTORS_*, CLIENT_* and
+REDIS_*.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 import structlog
 import uvloop
@@ -39,6 +45,7 @@ from infra.settings import (
     HealthSettings,
     KafkaSettings,
     LakeSettings,
+    PostgresSettings,
     RedisSettings,
     RegistrySettings,
     SettingInvalid,
@@ -47,7 +54,6 @@ from infra.settings import (
 )
 from infra.telemetry import close, configure
 from schemas.codec import Codec
-from streams import approvals_command, ask, limits_command, search_command
 from streams.group import SettingRefused
 from streams.processor import Crew, Fixed, Processor
 from streams.steps import Runtime
@@ -57,15 +63,18 @@ log = structlog.get_logger()
 # These decide nothing, so they need not wait for the catalog.
 WITHOUT_CATALOG = frozenset({"recorder"})
 
-# What is no processor: commands of people.
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "approvals": approvals_command.main,
-    "ask": ask.main,
-    "limits": limits_command.main,
-    "search": search_command.main,
+# What is no processor: commands of people. Dotted paths, so that a process loads only what it runs.
+COMMANDS: dict[str, str] = {
+    "agent": "streams.agent_command:main",
+    "approvals": "streams.approvals_command:main",
+    "ask": "streams.ask:main",
+    "limits": "streams.limits_command:main",
+    "mcp": "streams.mcp_command:main",
+    "memory": "streams.memory_command:main",
+    "runs": "streams.runs_command:main",
+    "search": "streams.search_command:main",
 }
 
-# Dotted paths, so that a process loads only the processor it runs.
 PROCESSORS: dict[str, str] = {
     "gateway": "streams.gateway:open_gateway",
     "recorder": "streams.sinks:open_recorder",
@@ -97,7 +106,6 @@ UNFIT = (
 
 async def work(name: str, path: str, *, follows: bool) -> None:
     """Runs a processor until it is told to stop; it takes no work before it knows the catalog."""
-    module, _, function = path.partition(":")
     kafka = KafkaSettings()
     registry = Registry(RegistrySettings())
     gateway = GatewaySettings()
@@ -119,12 +127,12 @@ async def work(name: str, path: str, *, follows: bool) -> None:
         seal=gateway.seal,
     )
     processor = Processor(runtime)
-    opened = getattr(import_module(module), function)
+    opened = _named(path)
     if path in CREWS.values():
         crew: Crew = opened(runtime, VectorSettings(), ClientSettings(), RedisSettings())
     elif path in ASKING.values():
-        client = ClientSettings()
-        crew = Fixed(runtime, lambda runtime, fail: opened(runtime, client, fail))
+        client, postgres = ClientSettings(), PostgresSettings()
+        crew = Fixed(runtime, lambda runtime, fail: opened(runtime, client, postgres, fail))
     else:
         crew = Fixed(runtime, opened)
     if follows:
@@ -137,10 +145,17 @@ async def work(name: str, path: str, *, follows: bool) -> None:
     await runtime.publisher.close()
 
 
+def _named(path: str) -> Any:
+    """Returns what a dotted path leads to."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
     if command := COMMANDS.get("".join(sys.argv[1:2])):
-        return command(sys.argv[2:])
+        answer: Callable[[Sequence[str]], int] = _named(command)
+        return answer(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m streams",
         description=__doc__,

@@ -23,12 +23,13 @@ from infra.registry import Reader, Registry, RegistryUnreachable, SchemaMissing
 from infra.secrets import SecretUnavailable, resolve
 from infra.settings import ClientSettings, KafkaSettings, RegistrySettings, SettingInvalid
 from infra.signing import KeyUnusable, Signer
-from infra.tail import Tail, TailBroken
+from infra.tail import TailBroken, until_now
 from infra.telemetry import now
 from schemas.codec import Codec, Unreadable
 from schemas.events import ApprovalDecided, ApprovalGiven, ApprovalWanted
 from schemas.topics import APPROVAL_DECIDED, APPROVAL_GIVEN, APPROVAL_WANTED, REPLY
 from streams.gateway.board import KNOWN, Board
+from streams.lines import plain
 
 TIMEOUT_S = 20.0
 UNFIT = (KeyUnusable, SecretUnavailable, SettingInvalid)
@@ -82,27 +83,12 @@ async def read() -> Board:
     """
     registry = Registry(RegistrySettings())
     reader = Reader(Codec(await asyncio.to_thread(registry.ids)), registry)
-    arrived: asyncio.Queue[list[Record] | BaseException | None] = asyncio.Queue()
-    tail = Tail(
-        KafkaSettings(),
-        [APPROVAL_WANTED.name, APPROVAL_DECIDED.name],
-        now() - KNOWN,
-        arrived.put_nowait,
-        f"approvals-{uuid4()}",
-        fail=arrived.put_nowait,
-        caught_up=lambda: arrived.put_nowait(None),
-        committed=False,
-    )
+    topics = [APPROVAL_WANTED.name, APPROVAL_DECIDED.name]
+    lying = until_now(KafkaSettings(), topics, now() - KNOWN, f"approvals-{uuid4()}")
     board = Board()
-    await tail.start()
-    try:
-        while (lot := await arrived.get()) is not None:
-            if isinstance(lot, BaseException):
-                raise lot
-            for record in lot:
-                await _take(board, reader, record)
-    finally:
-        await tail.close()
+    async with aclosing(lying) as records:
+        async for record in records:
+            await _take(board, reader, record)
     return board
 
 
@@ -133,7 +119,7 @@ def listed(board: Board, *, show: bool = False) -> Iterator[str]:
             f"until {wanted.until:%Y-%m-%d %H:%M:%SZ} ({left} s)"
         )
         if show and wanted.held is not None:
-            yield from (f"    | {_visible(line)}" for line in _lines(wanted.held.texts))
+            yield from (f"    | {plain(line)}" for line in _lines(wanted.held.texts))
 
 
 def _lines(texts: Sequence[str]) -> Iterator[str]:
@@ -191,13 +177,6 @@ def _why(approval_id: str, board: Board) -> str:
     how = "granted" if decision.granted else "denied"
     by = f"by {decision.principal}" if decision.principal else "since nobody decided in time"
     return f"already {how} {by} at {decision.decided_at:%Y-%m-%d %H:%M:%SZ}; that stands"
-
-
-def _visible(text: str) -> str:
-    """Returns a text with what would move a terminal's cursor, or worse, written out."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:

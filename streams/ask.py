@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from math import ceil
 from pathlib import Path
@@ -111,12 +112,7 @@ async def ask(arguments: argparse.Namespace) -> None:
         async for part in client.stream(
             arguments.endpoint,
             messages,
-            sampling=Sampling(
-                max_tokens=arguments.max_tokens,
-                temperature=arguments.temperature,
-                seed=arguments.seed,
-                stop=tuple(arguments.stop),
-            ),
+            sampling=replace(sampling(arguments), stop=tuple(arguments.stop)),
             json_schema=arguments.json_schema,
             tags=labels(arguments.tag, arguments.session),
             timeout=arguments.timeout,
@@ -146,17 +142,46 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("question", help="what the user says")
     parser.add_argument("--stream", action="store_true", help="print the answer as it grows")
     parser.add_argument("--endpoint", default=ENDPOINT, help="three-level name")
+    identity(parser)
+    parser.add_argument("--system", help="what the model is told first")
+    drawn(parser, max_tokens=128)
+    parser.add_argument("--stop", action="append", default=[], help="text that ends the answer")
+    parser.add_argument("--json-schema", type=_text, help="file with a JSON Schema for the answer")
+    tagged(parser)
+    parser.add_argument("--session", metavar="NAME", help="the conversation that it belongs to")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds until the deadline")
+    return parser.parse_args(words)
+
+
+def identity(parser: argparse.ArgumentParser) -> None:
+    """Lets a command say as whom it asks."""
     parser.add_argument("--tenant", help="who pays; CLIENT_TENANT when left out")
     parser.add_argument("--principal", help="who acts; whose key it is when left out")
     parser.add_argument(
         "--key", help="where the signing key is, as file:PATH; CLIENT_KEY if left out"
     )
-    parser.add_argument("--system", help="what the model is told first")
-    parser.add_argument("--max-tokens", type=int, default=128, help="most tokens to produce")
+
+
+def drawn(parser: argparse.ArgumentParser, *, max_tokens: int | None = None) -> None:
+    """Lets a command say how tokens are drawn."""
+    parser.add_argument(
+        "--max-tokens", type=int, default=max_tokens, help="most tokens to produce at once"
+    )
     parser.add_argument("--temperature", type=float, help="0 is greedy; at most 2")
     parser.add_argument("--seed", type=int, help="makes drawing repeatable")
-    parser.add_argument("--stop", action="append", default=[], help="text that ends the answer")
-    parser.add_argument("--json-schema", type=_text, help="file with a JSON Schema for the answer")
+
+
+def sampling(arguments: argparse.Namespace) -> Sampling:
+    """Returns how tokens are drawn, as a command line says."""
+    return Sampling(
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+    )
+
+
+def tagged(parser: argparse.ArgumentParser) -> None:
+    """Lets a command label what it asks."""
     parser.add_argument(
         "--tag",
         action="append",
@@ -165,9 +190,6 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
         metavar="NAME=VALUE",
         help="your own label, for cost, limits and search; may be repeated",
     )
-    parser.add_argument("--session", metavar="NAME", help="the conversation that it belongs to")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds until the deadline")
-    return parser.parse_args(words)
 
 
 def labels(tags: Iterable[tuple[str, str]], session: str | None) -> dict[str, str]:

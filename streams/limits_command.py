@@ -18,12 +18,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import NoReturn
 from uuid import uuid4
 
 from infra.bus import BusUnreachable, Publisher
 from infra.catalog import CatalogView, Limits
-from infra.follow import CatalogLost, follow
+from infra.follow import CatalogLost, look
 from infra.registry import Reader, Registry, RegistryUnreachable
 from infra.settings import (
     ClientSettings,
@@ -42,6 +41,7 @@ from streams.gateway.limits.amounts import scaled, shown
 from streams.gateway.limits.counters import Counters
 from streams.gateway.limits.recover import standing
 from streams.gateway.limits.rules import Bound, bounds
+from streams.lines import aligned
 from streams.steps import home_of
 
 LOST = (BusUnreachable, CatalogLost, LookupError, RegistryUnreachable)
@@ -126,8 +126,7 @@ async def read(who: str, endpoint: str, tags: dict[str, str]) -> list[Standing]:
         Limits(max_request_bytes=gateway.max_request_bytes, max_deadline_ms=gateway.max_deadline_ms)
     )
     name = f"limits-{uuid4()}"
-    following = await follow(kafka, Reader(codec, registry), view, name, _end)
-    await following.close()
+    await look(kafka, Reader(codec, registry), view, name)
     held = holding(who, endpoint, tags, view)
     publisher = Publisher(kafka, codec, name)
     try:
@@ -185,13 +184,7 @@ def standings(held: Iterable[Bound], keeps: Keeps, instant: datetime) -> list[St
 
 def table(found: Sequence[Standing]) -> str:
     """Returns limits as a table in lines of text."""
-    rows = [HEADINGS, *(_row(each) for each in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned([HEADINGS, *(_row(each) for each in found)])
 
 
 def _standing(bound: Bound, counters: Counters, instant: datetime) -> Standing:
@@ -244,11 +237,6 @@ async def _place(bound: Bound, publisher: Publisher) -> tuple[int, bool]:
     if partition >= await publisher.partitions(USAGE_COUNTED.name):
         raise LookupError(f"{decided_on.name} has more partitions than {USAGE_COUNTED.name}")
     return partition, bound.shared
-
-
-def _end(error: BaseException) -> NoReturn:
-    # All that lay on the topic is known by then, and no more is wanted.
-    raise error
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:

@@ -77,3 +77,17 @@ class Stitch:
         if whole.startswith(self.content):
             return Part(content=whole[len(self.content) :], reply=reply)
         return Part(content=whole, restarted=True, reply=reply)
+
+
+class CallFailed(Exception):
+    """A function came to no result.
+
+    Attributes:
+        fault: Why, in a word: ``arguments``, ``limit``, ``raised`` and so on (workers/tools).
+        message: Why, in words for people and models.
+    """
+
+    def __init__(self, fault: str, message: str) -> None:
+        super().__init__(f"{fault}: {message}")
+        self.fault = fault
+        self.message = message

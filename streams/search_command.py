@@ -25,8 +25,9 @@ from infra.secrets import SecretUnavailable
 from infra.settings import SettingInvalid
 from infra.signing import KeyUnusable
 from schemas.search import Found, Hit
-from streams.ask import LOST, tag, told
+from streams.ask import LOST, identity, tagged, told
 from streams.client import Client, RequestRefused
+from streams.lines import plain
 from streams.terms import SearchOptions
 
 HEADINGS = ("score", "key", "chunk", "version", "text")
@@ -118,17 +119,10 @@ def _row(hit: Hit) -> tuple[str, ...]:
     text = " ".join((hit.text or beside).split())
     return (
         "" if hit.score is None else f"{hit.score:.3f}",
-        _plain(key),
+        plain(key),
         f"{hit.position + 1} of {hit.chunks}",
         version if len(version) <= LONGEST_VERSION else CUT + version[-LONGEST_VERSION:],
-        _plain(text),
-    )
-
-
-def _plain(text: str) -> str:
-    """Returns a text without what a terminal would take for a command."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+        plain(text),
     )
 
 
@@ -153,18 +147,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
         help="what is returned beside the text, all if left out; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, whole")
-    parser.add_argument("--tenant", help="who pays; CLIENT_TENANT when left out")
-    parser.add_argument("--principal", help="who acts; whose key it is when left out")
-    parser.add_argument(
-        "--key", help="where the signing key is, as file:PATH; CLIENT_KEY if left out"
-    )
-    parser.add_argument(
-        "--tag",
-        action="append",
-        default=[],
-        type=tag,
-        metavar="NAME=VALUE",
-        help="your own label, for cost, limits and search; may be repeated",
-    )
+    identity(parser)
+    tagged(parser)
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds until the deadline")
     return parser.parse_args(words)

@@ -139,7 +139,7 @@ class Steps:
             except Exception as error:  # noqa: BLE001
                 said = described(error)
             else:
-                large = _unpublishable(decided)
+                large = unpublishable(decided)
                 if large is None:
                     DECIDED.inc()
                     return decided
@@ -222,7 +222,7 @@ def too_large(record: Record) -> str | None:
     return None
 
 
-def _unpublishable(decided: Iterable[Encoded]) -> str | None:
+def unpublishable(decided: Iterable[Encoded]) -> str | None:
     """Returns why what was decided cannot be published; None where it can.
 
     What the broker takes of the rest, once it is compressed, only the broker knows.

@@ -21,6 +21,20 @@ class Terms(TypedDict, total=False):
     timeout: float
 
 
+class RunTerms(Terms, total=False):
+    """What may be said of a run, besides the agent and what is said to it.
+
+    Attributes:
+        previous: Id of an earlier run of one's own, whose conversation is gone on with.
+        previous_turns: After how many of its turns; all of them when left out.
+        sampling: How tokens are drawn in each turn of its model, save for summaries.
+    """
+
+    previous: str | None
+    previous_turns: int | None
+    sampling: Sampling
+
+
 class Options(Terms, total=False):
     """What may be said of a request for an answer, besides the endpoint and the conversation.
 

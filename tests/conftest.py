@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from infra.stack.local import LocalStack, free_ports
 from infra.stack.services import FOUNDATION
-from tests.harness import Bus, Process
+from tests.harness import CALM_SESSION_MS, PATIENCE_S, Bus, Process
 from tests.harness import running as running_process
 from tests.seed import documents, seed
 
@@ -29,6 +29,42 @@ settings.register_profile("search", deadline=None)
 # with --hypothesis-profile=search.
 settings.register_profile("tessera", deadline=None, derandomize=True)
 settings.load_profile("tessera")
+
+# Services that many tests share; there is one of each in a process of pytest-xdist that needs it.
+SHARED = ("full_stack", "index_stack", "stack", "vector_stack")
+SERVICES = ("model", "stack")
+
+
+# Before pytest-xdist looks for the groups.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps together what shares services, and else files.
+
+    Groups are handed out in the order of their first items: what needs no service is short, and
+    fills the gaps at the end.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_turn)
+
+
+def _group(item: pytest.Item) -> str:
+    shared = _shared(item)
+    # Half of all the time: as one group it would keep a process busy when all others are idle.
+    if shared == "stack":
+        return f"stack of {item.path.parent.name}"
+    return shared or item.location[0]
+
+
+def _turn(item: pytest.Item) -> int:
+    if _shared(item):
+        return 0
+    return 1 if any(item.get_closest_marker(each) for each in SERVICES) else 2
+
+
+def _shared(item: pytest.Item) -> str | None:
+    assert isinstance(item, pytest.Function)
+    return next((name for name in SHARED if name in item.fixturenames), None)
 
 
 @contextmanager
@@ -70,9 +106,15 @@ def vector_stack() -> Iterator[LocalStack]:
 @pytest.fixture(scope="session")
 def bus(stack: LocalStack) -> Bus:
     """The broker and the registry with every topic and schema of the tests' catalog."""
-    bus = Bus(stack)
+    bus = Bus(stack, CALM_SESSION_MS)
     seed(bus, CATALOG)
     return bus
+
+
+@pytest.fixture
+def insistent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has whoever asks here wait for as long as it takes to hear that a deadline has passed."""
+    monkeypatch.setattr("infra.asker.GRACE_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +30,7 @@ from infra.provision import make_topics
 from infra.registry import Registry
 from infra.settings import KafkaSettings, RegistrySettings
 from infra.stack.local import LocalStack
+from infra.stack.service import is_free
 from schemas.codec import Codec, Unreadable
 from schemas.events import Event
 from schemas.topics import Topic
@@ -37,13 +38,20 @@ from schemas.topics import Topic
 E = TypeVar("E", bound=Event)
 
 POLL_S = 0.05
-READY_S = 90.0
+# These tell what takes long on a machine that others use, too, from what never comes.
+PATIENCE_S = 120.0
+READY_S = 240.0
 # Short, so that a killed member is missed soon.
 SESSION_MS = 3000
+# Of who is seldom killed: a member that its machine holds up for seconds does not count as dead.
+CALM_SESSION_MS = 6000
+# Below what the system gives to whoever asks for any port, and what stacks take. In slices, so that
+# two processes of tests do not take the same, mostly.
+PORTS_FROM, PORTS_TO, SLICES = 10_000, 15_000, 12
 
 
 def eventually(
-    condition: Callable[[], object], timeout: float = 30.0, what: str = "the condition"
+    condition: Callable[[], object], timeout: float = PATIENCE_S, what: str = "the condition"
 ) -> None:
     """Returns when the condition holds; fails at the deadline."""
     deadline = time.monotonic() + timeout
@@ -53,7 +61,9 @@ def eventually(
 
 
 async def soon(
-    condition: Callable[[], Awaitable[object]], timeout: float = 30.0, what: str = "the condition"
+    condition: Callable[[], Awaitable[object]],
+    timeout: float = PATIENCE_S,
+    what: str = "the condition",
 ) -> None:
     """Returns when the condition holds; fails at the deadline."""
     deadline = time.monotonic() + timeout
@@ -105,7 +115,8 @@ class Process:
     def ask(self, path: str) -> tuple[int, dict[str, Any]]:
         """Returns status and body of the health endpoint; status 0 where nothing answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as found:
+            url = f"http://127.0.0.1:{self.port}{path}"
+            with urllib.request.urlopen(url, timeout=30) as found:
                 return found.status, json.load(found)
         except urllib.error.HTTPError as refused:
             return refused.code, json.load(refused)
@@ -122,11 +133,14 @@ class Process:
         eventually(is_ready, timeout, f"readiness of {self._command}")
 
     def kill(self) -> None:
-        """Ends it as a crash would."""
-        os.killpg(self.child.pid, signal.SIGKILL)
-        self.child.wait()
+        """Ends it as a crash would, if it has not ended."""
+        # Who revives it may put another in its place meanwhile.
+        child = self.child
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
-    def stop(self, timeout: float = 60.0) -> int:
+    def stop(self, timeout: float = PATIENCE_S) -> int:
         """Ends it in good order; returns its exit code."""
         if self.child.poll() is None:
             self.child.terminate()
@@ -137,24 +151,29 @@ class Process:
         if self.child.poll() is not None:
             self.start()
 
-    def log(self) -> str:
-        """Returns the end of its log."""
-        return self._log.read_text(errors="replace")[-4000:]
+    def log(self, most: int = 4000) -> str:
+        """Returns the end of its log, of so many characters at most."""
+        return self._log.read_text(errors="replace")[-most:]
 
 
 class Bus:
-    """The log of a stack as a test sees it."""
+    """The log of a stack as a test sees it.
 
-    def __init__(self, stack: LocalStack) -> None:
+    Args:
+        stack: Where it is.
+        session_ms: When a silent member of a group of stream processors counts as gone.
+    """
+
+    def __init__(self, stack: LocalStack, session_ms: int = SESSION_MS) -> None:
         self.environment = {
             **stack.environment(),
             "GATEWAY_SEAL": "env:SEAL_SECRET",
-            "KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS),
+            "KAFKA_SESSION_TIMEOUT_MS": str(session_ms),
             "SEAL_SECRET": unique("a secret that all gateways of the tests have"),
         }
         self.kafka = KafkaSettings(
             bootstrap_servers=self.environment["KAFKA_BOOTSTRAP_SERVERS"],
-            session_timeout_ms=SESSION_MS,
+            session_timeout_ms=session_ms,
         )
         self.registry_settings = RegistrySettings(url=self.environment["REGISTRY_URL"])
         self.admin = AdminClient(
@@ -196,15 +215,20 @@ class Bus:
         """Returns a producer in a transaction, as the relay is."""
         servers = self.kafka.bootstrap_servers
         producer = Producer(
-            {"bootstrap.servers": servers, "transactional.id": unique("relay"), "log_level": 0}
+            {
+                "bootstrap.servers": servers,
+                "transactional.id": unique("relay"),
+                "transaction.timeout.ms": 10 * 60 * 1000,
+                "log_level": 0,
+            }
         )
-        producer.init_transactions(30)
+        producer.init_transactions(PATIENCE_S)
         producer.begin_transaction()
         return producer
 
     def settle(self) -> None:
         """Waits until what was produced lies on the log."""
-        assert self.producer.flush(30) == 0
+        assert self.producer.flush(PATIENCE_S) == 0
 
     def records(self, topic: str) -> list[Record]:
         """Returns every record of a topic, by partition and offset."""
@@ -219,13 +243,13 @@ class Bus:
         )
         try:
             ends = {
-                each: consumer.get_watermark_offsets(TopicPartition(topic, each), 30)
+                each: consumer.get_watermark_offsets(TopicPartition(topic, each), PATIENCE_S)
                 for each in partitions(consumer, topic)
             }
             left = {each for each, (low, high) in ends.items() if high > low}
             consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in left])
             found: list[Record] = []
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE_S
             while left:
                 assert time.monotonic() < deadline, f"{topic} could not be read to its end"
                 found += fetch(consumer, 1000, 0.2)
@@ -252,7 +276,7 @@ class Bus:
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": group})
         try:
             wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
-            return {each.partition: each.offset for each in consumer.committed(wanted, 30)}
+            return {each.partition: each.offset for each in consumer.committed(wanted, PATIENCE_S)}
         finally:
             consumer.close()
 
@@ -262,8 +286,8 @@ class Bus:
         try:
             wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
             return sum(
-                consumer.get_watermark_offsets(each, 30)[1] - max(each.offset, 0)
-                for each in consumer.committed(wanted, 30)
+                consumer.get_watermark_offsets(each, PATIENCE_S)[1] - max(each.offset, 0)
+                for each in consumer.committed(wanted, PATIENCE_S)
             )
         finally:
             consumer.close()
@@ -291,7 +315,14 @@ def running(
 
 
 def free_port() -> int:
-    """Returns a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Returns a loopback port that is free now, another each time."""
+    return next(port for port in _PORTS if is_free(port))
+
+
+def _ports() -> Iterator[int]:
+    mine = range(PORTS_FROM + os.getpid() % SLICES, PORTS_TO, SLICES)
+    while True:
+        yield from random.sample(mine, len(mine))
+
+
+_PORTS = _ports()

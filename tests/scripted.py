@@ -3,6 +3,7 @@
     {"words": 20, "gap_s": 0.01}        twenty words, one every 10 ms
     {"say": "so ", "words": 3}          one word three times
     {"delay_s": 15}                     silence first
+    {"until": PATH}                     the last word comes once the file is there
     {"refuse": "PROVIDER_UNAVAILABLE"}  a refusal, after the words
     {"raise": 1}                        a surprise, on the first so many tries of this request
     {"broken": true}                    the engine is dead
@@ -31,6 +32,8 @@ from schemas.events import (
 )
 from workers.providers import ProviderBroken, ProviderRefused
 
+LOOK_S = 0.05
+
 
 class Scripted:
     """Follows the script in the last message."""
@@ -53,7 +56,9 @@ class Scripted:
                 raise ProviderBroken("the script says so")
             await asyncio.sleep(script.get("delay_s", 0))
             words = [script.get("say", f"w{number} ") for number in range(script.get("words", 1))]
-            for word in words:
+            for left, word in enumerate(words, start=1 - len(words)):
+                while left == 0 and "until" in script and not Path(script["until"]).exists():
+                    await asyncio.sleep(LOOK_S)
                 yield Delta(content=word)
                 await asyncio.sleep(script.get("gap_s", 0))
             if reason := script.get("refuse"):

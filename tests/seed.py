@@ -17,6 +17,7 @@ import yaml
 
 from infra.catalog import CatalogView, Limits
 from infra.provision import members, provision
+from infra.registry import Registry
 from infra.signing import key_id
 from schemas.events import CatalogChanged
 from schemas.kinds import Described, Grant, Key, Version
@@ -106,7 +107,8 @@ def seed(bus: Bus, of: Iterable[Document]) -> list[CatalogChanged]:
 def publish(bus: Bus, *made: CatalogChanged) -> None:
     """Publishes changes to a bus that is seeded, after the topics that they need."""
     if needed := _members(made):
-        provision(bus.kafka, bus.registry_settings, needed)
+        bus.make(*needed)
+        Registry(bus.registry_settings).register_all(needed)
     bus.send(CATALOG_CHANGED, *made)
 
 

@@ -8,10 +8,11 @@
     python -m workers guard                                  asks those who judge requests, answers
     python -m workers sources                                captures tables, as the catalog says
     python -m workers tools                                  runs functions that are called as tools
+    python -m workers calls list                             see --help
 
 Settings come from the environment: KAFKA_*, REGISTRY_*, INFERENCE_*, HEALTH_*, TELEMETRY_*; for
 guards GUARD_*, and CLIENT_* says as whom judges are asked; for sources CONNECT_*, SOURCES_*;
-for jobs JOBS_*, VECTORS_*; for tools TOOLS_*, POSTGRES_*.
+for jobs JOBS_*, VECTORS_*; for tools TOOLS_*, POSTGRES_*; for calls CLIENT_*, too.
 """
 
 from __future__ import annotations
@@ -213,6 +214,11 @@ PROCESSES: dict[str, Callable[[], Coroutine[None, None, None]]] = {
 
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
+    if sys.argv[1:2] == ["calls"]:
+        configure("calls", TelemetrySettings(log_level="warning"))
+        # The service environment alone has a driver for databases.
+        code: int = import_module("workers.tools.settling").main(sys.argv[2:])
+        return code
     parser = argparse.ArgumentParser(
         prog="python -m workers",
         description=__doc__,

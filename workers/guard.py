@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from infra.asker import Asker
-from infra.catalog import CatalogView, Limits
+from infra.catalog import CatalogView
 from infra.settings import ClientSettings
 from infra.telemetry import now
 from schemas.events import (
@@ -66,8 +66,7 @@ class Guarding:
     """
 
     def __init__(self, asker: Asker, client: ClientSettings) -> None:
-        # No bound of a request matters here.
-        self.view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+        self.view = CatalogView()
         self.office = Office(view=self.view, asker=asker, client=client, lines=Lines())
         self._news = asyncio.Event()
 

@@ -182,7 +182,7 @@ class Answering:
             part = InferencePart(
                 request_id=routed.request.request_id,
                 tenant=routed.request.tenant,
-                reply_to=routed.request.reply_to,
+                reply_to=routed.request.parts_to or routed.request.reply_to,
                 attempt=routed.attempt,
                 epoch=self._epoch,
                 seq=seq,

@@ -17,7 +17,7 @@ import structlog
 
 from infra.addresses import AddressForbidden
 from infra.bus import BusUnreachable, Publisher, PublishFailed
-from infra.catalog import CatalogView, Limits
+from infra.catalog import CatalogView
 from infra.connectors.connect import Connect, Connector, ConnectRefused, ConnectUnreachable
 from infra.connectors.database import DatabaseUnreachable
 from infra.connectors.lent import Lent
@@ -90,8 +90,7 @@ class Sources:
         publisher: Publisher,
         reader: Reader,
     ) -> None:
-        # No bound of a request matters here.
-        self.view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+        self.view = CatalogView()
         self._kafka = kafka
         self._settings = settings
         self._publisher = publisher

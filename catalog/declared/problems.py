@@ -122,6 +122,8 @@ def _message(each: Any, holder: type[BaseModel] | None, place: Place) -> str:  #
 def _form(pattern: str) -> str:
     if pattern == DURATION:
         return "of a duration: a whole number and ms, s, m, h or d, as in 30s or 24h"
+    if pattern.endswith(r"\*)$"):
+        return "catalog.schema.name, or with @ and a version behind it; or catalog.schema.*"
     levels = pattern.count(NAME)
     if "@" in pattern and levels:
         return "catalog.schema.name, or with @ and a version behind it"

@@ -259,7 +259,9 @@ def _agent(spec: Any) -> Iterator[tuple[str, str]]:
         yield "prompt", spec.prompt
     yield from (("function", name) for name in spec.tools)
     yield from (("index", name) for name in spec.indexes)
-    yield from (("agent", name) for name in spec.agents)
+    if spec.memory and spec.memory.index:
+        yield "index", spec.memory.index
+    yield from (("agent", name) for name in (*spec.agents, *spec.handoffs))
 
 
 def _endpoint(spec: Any) -> Iterator[tuple[str, str]]:

@@ -14,8 +14,9 @@ from catalog.declared.documents import Placed, document_of, placed, write
 from catalog.declared.problems import Invalid, Place, written
 from catalog.lineage.lineage_command import lineage
 from catalog.operator import indexes, keyring, printing, sources, things
+from catalog.operator.applying import carried_out, show
 from catalog.operator.asking import Registered, ask, reach
-from catalog.operator.words import AsJson, Unclear, content
+from catalog.operator.words import AsJson, DryRun, Unclear, Yes, content
 from infra.asker import NoReply, RequestRefused
 from infra.bus import BusUnreachable, PublishFailed
 from infra.registry import RegistryUnreachable
@@ -184,10 +185,8 @@ def export(
 @app.command()
 def apply(
     file: Annotated[list[str], typer.Option("-f", "--file", help="YAML documents; - for input.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would change.")
-    ] = False,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the catalog as files say: shows the plan, asks, and does all of it or nothing.
@@ -198,16 +197,7 @@ def apply(
     said = [each.document.model_dump(mode="json", exclude_unset=True) for each in documents]
 
     async def applied(catalog: Registered) -> dict[str, Any]:
-        planned = await catalog.ask("apply", documents=said, dry_run=True)
-        if not as_json:
-            for line in printing.plan(planned["steps"]):
-                printing.out().print(line)
-        if dry_run or not planned["steps"]:
-            return planned
-        if not yes:
-            typer.confirm(f"Make {len(planned['steps'])} changes?", abort=True, err=True)
-        seen = {"base": planned["position"], "digest": planned["digest"]}
-        return await catalog.ask("apply", documents=said, **seen)
+        return await carried_out(catalog, said, dry_run=dry_run, yes=yes, as_json=as_json)
 
     try:
         result = reach(applied)
@@ -215,12 +205,7 @@ def apply(
         if refused.refusal.reason is Reason.CONFLICT:
             raise
         raise Unclear(located(refused, documents)) from None
-    if as_json:
-        printing.show(result, as_json, printing.record(result))
-    elif result["applied"] and result["steps"]:
-        typer.echo(
-            f"applied: {len(result['steps'])} changes, the catalog is at {result['position']}"
-        )
+    show(result, as_json=as_json)
 
 
 def located(refused: RequestRefused, documents: Sequence[Placed]) -> str:

@@ -10,6 +10,7 @@ import typer
 from catalog.declared.problems import kind_problem, name_problem, spec_of, version_spec_of
 from catalog.operator import printing
 from catalog.operator.asking import Registered, ask, reach
+from catalog.operator.importing import import_mcp
 from catalog.operator.kinds import kinds
 from catalog.operator.words import AsJson, Etag, Kind, Named, SpecOption, Unclear, json_of, pairs
 from schemas.shapes import Spec
@@ -33,13 +34,15 @@ app = typer.Typer(
     "tessera catalog create schema main.lab --comment 'Trials'\n\n"
     "tessera catalog create endpoint main.lab.ask --spec @ask.json\n\n"
     'tessera catalog version add main.lab.judge --spec \'{"uri": "file:/models/judge"}\'\n\n'
-    "tessera catalog alias set main.lab.judge prod=2",
+    "tessera catalog alias set main.lab.judge prod=2\n\n"
+    "tessera catalog import-mcp main.lab.github main.github        an MCP server's tools",
 )
 alias_app = typer.Typer(no_args_is_help=True, help="Names of versions: prod, canary.")
 version_app = typer.Typer(no_args_is_help=True, help="Versions, which never change.")
 app.add_typer(alias_app, name="alias")
 app.add_typer(version_app, name="version")
 app.command()(kinds)
+app.command()(import_mcp)
 
 
 @app.command()

@@ -21,12 +21,14 @@ class Unclear(Exception):
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
 Etag = Annotated[str | None, typer.Option(help="Only if it still has this etag.")]
 Kind = Annotated[str | None, typer.Option(help="Its kind, where the name alone says too little.")]
 Named = Annotated[str, typer.Argument(help="Full name: main.default.smollm2.")]
 SpecOption = Annotated[
     str | None, typer.Option("--spec", help="JSON, or @FILE that holds it; @- for standard input.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:

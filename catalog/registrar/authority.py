@@ -17,7 +17,7 @@ from catalog.store.refusals import CatalogRefused
 from infra.catalog import CatalogView
 from infra.grants import Decision
 from schemas.events import Reason
-from schemas.kinds import ACTS, PRINCIPALS, ROOT, ConnectionSpec, Described, Privilege
+from schemas.kinds import ACTS, PRINCIPALS, ROOT, AgentSpec, ConnectionSpec, Described, Privilege
 from schemas.shapes import Spec
 
 SECURABLES = tuple(sorted(KINDS.keys() - PRINCIPALS.keys()))
@@ -174,6 +174,9 @@ def naming(view: CatalogView, spec: Spec) -> Iterator[Demand]:
         name = without_version(reference)
         connection = body_of(view, "connection", name) is not None
         yield Need(ACTS["connection"] if connection else Privilege.BROWSE, name)
+    if isinstance(spec, AgentSpec) and spec.memory and spec.memory.index:
+        # Runs write to it and search it in the name of who may do all, whoever asks.
+        yield from (Need(each, spec.memory.index) for each in (Privilege.MODIFY, Privilege.QUERY))
 
 
 def opening(view: CatalogView, name: str, spec: Spec) -> Iterator[Demand]:

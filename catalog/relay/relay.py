@@ -140,8 +140,7 @@ class Relay:
         if not missing:
             return
         make_topics(self._admin, missing)
-        for topic in missing:
-            self._registry.register(topic)
+        self._registry.register_all(missing)
         self._made.update(needed)
 
     def _look(self) -> None:

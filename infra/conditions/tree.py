@@ -6,7 +6,7 @@ Knows neither how it is written (``pairs.py``, ``sql.py``) nor how rows are held
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -97,6 +97,22 @@ def joined(kind: type[And | Or], parts: Iterable[Condition]) -> Condition:
     for part in parts:
         flat += part.parts if isinstance(part, kind) else (part,)
     return flat[0] if len(flat) == 1 else kind(tuple(flat))
+
+
+def columns_of(condition: Condition) -> frozenset[str]:
+    """Returns the columns that a condition looks at."""
+    return frozenset(_columns(condition))
+
+
+def _columns(condition: Condition) -> Iterator[str]:
+    match condition:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from _columns(part)
+        case Not(part):
+            yield from _columns(part)
+        case _:
+            yield condition.column
 
 
 def _pushed(condition: Condition, *, negated: bool) -> Condition:

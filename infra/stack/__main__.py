@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from infra.settings import StackSettings
+from infra.stack.settings import StackSettings
 from infra.stack.supervisor import supervise
 
 if __name__ == "__main__":

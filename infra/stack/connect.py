@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra import artifacts
-from infra.settings import StackSettings
 from infra.stack.jvm import LOGGING, java, properties, write
 from infra.stack.service import LOOPBACK, Service, data_folder, http_ok, private, run_folder
+from infra.stack.settings import StackSettings
 
 HEAP_MIB = 512
 PLUGINS = ("converter", "debezium")

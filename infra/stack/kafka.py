@@ -8,9 +8,9 @@ import uuid
 from pathlib import Path
 
 from infra import artifacts
-from infra.settings import StackSettings
 from infra.stack.jvm import LOGGING, QUICK_START, java, properties, write
 from infra.stack.service import LOOPBACK, Probe, Service, data_folder, private
+from infra.stack.settings import StackSettings
 
 HEAP_MIB = 512
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -31,7 +31,7 @@ def service(settings: StackSettings) -> Service:
         write(config, properties(configuration(settings, data / "log")))
         write(data / "log4j2.properties", LOGGING)
         if not (data / "log" / "meta.properties").exists():
-            tool = java(256, QUICK_START, logging, "-cp", classpath, "kafka.tools.StorageTool")
+            tool = java(256, *QUICK_START, logging, "-cp", classpath, "kafka.tools.StorageTool")
             _format(tool, config)
 
     return Service(

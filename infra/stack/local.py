@@ -7,6 +7,7 @@ one home.
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from pathlib import Path
 
 from infra import artifacts
 from infra.bootstrap import ROOT, ensure_environment
-from infra.settings import StackSettings
 from infra.stack import connect, control, postgres, state
-from infra.stack.processes import bus, cache, client, vectors
-from infra.stack.service import LOOPBACK, is_free, lake_folder, run_folder
+from infra.stack.places import bus, cache, client, jobs, tools, vectors
+from infra.stack.service import is_free, lake_folder, run_folder
 from infra.stack.services import build, closure
+from infra.stack.settings import StackSettings
 from infra.stack.state import GOOD, State, Status
 
 POLL_S = 0.05
@@ -197,8 +198,8 @@ class LocalStack:
             **cache(s),
             **vectors(s),
             **connect.reached(s),
-            "JOBS_BROKER": f"redis://{LOOPBACK}:{s.redis_port}/1",
-            "REDIS_URL": f"redis://{LOOPBACK}:{s.redis_port}/0",
+            **jobs(s),
+            **tools(s),
         }
 
     def _ensure_supervisor(self, *, detach: bool) -> None:
@@ -254,13 +255,16 @@ def _as_environment(settings: StackSettings) -> dict[str, str]:
 
 # Below the range from which the system draws ports for outgoing connections.
 FREE_FROM, FREE_TO = 20_000, 32_000
+# Processes that look at the same time look in different places, mostly.
+PLACES = 12
 
 
 def free_ports(home: Path) -> StackSettings:
     """Settings for a second stack beside the usual one: its own home, ports that are free now."""
     names = [name for name in StackSettings.model_fields if name.endswith("_port")]
     ports: dict[str, int] = {}
-    candidates = iter(random.sample(range(FREE_FROM, FREE_TO, 2), 500))
+    start = FREE_FROM + 2 * (os.getpid() % PLACES)
+    candidates = iter(random.sample(range(start, FREE_TO, 2 * PLACES), 400))
     for name in names:
         ports[name] = next(port for port in candidates if is_free(port) and is_free(port + 1))
     return StackSettings().model_copy(update={"home": home, "lake": None, **ports})

@@ -18,9 +18,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.settings import StackSettings
 from infra.stack.secret import secret, secret_path
 from infra.stack.service import LOOPBACK, Probe, Service, data_folder, package_folder
+from infra.stack.settings import StackSettings
 
 USER = "tessera"
 DATABASE = "postgres"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from infra import artifacts
-from infra.settings import StackSettings
 from infra.stack.service import LOOPBACK, Probe, Service, data_folder
+from infra.stack.settings import StackSettings
 
 # What goes when there is no room is what expires anyhow, the cache: jobs stay.
 BOUNDED = {"maxmemory": "512mb", "maxmemory-policy": "volatile-lru"}

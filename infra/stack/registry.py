@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from infra import artifacts
-from infra.settings import StackSettings
 from infra.stack.jvm import QUICK_START, java
 from infra.stack.service import LOOPBACK, Service, http_ok
+from infra.stack.settings import StackSettings
 
 HEAP_MIB = 384
 
@@ -16,7 +16,7 @@ def service(settings: StackSettings) -> Service:
     broker = f"{LOOPBACK}:{settings.kafka_port}"
     return Service(
         name="registry",
-        command=java(HEAP_MIB, QUICK_START, "-jar", str(jar)),
+        command=java(HEAP_MIB, *QUICK_START, "-jar", str(jar)),
         environment={
             "APICURIO_KAFKASQL_BOOTSTRAP_SERVERS": broker,
             "APICURIO_KAFKA_COMMON_BOOTSTRAP_SERVERS": broker,

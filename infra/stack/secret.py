@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra import signing
-from infra.settings import StackSettings
 from infra.stack.service import run_folder
+from infra.stack.settings import StackSettings
 
 WORD_BYTES = 24
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from infra.bootstrap import ROOT
-from infra.settings import StackSettings
+from infra.stack.settings import StackSettings
 
 LOOPBACK = "127.0.0.1"
 PROBE_TIMEOUT_S = 5.0

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from infra.settings import StackSettings
-from infra.stack import connect, kafka, postgres, processes, redis, registry, weaviate
+from infra.stack import connect, kafka, postgres, processes, redis, registry, weaviate, workers
 from infra.stack.service import Service
+from infra.stack.settings import StackSettings
 
 SERVICES: dict[str, Callable[[StackSettings], Service]] = {
+    "agents": processes.agents,
     "catalog": processes.catalog,
     "connect": connect.service,
-    "embedding": processes.embedding,
+    "embedding": workers.embedding,
     "gateway": processes.gateway,
-    "guard": processes.guard,
+    "guard": workers.guard,
     "indexer": processes.indexer,
-    "inference": processes.inference,
-    "jobs": processes.jobs,
+    "inference": workers.inference,
+    "jobs": workers.jobs,
     "kafka": kafka.service,
-    "outside": processes.outside,
+    "outside": workers.outside,
     "postgres": postgres.service,
     "provision": processes.provision,
     "recorder": processes.recorder,
     "redis": redis.service,
     "registry": registry.service,
-    "searcher": processes.searcher,
-    "sources": processes.sources,
+    "searcher": workers.searcher,
+    "sources": workers.sources,
+    "toolbox": workers.toolbox,
+    "tools": workers.tools,
     "weaviate": weaviate.service,
 }
 # What is not ours: the ground that the processes stand on.

@@ -18,11 +18,11 @@ from contextlib import suppress
 
 import psutil
 
-from infra.settings import StackSettings
 from infra.stack import state
 from infra.stack.control import listen
 from infra.stack.service import run_folder
 from infra.stack.services import build, closure
+from infra.stack.settings import StackSettings
 from infra.stack.unit import Unit
 
 

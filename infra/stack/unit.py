@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import structlog
 
-from infra.settings import StackSettings
 from infra.stack.service import Service, is_free
+from infra.stack.settings import StackSettings
 from infra.stack.state import GOOD, State, Status
 
 log = structlog.get_logger()

@@ -7,9 +7,9 @@ nobody in without the API key and the other asks for a password.
 from __future__ import annotations
 
 from infra import artifacts
-from infra.settings import StackSettings
 from infra.stack.secret import secret, secret_path
 from infra.stack.service import LOOPBACK, Service, data_folder, http_ok
+from infra.stack.settings import StackSettings
 from schemas.search import MOST_HITS
 
 NODE = "tessera"

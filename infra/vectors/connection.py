@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import weaviate
@@ -25,6 +26,9 @@ from weaviate.exceptions import (
 from infra.secrets import resolve
 from infra.settings import VectorSettings
 from infra.vectors.errors import PlaceUnknown, VectorsRefused, VectorsUnreachable
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PASSING = frozenset(
     {StatusCode.ABORTED, StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED, StatusCode.UNAVAILABLE}
@@ -142,6 +146,17 @@ def _meaning(error: WeaviateBaseError) -> Exception:
     if isinstance(error, WeaviateStartUpError) and "401" not in said:
         return VectorsUnreachable("the store does not start talking")
     return VectorsRefused(f"the store refuses: {type(error).__name__}; its log says why")
+
+
+async def abreast(ask: Callable[[T], Awaitable[R]], many: Iterable[T], at_once: int) -> list[R]:
+    """Returns what is answered of each, in their order; so many are asked at once."""
+    gate = asyncio.Semaphore(at_once)
+
+    async def one(each: T) -> R:
+        async with gate:
+            return await ask(each)
+
+    return await asyncio.gather(*(one(each) for each in many))
 
 
 def missing(said: str) -> bool:

@@ -66,6 +66,16 @@ def both(first: FilterReturn, second: FilterReturn | None) -> FilterReturn:
     return first if second is None else first & second
 
 
+def followed(single: FilterReturn) -> FilterReturn:
+    """Returns a filter for the same, all of it.
+
+    Where a comparison stands alone, Weaviate takes no more from its index than are asked for, in
+    the order of that index: before it sorts them, and before it drops those that a crash has left
+    there though they are gone.
+    """
+    return single & single
+
+
 def present(name: str) -> FilterReturn:
     """Returns a filter for the objects whose property is not null."""
     return Filter.by_property("present").contains_any([name])

@@ -8,16 +8,16 @@ is noted before, among the heads, so that one that is cut short can be finished.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter, MetadataQuery
 
-from infra.vectors.connection import reaching
+from infra.vectors.connection import abreast, reaching
 from infra.vectors.errors import VectorsRefused
 from infra.vectors.writing import Collection, insert, remove_each
 
@@ -33,15 +33,9 @@ NOTE = "repair"
 
 async def unreachable(chunks: Collection, sample: int | None) -> tuple[str, ...]:
     """Returns the ids of chunks that their own vector does not lead to."""
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def found(each: Any) -> bool:
-        async with gate:
-            return await _leads_to(chunks, each)
-
     missed: list[str] = []
     async for page in _pages(chunks, sample):
-        verdicts = await asyncio.gather(*(found(each) for each in page))
+        verdicts = await abreast(partial(_leads_to, chunks), page, AT_ONCE)
         missed += [str(one.uuid) for one, there in zip(page, verdicts, strict=True) if not there]
     return tuple(missed)
 
@@ -55,7 +49,7 @@ async def repair(chunks: Collection, heads: Collection, ids: Iterable[str]) -> N
     await finish(chunks, heads)
     wanted = list(dict.fromkeys(ids))
     for start in range(0, len(wanted), PAGE):
-        found = [await _stored(chunks, each) for each in wanted[start : start + PAGE]]
+        found = [await stored(chunks, each) for each in wanted[start : start + PAGE]]
         objects = [_written(each) for each in found if each]
         current = [each for each in objects if await _is_current(heads, each)]
         await _renew(chunks, heads, current)
@@ -100,13 +94,13 @@ async def _insert(chunks: Collection, objects: list[dict[str, Any]]) -> None:
 async def _is_current(heads: Collection, each: dict[str, Any]) -> bool:
     """Returns whether a chunk is one of its document's as that is now."""
     properties = each["properties"]
-    head = await _stored(heads, properties["document"])
+    head = await stored(heads, properties["document"])
     if head is None or head.properties["version"] != properties["version"]:
         return False
     return bool(properties["position"] < len(head.properties["digests"] or ()))
 
 
-async def _stored(collection: Collection, each: str) -> Any:
+async def stored(collection: Collection, each: str) -> Any:
     """Returns an object by its id, also where no filter finds it; None where there is none."""
     before = UUID(int=UUID(each).int - 1)
     with reaching():

@@ -1,13 +1,15 @@
 """Searching, scanning and fetching chunks.
 
-Conditions are part of what the store is asked, never applied to its answer: whoever may not see
-what is nearest finds what is nearest of the rest.
+Conditions are part of what the store is asked, so that whoever may not see what is nearest finds
+what is nearest of the rest; and what it answers is held to them once more, for it may have been
+written meanwhile.
 
 Scores lie from 0 to 1. By ``vector``: (1 + cosine) / 2 for cosine; 1 / (1 + squared distance) for
 l2; 1 / (1 + e^-product) for dot. By ``full_text``: s / (1 + s) of the
 BM25 score s. By ``hybrid``: both, each stretched from 0 to 1 over what was considered, and weighed
 by ``alpha``; so such a score compares hits of one search, and pages agree with one another up to
-the hundredth hit, the thousandth and the last that paging reaches.
+the hundredth hit, the thousandth and the last that paging reaches. Other pages agree as far as the
+graph leads to the same, which is nearly always, and where no more than 10,000 are equally good.
 
 A search that says neither what is near nor what words are looked for lists all that satisfies its
 conditions, without scores. Hits that are sorted by columns are first found by score: those among
@@ -16,100 +18,48 @@ the first 10,000. Text is sorted by its code points; null comes first, and last 
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from weaviate.classes.aggregate import Metrics
-from weaviate.classes.query import Filter, HybridFusion, MetadataQuery, Sort
+from weaviate.classes.query import Filter, Sort
 from weaviate.collections.classes.filters import FilterReturn
 
-from infra.conditions import Condition
-from infra.vectors.connection import reaching
-from infra.vectors.documents import Place, document_id
+from infra.vectors.asking import Asked
+from infra.vectors.connection import abreast, reaching
+from infra.vectors.documents import Head, chunk_id, document_id
 from infra.vectors.errors import SearchInvalid
-from infra.vectors.filters import both, filter_of
-from infra.vectors.layout import Layout
-from infra.vectors.objects import OF_HIT, hit_of
+from infra.vectors.filters import both, followed
+from infra.vectors.graph import stored
 from infra.vectors.properties import decoded
-from infra.vectors.writing import Collection
-from schemas.indexes import ColumnType, IndexSpec, Kept
-from schemas.search import MOST_HITS, Count, Found, Hit, Search
+from infra.vectors.ranking import Ranked, Ranking, read
+from schemas.indexes import ColumnType
+from schemas.search import MOST_HITS, Count, Found, Search
 
 MOST_VALUES = 100  # of a facet
 FEW_COLUMNS = 2
-TIERS = (100, 1_000, MOST_HITS)
+AT_ONCE = 8
 CURSOR = re.compile(r"[0-9a-z!]+")
-STEEPEST = 700.0
 
-# Of Weaviate's distances; that of dot is the product's negative.
-SCORES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda distance: 1 - distance / 2,
-    "dot": lambda distance: 1 / (1 + math.exp(min(distance, STEEPEST))),
-    "l2": lambda distance: 1 / (1 + distance),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is asked, whatever for.
-
-    Attributes:
-        place: Where.
-        spec: The index.
-        layout: How the place was made.
-        chunks: Its collection.
-        where: All that holds.
-    """
-
-    place: Place
-    spec: IndexSpec
-    layout: Layout
-    chunks: Collection
-    where: Condition | None
-
-    def filter(self) -> FilterReturn | None:
-        """Returns the store's filter for what holds."""
-        kinds = {column.name: column.type for column in self.spec.columns}
-        return filter_of(self.where, kinds, self.layout)
-
-    def column(self, name: str) -> tuple[ColumnType, str]:
-        """Returns the type and the property of a column.
-
-        Raises:
-            SearchInvalid: The index does not keep it.
-        """
-        for column in self.spec.columns:
-            if column.name == name:
-                return column.type, self.layout.property(column)
-        raise SearchInvalid(f'no column "{name}" is kept by the index')
-
-    def shown(self, names: Sequence[str] | None) -> dict[str, tuple[ColumnType, str]]:
-        """Returns the columns that are returned: those that are named, or all."""
-        if names is not None:
-            return {name: self.column(name) for name in names}
-        kept = ((column, self._kept(column)) for column in self.spec.columns)
-        return {column.name: (column.type, name) for column, name in kept if name}
-
-    def _kept(self, column: Kept) -> str | None:
-        # A column that was added a moment ago may not be there yet.
-        return self.layout.properties.get((column.name, column.type))
+# Ids of documents to the heads that there are.
+Heads = Callable[[Iterable[str]], Awaitable[Mapping[str, Head]]]
 
 
 async def search(asked: Asked, search: Search, query: str, vector: Sequence[float] | None) -> Found:
     """Returns hits by score, or in the order that is asked for, and counts of columns."""
     where = asked.filter()
-    if vector is None and not query.strip():
+    words = query.strip()
+    if vector is None and not words:
         objects = await _listed(asked, search, where)
     else:
-        rank = _ranking(asked, search, query, vector, where)
-        found = _sorted if search.sort else _first
-        objects = await found(asked, search, rank)
+        ranking = Ranking(asked=asked, search=search, words=words, vector=vector, where=where)
+        ranking.check()
+        found = _sorted(asked, search, ranking) if search.sort else ranking.page()
+        objects = [*_good(await found, search)]
     shown = asked.shown(search.columns)
     return Found(
-        hits=tuple(_hit(each, shown, asked, score, search) for each, score in objects),
+        hits=tuple(asked.hit(each, shown, score, search) for each, score in objects),
         facets=await _counts(asked, search.facets, where),
         generation=asked.place.generation,
     )
@@ -117,148 +67,137 @@ async def search(asked: Asked, search: Search, query: str, vector: Sequence[floa
 
 async def scan(asked: Asked, search: Search) -> Found:
     """Returns a page of chunks by key and position."""
-    where = asked.filter()
-    if search.after is not None:
-        if not CURSOR.fullmatch(search.after):
-            raise SearchInvalid("after is the next of the page before, as it was given")
-        where = both(Filter.by_property("order").greater_than(search.after), where)
-    shown = asked.shown(search.columns)
-    with reaching():
-        answer = await asked.chunks.query.fetch_objects(
-            limit=search.k,
-            filters=where,
-            sort=Sort.by_property("order"),
-            include_vector=search.vectors,
-            return_properties=[*_properties(shown), "order"],
-        )
-    full = len(answer.objects) == search.k
+    if search.after is not None and not CURSOR.fullmatch(search.after):
+        raise SearchInvalid("after is the next of the page before, as it was given")
+    where, shown, holds = asked.filter(), asked.shown(search.columns), asked.holding()
+    objects: list[Any] = []
+    after, whole = search.after, where is not None
+    while len(objects) < search.k:
+        with reaching():
+            answer = await asked.chunks.query.fetch_objects(
+                limit=search.k - len(objects),
+                filters=_beyond(after, where, whole=whole),
+                sort=Sort.by_property("order"),
+                include_vector=search.vectors,
+                return_properties=[*asked.properties(shown), "order"],
+            )
+        # Not all of a page may come at once though more follow: see ``followed``.
+        if whole and not answer.objects:
+            break
+        objects += filter(holds, answer.objects)
+        after, whole = (_order(answer.objects[-1]) if answer.objects else after), True
     return Found(
-        hits=tuple(_hit(each, shown, asked, None, search) for each in answer.objects),
-        next=str(answer.objects[-1].properties["order"]) if full else None,
+        hits=tuple(asked.hit(each, shown, None, search) for each in objects),
+        next=_order(objects[-1]) if len(objects) == search.k else None,
         generation=asked.place.generation,
     )
 
 
-async def fetch(asked: Asked, search: Search) -> Found:
-    """Returns the chunks of rows."""
+def _beyond(after: str | None, where: FilterReturn | None, *, whole: bool) -> FilterReturn | None:
+    """Returns what a page goes on with; quickly, or the whole of it."""
+    beyond = None if after is None else Filter.by_property("order").greater_than(after)
+    if beyond is not None and where is not None:
+        return both(beyond, where)
+    alone = where if beyond is None else beyond
+    return followed(alone) if whole and alone is not None else alone
+
+
+def _order(found: Any) -> str:
+    return str(found.properties["order"])
+
+
+async def fetch(asked: Asked, search: Search, heads: Heads) -> Found:
+    """Returns the chunks of rows.
+
+    Args:
+        asked: What is asked.
+        search: How; names the rows by their keys.
+        heads: Returns the heads that there are of rows.
+    """
     ids = [document_id(asked.place.index, key) for key in search.keys]
-    shown = asked.shown(search.columns)
+    shown, holds = asked.shown(search.columns), asked.holding()
+    objects = await _of_rows(asked, search, ids, asked.filter())
+    if len(objects) == MOST_HITS:
+        raise SearchInvalid(f"these rows have {MOST_HITS:,} chunks and more: ask for fewer of them")
+    rows = _by_row(ids, objects)
+    if left := _in_part(rows):
+        # Most of them may not be seen, or are not there; the others are written just now.
+        rows |= _by_row(left, await _of_rows(asked, search, left, None))
+    if left := _in_part(rows):
+        known = await heads(left)
+        alive = [each for each in left if each in known and not known[each].deleted]
+        rows |= await _looked_up(asked, alive)
+    ordered = (
+        chunk for each in rows.values() for chunk in sorted(each, key=_position) if holds(chunk)
+    )
+    return Found(
+        hits=tuple(asked.hit(each, shown, None, search) for each in ordered),
+        generation=asked.place.generation,
+    )
+
+
+async def _of_rows(
+    asked: Asked, search: Search, rows: Sequence[str], where: FilterReturn | None
+) -> list[Any]:
+    """Returns the chunks of rows to which filters lead."""
     with reaching():
         answer = await asked.chunks.query.fetch_objects(
             limit=MOST_HITS,
-            filters=both(Filter.by_property("document").contains_any(ids), asked.filter()),
+            filters=both(Filter.by_property("document").contains_any(rows), where),
             include_vector=search.vectors,
-            return_properties=[*_properties(shown), "document"],
+            return_properties=[*asked.properties(asked.shown(search.columns)), "document"],
         )
-    if len(answer.objects) == MOST_HITS:
-        raise SearchInvalid(f"these rows have {MOST_HITS:,} chunks and more: ask for fewer of them")
-    places = {each: number for number, each in enumerate(ids)}
-    ordered = sorted(
-        answer.objects,
-        key=lambda each: (places[each.properties["document"]], each.properties["position"]),
-    )
-    return Found(
-        hits=tuple(_hit(each, shown, asked, None, search) for each in ordered),
-        generation=asked.place.generation,
-    )
+    return answer.objects
 
 
-Ranked = list[tuple[Any, float | None]]
-# Limit, offset and further options to objects with their scores, best first.
-Ranking = Callable[..., Any]
+def _by_row(rows: Iterable[str], objects: Iterable[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {each: [] for each in rows}
+    for each in objects:
+        found[each.properties["document"]].append(each)
+    return found
 
 
-def _ranking(
-    asked: Asked,
-    search: Search,
-    query: str,
-    vector: Sequence[float] | None,
-    where: FilterReturn | None,
-) -> Ranking:
-    words = query.strip()
-    if search.mode != "full_text" and vector is None:
-        raise SearchInvalid(f"a {search.mode} search takes a vector, and the index has none for it")
-    if search.mode != "vector" and not words:
-        raise SearchInvalid(f"a {search.mode} search takes words to look for")
-    ask, score = asked.chunks.query, SCORES[asked.layout.distance]
-
-    async def by_vector(limit: int, offset: int, **more: Any) -> Ranked:
-        answer = await ask.near_vector(
-            list(vector or ()),
-            limit=limit,
-            offset=offset,
-            filters=where,
-            return_metadata=MetadataQuery(distance=True),
-            **more,
-        )
-        return [(each, _bounded(score(each.metadata.distance))) for each in answer.objects]
-
-    async def by_words(limit: int, offset: int, **more: Any) -> Ranked:
-        answer = await ask.bm25(
-            words,
-            query_properties=["text"],
-            limit=limit,
-            offset=offset,
-            filters=where,
-            return_metadata=MetadataQuery(score=True),
-            **more,
-        )
-        return [(each, each.metadata.score / (1 + each.metadata.score)) for each in answer.objects]
-
-    async def by_both(limit: int, offset: int, **more: Any) -> Ranked:
-        last = limit + offset
-        answer = await ask.hybrid(
-            words,
-            query_properties=["text"],
-            vector=list(vector or ()),
-            alpha=search.alpha,
-            fusion_type=HybridFusion.RELATIVE_SCORE,
-            # What is considered decides on the scores: it is the same for neighbouring pages.
-            limit=next(tier for tier in TIERS if tier >= last),
-            filters=where,
-            return_metadata=MetadataQuery(score=True),
-            **more,
-        )
-        return [(each, _bounded(each.metadata.score)) for each in answer.objects[offset:last]]
-
-    ways = {"full_text": by_words, "hybrid": by_both, "vector": by_vector}
-    return ways[search.mode]
+def _in_part(rows: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Returns the rows that are not there whole."""
+    return [row for row, chunks in rows.items() if not _is_whole(chunks)]
 
 
-async def _first(asked: Asked, search: Search, rank: Ranking) -> Ranked:
-    with reaching():
-        found: Ranked = await rank(
-            search.k,
-            search.offset,
-            include_vector=search.vectors,
-            return_properties=_properties(asked.shown(search.columns)),
-        )
-    return _good(found, search)
+async def _looked_up(asked: Asked, rows: Iterable[str]) -> dict[str, list[Any]]:
+    """Returns the chunks of rows as their ids lead to them.
+
+    No filter leads to a chunk in the moment in which it gets another vector.
+    """
+
+    async def found(row: str) -> tuple[str, list[Any]]:
+        first = await stored(asked.chunks, chunk_id(row, 0))
+        many = first.properties["chunks"] if first else 0
+        rest = [await stored(asked.chunks, chunk_id(row, each)) for each in range(1, many)]
+        return row, [each for each in (first, *rest) if each]
+
+    return dict(await abreast(found, rows, AT_ONCE))
 
 
-async def _sorted(asked: Asked, search: Search, rank: Ranking) -> Ranked:
+def _is_whole(chunks: Sequence[Any]) -> bool:
+    return bool(chunks) and len(chunks) == chunks[0].properties["chunks"]
+
+
+def _position(chunk: Any) -> int:
+    return int(chunk.properties["position"])
+
+
+Listed = list[tuple[Any, float | None]]
+
+
+async def _sorted(asked: Asked, search: Search, ranking: Ranking) -> Ranked:
     orders = [(asked.column(each.column)[1], each.descending) for each in search.sort]
-    with reaching():
-        found: Ranked = await rank(MOST_HITS, 0, return_properties=[name for name, _ in orders])
+    found = await ranking.best(MOST_HITS, [name for name, _ in orders])
     good = _good(found, search)
     for name, descending in reversed(orders):
         good.sort(key=lambda each: each[0].properties.get(name) or "", reverse=descending)
-    page = good[search.offset : search.offset + search.k]
-    ids = [each.uuid for each, _ in page]
-    if not ids:
-        return []
-    with reaching():
-        answer = await asked.chunks.query.fetch_objects_by_ids(
-            ids,
-            limit=len(ids),
-            include_vector=search.vectors,
-            return_properties=_properties(asked.shown(search.columns)),
-        )
-    whole = {each.uuid: each for each in answer.objects}
-    return [(whole[each.uuid], score) for each, score in page if each.uuid in whole]
+    return await read(asked, search, good[search.offset : search.offset + search.k])
 
 
-async def _listed(asked: Asked, search: Search, where: FilterReturn | None) -> Ranked:
+async def _listed(asked: Asked, search: Search, where: FilterReturn | None) -> Listed:
     sort: Any = None
     for each in search.sort:
         name = asked.column(each.column)[1]
@@ -268,12 +207,12 @@ async def _listed(asked: Asked, search: Search, where: FilterReturn | None) -> R
         answer = await asked.chunks.query.fetch_objects(
             limit=search.k,
             offset=search.offset,
-            filters=where,
+            filters=followed(where) if where else None,
             sort=sort or Sort.by_property("order"),
             include_vector=search.vectors,
-            return_properties=_properties(asked.shown(search.columns)),
+            return_properties=asked.properties(asked.shown(search.columns)),
         )
-    return [(each, None) for each in answer.objects]
+    return [(each, None) for each in filter(asked.holding(), answer.objects)]
 
 
 async def _counts(
@@ -308,7 +247,7 @@ async def _first_chunks(
         # All that there is, is read faster than what satisfies a filter, one column at a time.
         with reaching():
             later = await asked.chunks.query.fetch_objects(
-                limit=1, filters=position.greater_than(0), return_properties=["position"]
+                limit=1, filters=followed(position.greater_than(0)), return_properties=["position"]
             )
         if not later.objects:
             return None
@@ -323,35 +262,6 @@ def _ranked(kind: ColumnType, told: Any) -> tuple[Count, ...]:
     return tuple(Count(value=decoded(kind, text), count=many) for text, many in counts)
 
 
-def _good(found: Iterable[tuple[Any, float | None]], search: Search) -> Ranked:
+def _good(found: Ranked, search: Search) -> Ranked:
     least = search.score_threshold
-    return [each for each in found if least is None or (each[1] or 0.0) >= least]
-
-
-def _properties(shown: Mapping[str, tuple[ColumnType, str]]) -> list[str]:
-    return [*OF_HIT, *(name for _, name in shown.values())]
-
-
-def _hit(
-    found: Any,
-    shown: Mapping[str, tuple[ColumnType, str]],
-    asked: Asked,
-    score: float | None,
-    search: Search,
-) -> Hit:
-    texts = {column: (kind, found.properties.get(name)) for column, (kind, name) in shown.items()}
-    columns = {
-        column: None if text is None else decoded(kind, text)
-        for column, (kind, text) in texts.items()
-    }
-    return hit_of(
-        found.properties,
-        columns,
-        source=asked.spec.source,
-        score=score,
-        vector=found.vector["default"] if search.vectors else None,
-    )
-
-
-def _bounded(score: float) -> float:
-    return min(max(score, 0.0), 1.0)
+    return [each for each in found if least is None or each[1] >= least]

@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from weaviate import WeaviateAsyncClient
+from weaviate.classes.aggregate import Metrics
 from weaviate.classes.query import Filter
 from weaviate.collections.classes.filters import FilterReturn
 from weaviate.exceptions import UnexpectedStatusCodeError
@@ -16,6 +18,7 @@ from weaviate.exceptions import UnexpectedStatusCodeError
 from infra.conditions import Condition
 from infra.settings import VectorSettings
 from infra.vectors import graph, layout, searching
+from infra.vectors.asking import Asked
 from infra.vectors.connection import connected, reaching
 from infra.vectors.documents import Document, Head, Place, Vector
 from infra.vectors.errors import DimensionsWrong, VectorsRefused
@@ -185,12 +188,11 @@ class Vectors:
 
     async def count(self, place: Place) -> Counted:
         """Returns how much there is."""
-        heads = layout.heads_of(place)
-        # What satisfies a filter is counted one by one, all that there is at once.
-        gone = await self._total(heads, Filter.by_property("deleted").equal(True))
+        heads = self._collection(layout.heads_of(place))
+        chunks = self._collection(layout.chunks_of(place))
+        # What satisfies a filter is looked at one by one, all that there is counted at once.
         return Counted(
-            rows=max(0, await self._total(heads, None) - gone),
-            chunks=await self._total(layout.chunks_of(place), None),
+            rows=max(0, await _total(heads) - await _gone(heads)), chunks=await _total(chunks)
         )
 
     async def search(
@@ -232,7 +234,8 @@ class Vectors:
         """Returns ``search.k`` chunks in the order of their keys and positions, and where to go on.
 
         What is written meanwhile moves nothing else: each chunk that is there from the first page
-        to the last is on one of them.
+        to the last is on one of them. Only one that gets another vector in the moment in which its
+        page is read may be on none; ``fetch`` finds that too.
 
         Raises:
             SearchInvalid: ``after`` is of no page, or a column is not kept.
@@ -249,7 +252,7 @@ class Vectors:
             SearchInvalid: They are too many for one answer, or a column is not kept.
         """
         asked = self._asked(place, spec, await self._layout(place), where)
-        return await searching.fetch(asked, search)
+        return await searching.fetch(asked, search, partial(self.heads, place))
 
     async def unreachable(self, place: Place, sample: int | None = None) -> tuple[str, ...]:
         """Returns ids of stored chunks that a search by their own vector does not find.
@@ -275,11 +278,9 @@ class Vectors:
     def _collection(self, name: str) -> Collection:
         return self._client.collections.use(name)
 
-    def _asked(
-        self, place: Place, spec: IndexSpec, made: Layout, where: Condition | None
-    ) -> searching.Asked:
+    def _asked(self, place: Place, spec: IndexSpec, made: Layout, where: Condition | None) -> Asked:
         chunks = self._collection(layout.chunks_of(place))
-        return searching.Asked(place=place, spec=spec, layout=made, chunks=chunks, where=where)
+        return Asked(place=place, spec=spec, layout=made, chunks=chunks, where=where)
 
     async def _create(self, wanted: dict[str, Any]) -> None:
         with reaching():
@@ -315,12 +316,23 @@ class Vectors:
         new = any(document.columns.keys() - made.kinds.keys() for document in documents)
         return await self._layout(place, fresh=True) if new else made
 
-    async def _total(self, name: str, where: FilterReturn | None) -> int:
-        with reaching():
-            answer = await self._collection(name).aggregate.over_all(
-                total_count=True, filters=where
-            )
-        return answer.total_count or 0
+
+async def _total(collection: Collection) -> int:
+    with reaching():
+        answer = await collection.aggregate.over_all(total_count=True)
+    return answer.total_count or 0
+
+
+async def _gone(heads: Collection) -> int:
+    """Returns how many heads are of deleted documents, or of none."""
+    with reaching():
+        answer = await heads.aggregate.over_all(
+            filters=Filter.by_property("deleted").equal(True),
+            # The total counts what the index leads to, also where a crash has lost that.
+            return_metrics=Metrics("deleted").boolean(count=True),
+        )
+    found: Any = answer.properties.get("deleted")
+    return found.count or 0 if found else 0
 
 
 def _sound(documents: Iterable[Document], made: Layout) -> tuple[list[Sound], dict[str, str]]:

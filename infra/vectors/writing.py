@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,10 +10,9 @@ from weaviate.collections import CollectionAsync
 from weaviate.collections.classes.filters import FilterReturn
 from weaviate.exceptions import WeaviateInsertManyAllFailedError
 
-from infra.vectors.connection import missing, passing, reaching
+from infra.vectors.connection import abreast, missing, passing, reaching
 from infra.vectors.errors import PlaceUnknown, VectorsRefused, VectorsUnreachable
 from infra.vectors.objects import slices
-from schemas.search import MOST_HITS
 
 Collection = CollectionAsync[Any, Any]
 
@@ -61,7 +59,8 @@ async def delete(collection: Collection, where: FilterReturn) -> int:
     while True:
         with reaching():
             result = await collection.data.delete_many(where=where)
-        if result.failed or result.matches < MOST_HITS:
+        # Fewer than it takes at once may be found though there are more: see ``followed``.
+        if result.failed or not result.matches:
             return result.failed
 
 
@@ -86,14 +85,12 @@ async def remove_each(collection: Collection, ids: Iterable[str]) -> None:
         VectorsRefused: The store refuses.
         VectorsUnreachable: What was removed is not known.
     """
-    gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(each: str) -> None:
-        async with gate:
-            with reaching():
-                await collection.data.delete_by_id(each)
+    async def remove_one(each: str) -> None:
+        with reaching():
+            await collection.data.delete_by_id(each)
 
-    await asyncio.gather(*(one(each) for each in ids))
+    await abreast(remove_one, ids, AT_ONCE)
 
 
 async def _said(collection: Collection, batch: list[DataObject[Any, Any]]) -> dict[int, str]:

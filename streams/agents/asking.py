@@ -1,6 +1,6 @@
 """What a run asks of others: each a request like any other, under the caller's name.
 
-So the caller's grants, limits and budgets hold for all that an agent asks for it.
+So the caller's grants, limits and budgets hold for all that an agent asks for it; but for facts.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from schemas.events import (
 )
 from schemas.openai import parsed
 from schemas.search import Search
+from streams.agents import facts, summarising
 from streams.agents.run import Call, Run
+from streams.agents.trimming import left_out
 
 # The label of what a run asks for: the agent, for costs and search.
 AGENT_TAG = "agent"
@@ -33,6 +35,7 @@ def turn(run: Run, call: Call, now: datetime) -> InferenceRequested:
     """Returns the request for a turn of the model."""
     definition = run.definition
     output = definition.output
+    heard = run.request.stream and not run.quiet
     return replace(
         _asked(run, call, definition.endpoint, now),
         messages=run.messages,
@@ -46,15 +49,23 @@ def turn(run: Run, call: Call, now: datetime) -> InferenceRequested:
             )
             for name, tool in definition.tools.items()
         ),
+        tool_choice=run.to_call or "auto",
+        stream=heard,
+        parts_to=(run.request.parts_to or run.request.reply_to) if heard else None,
     )
+
+
+def summary(run: Run, call: Call, now: datetime) -> InferenceRequested:
+    """Returns the request for a summary of what is left out of the next turn."""
+    asked = _asked(run, call, run.definition.endpoint, now)
+    gone = left_out(run.conversation, run.transcript)
+    return replace(_in_time(asked, run), messages=summarising.question(gone))
 
 
 def tool_call(run: Run, call: Call, now: datetime) -> InferenceRequested:
     """Returns the request that a right call of a tool asks with."""
     asked = _asked(run, call, run.tool(call).target, now)
-    # Whoever waits for a tool wants to say something, still, when it takes too long.
-    patience = timedelta(milliseconds=(run.deadline - now) // timedelta(milliseconds=1) * 9 // 10)
-    return TASKS[call.kind](run, call, replace(asked, deadline=now + patience))
+    return TASKS[call.kind](run, call, _in_time(asked, run))
 
 
 def approval(run: Run, call: Call, now: datetime) -> ApprovalWanted:
@@ -102,16 +113,40 @@ def _agent(run: Run, call: Call, asked: InferenceRequested) -> InferenceRequeste
     return replace(asked, task=Task.AGENT, messages=(said,))
 
 
+def _handoff(run: Run, call: Call, asked: InferenceRequested) -> InferenceRequested:
+    # Without its instructions, and without the turn that hands over.
+    said = run.messages[bool(run.definition.instructions) : -1]
+    return replace(asked, task=Task.AGENT, messages=said, sampling=run.request.sampling)
+
+
+def _recall(run: Run, call: Call, asked: InferenceRequested) -> InferenceRequested:
+    return facts.recalling(run, asked, _arguments(call))
+
+
+def _remember(run: Run, call: Call, asked: InferenceRequested) -> InferenceRequested:
+    return facts.remembering(run, asked, _arguments(call))
+
+
 TASKS: dict[str, Callable[[Run, Call, InferenceRequested], InferenceRequested]] = {
     "agent": _agent,
     "function": _function,
+    "handoff": _handoff,
     "index": _index,
+    "recall": _recall,
+    "remember": _remember,
 }
 
 
 def _arguments(call: Call) -> dict[str, Any]:
     said = parsed(call.arguments)
     return said if isinstance(said, dict) else {}
+
+
+def _in_time(asked: InferenceRequested, run: Run) -> InferenceRequested:
+    """Returns a request whose asker has time to say something, still, when it takes too long."""
+    left = run.deadline - asked.requested_at
+    patience = timedelta(milliseconds=left // timedelta(milliseconds=1) * 9 // 10)
+    return replace(asked, deadline=asked.requested_at + patience)
 
 
 def _asked(run: Run, call: Call, endpoint: str, now: datetime) -> InferenceRequested:

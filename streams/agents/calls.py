@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from dataclasses import replace
 
 from schemas.events import Completion, InferenceReplied, Message, Reason, Role, ToolCall
+from schemas.openai import parsed
 from schemas.topics import APPROVAL_WANTED, INFERENCE_REQUESTED
 from streams.agents import asking, results, telling
 from streams.agents.causes import Decided
-from streams.agents.checking import Wrong, is_object, wrong_arguments
+from streams.agents.checking import CUT, Wrong, as_cut, is_object, wrong_arguments
 from streams.agents.progress import ADDED, DONE, Progress
 from streams.agents.run import Call, CallState, Citation, Run
+from streams.guards.placeholders import plain
 
 # In one turn.
 MOST_CALLS = 128
@@ -28,8 +31,10 @@ MOST_QUOTED = 64
 def called(progress: Progress, completion: Completion) -> list[Wrong | None]:
     """Takes in what the model asks for; returns what is wrong with each call, None if nothing."""
     run = progress.run
-    calls = _numbered(run, completion.tool_calls)
-    wrongs = [_wrong(run, place, call) for place, call in enumerate(calls)]
+    calls = _numbered(run, completion)
+    wrongs = [_wrong(run, call, alone=len(calls) == 1) for call in calls]
+    # Only the last can have been cut: the others were said to their end.
+    wrongs[-1] = as_cut(wrongs[-1], completion.finish_reason)
     progress.run = replace(
         run,
         transcript=(*run.transcript, _said(completion.content, calls)),
@@ -39,6 +44,9 @@ def called(progress: Progress, completion: Completion) -> list[Wrong | None]:
         ),
         next_number=run.next_number + len(calls),
     )
+    for call, wrong in zip(calls, wrongs, strict=True):
+        if wrong is None and call.name == progress.run.to_call:
+            progress.run = replace(progress.run, planned=progress.run.planned + 1)
     for call in progress.run.calls:
         progress.add(ADDED, telling.function_call(run, call, "in_progress"))
     for call, wrong in zip(progress.run.calls, wrongs, strict=True):
@@ -46,7 +54,7 @@ def called(progress: Progress, completion: Completion) -> list[Wrong | None]:
             settle(progress, call, results.failed("arguments", wrong.said))
         elif call.state == "approval":
             progress.emit(APPROVAL_WANTED, asking.approval(run, call, progress.now))
-            progress.add(DONE, telling.approval_request(run, call))
+            progress.add_whole(telling.approval_request(run, call))
     return wrongs
 
 
@@ -64,7 +72,7 @@ def decided(progress: Progress, call: Call, decision: Decided) -> None:
     response = telling.approval_response(
         progress.run, call, decision.reason, granted=decision.granted
     )
-    progress.add(DONE, response)
+    progress.add_whole(response)
     if decision.granted:
         progress.run = progress.run.put(replace(call, state="ready"))
         return
@@ -78,9 +86,7 @@ def settle(progress: Progress, call: Call, result: str) -> None:
     settled = replace(call, state="answered", result=result)
     progress.run = progress.run.put(settled)
     progress.add(DONE, telling.function_call(progress.run, settled, "completed"))
-    output = telling.function_call_output(progress.run, settled)
-    progress.add(ADDED, output)
-    progress.add(DONE, output)
+    progress.add_whole(telling.function_call_output(progress.run, settled))
 
 
 def ask_ready(progress: Progress) -> None:
@@ -102,14 +108,14 @@ def told(run: Run) -> tuple[Message, ...]:
     )
 
 
-def _numbered(run: Run, asked: tuple[ToolCall, ...]) -> list[Call]:
+def _numbered(run: Run, completion: Completion) -> list[Call]:
     """Returns the calls that a model asks for, each under an id that no other has.
 
     Models repeat ids, or give none, and results are bound to calls by them.
     """
     taken = {call.id for message in run.messages for call in message.tool_calls}
     calls = []
-    for number, call in enumerate(asked, start=run.next_number):
+    for number, call in enumerate(completion.tool_calls, start=run.next_number):
         tool = run.definition.tools.get(call.name)
         tool_call_id = _fresh(call.id, number, taken)
         taken.add(tool_call_id)
@@ -124,6 +130,9 @@ def _numbered(run: Run, asked: tuple[ToolCall, ...]) -> list[Call]:
                 arguments=call.arguments if call.arguments.strip() else "{}",
             )
         )
+    if completion.finish_reason in CUT:
+        # It may have been cut before its arguments, and is not to be made without them.
+        calls[-1] = replace(calls[-1], arguments=completion.tool_calls[-1].arguments)
     return calls
 
 
@@ -134,19 +143,29 @@ def _fresh(wanted: str, number: int, taken: Collection[str]) -> str:
     return fresh
 
 
-def _wrong(run: Run, place: int, call: Call) -> Wrong | None:
+def _wrong(run: Run, call: Call, *, alone: bool) -> Wrong | None:
     tools = run.definition.tools
-    if place >= MOST_CALLS:
-        said = f"a turn may ask for {MOST_CALLS} calls"
-        return Wrong(said=said, named=f"more than {MOST_CALLS} calls in a turn")
     if call.kind == "unknown":
         offered = ", ".join(tools) or "none"
         said = f"there is no tool {call.name[:MOST_QUOTED]!r}; there are: {offered}"
         return Wrong(said=said, named="a tool that is not offered")
+    if call.kind == "handoff" and not alone:
+        said = f"{call.name} is called by itself: see what the others come to, then call it"
+        return Wrong(said=said, named=said)
     wrong = wrong_arguments(call.arguments, tools[call.name].parameters)
     if wrong is None:
-        return None
+        return None if tools[call.name].pure else _disguised(run, call)
     return Wrong(said=wrong.said, named=f"the arguments of {call.name}: {wrong.named}")
+
+
+def _disguised(run: Run, call: Call) -> Wrong | None:
+    """Returns that a call would act on what stands for something else; None where it does not."""
+    arguments = plain(json.dumps(parsed(call.arguments), ensure_ascii=False))
+    for each in run.withheld:
+        if each in arguments:
+            said = f"{each} stands for what a policy withholds, and {call.name} would act on it"
+            return Wrong(said=said, named=f"{call.name} would act on what a policy withholds")
+    return None
 
 
 def _first_state(run: Run, call: Call, wrong: Wrong | None) -> CallState:

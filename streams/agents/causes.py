@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from schemas.agents import run_of
 from schemas.events import InferenceReplied, InferenceRequested, InferenceRouted
 from schemas.openai import parsed
+from streams.agents.conversation import NOTHING_SAID, Conversation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +17,12 @@ class Begun:
     Attributes:
         routed: What came.
         reply_to_agents: Reply topic that runs are answered on.
+        earlier: The conversation that it goes on with.
     """
 
     routed: InferenceRouted
     reply_to_agents: str
+    earlier: Conversation = NOTHING_SAID
 
     @property
     def request(self) -> InferenceRequested:

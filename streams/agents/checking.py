@@ -15,8 +15,9 @@ from typing import Any
 import jsonschema
 from jsonschema.exceptions import ValidationError
 
+from schemas.events import FinishReason
 from schemas.jsonschemas import OFFLINE, Keyword, kind_of, of_one_dialect, unique_items
-from schemas.openai import parsed
+from schemas.openai import MAX_NESTING, parsed
 
 # Keywords of a schema that one check follows; each character of the text adds one.
 MOST_KEYWORDS = 20_000
@@ -39,6 +40,19 @@ class Wrong:
     named: str
 
 
+# By what that was cut, and what helps then.
+CUT = {
+    FinishReason.CONTENT_FILTER: Wrong(
+        said="a filter of the provider cut it: say it in other words",
+        named="a filter of the provider cut it: ask for something else",
+    ),
+    FinishReason.LENGTH: Wrong(
+        said="it was cut at the most tokens that it may have: say it in fewer words",
+        named="it was cut at the most tokens that it may have: raise max_tokens, or ask for less",
+    ),
+}
+
+
 class _Endless(Exception):
     """A check takes too many steps."""
 
@@ -46,7 +60,8 @@ class _Endless(Exception):
 def wrong_arguments(arguments: str, parameters: Mapping[str, Any]) -> Wrong | None:
     """Returns what is wrong with the arguments of a call; None where they are right."""
     if not is_object(arguments):
-        return Wrong(said="the arguments are no JSON object", named="no JSON object")
+        said = f"the arguments are no JSON object, or nested deeper than {MAX_NESTING}"
+        return Wrong(said=said, named="no JSON object")
     return _broken(parsed(arguments), parameters, len(arguments))
 
 
@@ -57,6 +72,19 @@ def wrong_answer(content: str, schema: Mapping[str, Any]) -> Wrong | None:
     if answer == content:
         return Wrong(said="the answer is no JSON", named="no JSON")
     return _broken(answer, schema, len(content))
+
+
+def as_cut(wrong: Wrong | None, ended: FinishReason) -> Wrong | None:
+    """Returns what is wrong with what was said, and what cut it, if anything did.
+
+    Args:
+        wrong: What is wrong; None where nothing is.
+        ended: Why the model stopped.
+    """
+    cut = CUT.get(ended)
+    if wrong is None or cut is None:
+        return wrong
+    return Wrong(said=f"{wrong.said}, and {cut.said}", named=f"{wrong.named}, and {cut.named}")
 
 
 def is_object(document: str) -> bool:
@@ -76,9 +104,22 @@ def _broken(value: object, schema: Mapping[str, Any], length: int) -> Wrong | No
         return Wrong(said=said, named=said)
     if error is None:
         return None
-    wanted = json.dumps(error.validator_value, ensure_ascii=False)[:MOST_QUOTED]
-    said = f"{error.json_path} breaks {error.validator} of the schema: {wanted}"
+    said = f"{error.json_path} breaks {error.validator} of the schema: {_wanted(error)}"
     return Wrong(said=said, named=f"breaks {error.validator} of the schema")
+
+
+def _wanted(error: ValidationError) -> str:
+    """Returns what a keyword wanted, for the model: that it takes nothing else says too little."""
+    schema, said = error.schema, error.instance
+    if error.validator == "additionalProperties" and isinstance(schema, Mapping):
+        known = [*schema.get("properties", {})]
+        unknown = [name for name in said if name not in known] if isinstance(said, dict) else []
+        return f"it has {_quoted(unknown)}, takes {_quoted(known)}"
+    return _quoted(error.validator_value)
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)[:MOST_QUOTED]
 
 
 def _validator(schema: Mapping[str, Any], steps: int) -> Any:

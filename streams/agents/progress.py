@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from schemas.events import (
@@ -19,7 +20,7 @@ from schemas.events import (
     Usage,
 )
 from schemas.topics import AGENT_TOLD, REQUEST_CANCELLED, Outgoing, Topic
-from streams.agents import telling
+from streams.agents import facts, telling
 from streams.agents.run import Run
 
 ADDED, DONE = "response.output_item.added", "response.output_item.done"
@@ -28,19 +29,21 @@ CUT: dict[FinishReason, str] = {
     FinishReason.CONTENT_FILTER: "content_filter",
     FinishReason.LENGTH: "max_output_tokens",
 }
-# Refusals that say that a bound was reached, in the same words.
-BOUNDS: dict[Reason, str] = {
-    Reason.DEADLINE_EXPIRED: "max_time",
-    Reason.LIMIT_EXCEEDED: "max_steps",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What a run came to: exactly one of both is set."""
+    """What a run came to.
+
+    Attributes:
+        completion: Its answer.
+        refusal: Why it has none; exactly one of both is set.
+        cost: US dollars of all that it asked; None where that is not known.
+    """
 
     completion: Completion | None = None
     refusal: Refusal | None = None
+    cost: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,11 @@ class Progress:
         """Puts an event behind what is emitted."""
         self._outgoing.append(Outgoing(topic, event))
 
+    def add_whole(self, item: Mapping[str, Any]) -> None:
+        """Tells the caller of an item that is there at once, as ``add`` does."""
+        self.add(ADDED, item)
+        self.add(DONE, item)
+
     def add(self, kind: str, item: Mapping[str, Any]) -> None:
         """Tells the caller of an item, if policies let its text be told."""
         self._tell(kind, None if self.run.quiet else item)
@@ -93,25 +101,33 @@ class Progress:
         cut = CUT.get(completion.finish_reason)
         output = [] if self.run.quiet else [said]
         self._end(
-            Ended(completion=_final(completion)),
+            Ended(completion=_final(completion), cost=self.run.cost),
             telling.response(
                 self.run, "incomplete" if cut else "completed", incomplete=cut, output=output
             ),
         )
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Ends the run with a refusal, and whatever it waits for."""
+    def refuse(self, refusal: Refusal, bound: str | None = None) -> None:
+        """Ends the run with a refusal, and whatever it waits for.
+
+        Args:
+            refusal: Why.
+            bound: Which bound of its own it reached, in the words of that API.
+        """
         self._call_off()
-        bound = BOUNDS.get(refusal.reason)
         if refusal.reason is Reason.CANCELLED:
             status = "cancelled"
         else:
             status = "incomplete" if bound else "failed"
         response = telling.response(self.run, status, incomplete=bound, error=refusal)
-        self._end(Ended(refusal=refusal), response)
+        self._end(Ended(refusal=refusal, cost=self.run.cost), response)
 
     def _end(self, ended: Ended, response: Mapping[str, Any]) -> None:
-        self._tell(f"response.{response['status']}", response)
+        # Where a policy looks first, what it leaves of the answer tells the end.
+        if not (self.run.quiet and ended.completion):
+            status = response["status"]
+            # That API's stream has no word for the end of what was cancelled.
+            self._tell(f"response.{'failed' if status == 'cancelled' else status}", response)
         self._ended = ended
         self.run = replace(self.run, calls=(), ended=True)
 
@@ -121,9 +137,11 @@ class Progress:
             return
         for call in self.run.calls:
             if call.state in {"approval", "asked"}:
+                own = call.kind in {"recall", "remember"}
                 cancelled = RequestCancelled(
                     request_id=self.run.call_id(call),
-                    tenant=self.run.request.tenant,
+                    # As it was asked, so that whoever lets requests go on knows it again.
+                    tenant=facts.tenant_of(self.run) if own else self.run.request.tenant,
                     cancelled_at=self.now,
                     deadline=self.run.deadline,
                 )

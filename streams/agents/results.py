@@ -11,11 +11,13 @@ import json
 from schemas.events import Completion, InferenceReplied
 from schemas.openai import FormInvalid
 from schemas.search import Found, Hit, read
+from streams.agents import facts
 from streams.agents.run import Call, Citation
 
 # Characters of a result; more would crowd out what else the model is to read.
 MOST_CHARACTERS = 16_000
 NOTHING_FOUND = "Nothing was found."
+HANDED_OVER = '{"result": "it answered"}'
 
 
 def outcome(call: Call, target: str, replied: InferenceReplied) -> tuple[str, list[Citation]]:
@@ -30,9 +32,10 @@ def outcome(call: Call, target: str, replied: InferenceReplied) -> tuple[str, li
         return failed(replied.refusal.reason, replied.refusal.message), []
     if replied.completion is None:
         return "", []
-    if call.kind == "index":
-        return _searched(call, target, replied.completion)
-    return shortened(replied.completion.content), []
+    try:
+        return _said(call, target, replied.completion)
+    except FormInvalid as error:
+        return failed("answer", f"what came back cannot be read: {error}"), []
 
 
 def failed(kind: str, message: str) -> str:
@@ -48,11 +51,18 @@ def shortened(text: str) -> str:
     return f"{text[:MOST_CHARACTERS]}\n[{len(text) - MOST_CHARACTERS} more characters are left out]"
 
 
+def _said(call: Call, target: str, completion: Completion) -> tuple[str, list[Citation]]:
+    if call.kind == "index":
+        return _searched(call, target, completion)
+    if call.kind == "recall":
+        return shortened(facts.recalled(completion)), []
+    if call.kind == "remember":
+        return shortened(facts.remembered(completion)), []
+    return shortened(completion.content), []
+
+
 def _searched(call: Call, index: str, completion: Completion) -> tuple[str, list[Citation]]:
-    try:
-        hits = read(completion.found, Found).hits
-    except FormInvalid as error:
-        return failed("found", f"what was found cannot be read: {error}"), []
+    hits = read(completion.found, Found).hits
     passages, citations = [], []
     for place, hit in enumerate(hits, start=1):
         citation = _citation(call, place, index, hit)

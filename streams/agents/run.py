@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from schemas import agents
 from schemas.agents import Definition, Reachable
-from schemas.events import InferenceRequested, Message, Usage
+from schemas.events import InferenceReplied, InferenceRequested, Message, Usage
 
-CallKind = Literal["agent", "function", "index", "model", "unknown"]
+CallKind = Literal[
+    "agent",
+    "function",
+    "handoff",
+    "index",
+    "model",
+    "recall",
+    "remember",
+    "summary",
+    "unknown",
+]
 # An approval is waited for, then for a place among those under way, then for the answer.
 CallState = Literal["approval", "ready", "asked", "answered"]
 
@@ -83,19 +94,27 @@ class Run:
         deadline: When it ends whatever happens: its request's, or earlier by the agent's limits.
         quiet: Whether a policy looks at the answer before anybody hears of it.
         definition: The agent.
+        withheld: What stands in the caller's words for what a policy keeps from the model.
         conversation: What it is told first, and what the caller said.
         transcript: What was said since: by the model, by its tools, and to have it mend something.
+        gone: How often the model spoke in what is left out of both.
         calls: What the turn under way asks for, by number.
         citations: Passages that were found, by call and place.
         next_number: Number of the next call.
+        first_number: Number of its own first call: lower ones are of the conversation before it.
         turns: How often the model was asked.
+        planned: How much of the agent's plan was called.
         repairs: How often in a row there was something to mend.
         retried: Whether this turn was asked again after a failure that may pass.
-        trimmed: Whether this turn was asked again with less said.
+        trimmed: How often this turn was asked again with less said.
         usage: Tokens of all turns together.
+        cost: US dollars of all that was answered; None where a price is unknown.
         told: How much the caller was told: seq of what is told next.
         ended: Whether it is over; nothing changes it then.
     """
+
+    # JSON has no infinity, and a request's numbers may be any.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="strings")
 
     request: InferenceRequested
     reply_to: str
@@ -103,15 +122,20 @@ class Run:
     quiet: bool
     definition: Definition
     conversation: tuple[Message, ...]
+    withheld: tuple[str, ...] = ()
     transcript: tuple[Message, ...] = ()
+    gone: int = 0
     calls: tuple[Call, ...] = ()
     citations: tuple[Citation, ...] = ()
     next_number: int = 0
+    first_number: int = 0
     turns: int = 0
+    planned: int = 0
     repairs: int = 0
     retried: bool = False
-    trimmed: bool = False
+    trimmed: int = 0
     usage: Usage = field(default_factory=Usage)
+    cost: Decimal | None = Decimal(0)
     told: int = 0
     ended: bool = False
 
@@ -124,6 +148,12 @@ class Run:
     def messages(self) -> tuple[Message, ...]:
         """All that was said, oldest first."""
         return self.conversation + self.transcript
+
+    @property
+    def to_call(self) -> str | None:
+        """The tool that the plan has the model call now; None where the model is free."""
+        plan = self.definition.plan
+        return plan[self.planned] if self.planned < len(plan) else None
 
     @property
     def under_way(self) -> int:
@@ -146,6 +176,15 @@ class Run:
         """Returns the run with a call in the place of the one of its number."""
         changed = (call if each.number == call.number else each for each in self.calls)
         return replace(self, calls=tuple(changed))
+
+    def paid(self, replied: InferenceReplied) -> Run:
+        """Returns the run with what an answer cost."""
+        if replied.cost_usd is None and replied.refusal is not None:
+            # Most often nothing was tried.
+            return self
+        if self.cost is None or replied.cost_usd is None:
+            return replace(self, cost=None)
+        return replace(self, cost=self.cost + replied.cost_usd)
 
     def to_json(self) -> str:
         """Returns the run as JSON text."""

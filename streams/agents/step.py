@@ -6,7 +6,7 @@ and however often. Knows no catalog, no clock and no network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -19,6 +19,7 @@ from streams.agents import calls, turns
 from streams.agents.causes import Answered, Begun, Cancelled, Cause, Decided, Expired
 from streams.agents.progress import Ended, Progress, Step
 from streams.agents.run import Run
+from streams.guards.placeholders import withheld
 
 __all__ = ["Ended", "Step", "advance", "begin"]
 
@@ -34,7 +35,7 @@ def begin(begun: Begun, definition: Definition | Refusal, now: datetime) -> Step
         definition: The agent, or why it cannot run: then the run ends at once.
         now: The moment.
     """
-    request = begun.request
+    request, earlier = begun.request, begun.earlier
     # One that cannot run has no more than its name.
     known = (
         definition
@@ -48,7 +49,12 @@ def begin(begun: Begun, definition: Definition | Refusal, now: datetime) -> Step
         deadline=now + min(length(known.limits.time), request.deadline - now),
         quiet=begun.quiet,
         definition=known,
-        conversation=(*_instructions(known), *request.messages),
+        conversation=(*_instructions(known), *earlier.messages, *request.messages),
+        gone=earlier.gone,
+        withheld=_withheld(request.messages),
+        citations=earlier.citations,
+        next_number=earlier.next_number,
+        first_number=earlier.next_number,
     )
     progress = Progress(run, now)
     progress.begin()
@@ -56,7 +62,8 @@ def begin(begun: Begun, definition: Definition | Refusal, now: datetime) -> Step
     if refusal is None:
         turns.ask_model(progress)
     else:
-        progress.refuse(refusal)
+        late = refusal.reason is Reason.DEADLINE_EXPIRED
+        progress.refuse(refusal, bound="max_time" if late else None)
     return progress.step()
 
 
@@ -74,7 +81,7 @@ def advance(run: Run, cause: Cause, now: datetime) -> Step:
     if isinstance(cause, Cancelled):
         progress.refuse(Refusal(reason=Reason.CANCELLED, message="the caller cancelled the run"))
     elif now >= run.deadline:
-        progress.refuse(_late(run))
+        progress.refuse(_late(run), bound="max_time")
     else:
         FOLLOWS[type(cause)](progress, cause)
     return progress.step()
@@ -84,8 +91,13 @@ def _answered(progress: Progress, cause: Answered) -> None:
     call, replied = progress.run.call(cause.number), cause.replied
     if call is None or call.state != "asked" or _of_a_copy(replied):
         return
+    progress.run = progress.run.paid(replied)
     if call.kind == "model":
         turns.turned(progress, call, replied)
+    elif call.kind == "summary":
+        turns.summed_up(progress, replied)
+    elif call.kind == "handoff" and replied.completion is not None:
+        turns.handed_over(progress, call, replied.completion)
     elif replied.completion is not None or replied.refusal is not None:
         calls.answered(progress, call, replied)
         turns.go_on(progress)
@@ -119,6 +131,10 @@ def _instructions(definition: Definition) -> tuple[Message, ...]:
     if not definition.instructions:
         return ()
     return (Message(role=Role.SYSTEM, content=definition.instructions),)
+
+
+def _withheld(messages: Iterable[Message]) -> tuple[str, ...]:
+    return tuple(sorted(set().union(*(withheld(message.content) for message in messages))))
 
 
 def _unfit(run: Run, now: datetime) -> Refusal | None:

@@ -1,13 +1,15 @@
 """What a caller is told of a run, in the form of the OpenAI Responses API.
 
 Source: https://platform.openai.com/docs/api-reference/responses-streaming. Annotations have three
-members beside those of that form: the key, the version and the position of what is cited.
+members beside those of that form: the key, the version and the position of what is cited. Why a run
+failed, or came to no whole answer, is told by names of ours where that API has some of its own.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from schemas.events import Refusal, Usage
@@ -17,6 +19,8 @@ from streams.agents.run import Call, Citation, Run
 
 Item = dict[str, Any]
 
+# Passages of which an answer tells where they are from.
+MOST_MARKS = 1000
 MARK = re.compile(r"\[(\d{1,9}\.\d{1,9})\]")
 
 
@@ -45,6 +49,10 @@ def response(
         "status": status,
         "model": run.definition.agent,
         "output": list(output),
+        "parallel_tool_calls": run.definition.limits.parallel > 1,
+        "tool_choice": "auto",
+        "tools": [],
+        "previous_response_id": run.request.previous,
         "error": failed,
         "incomplete_details": None if incomplete is None else {"reason": incomplete},
         "usage": None if status == "in_progress" else _usage(run.usage),
@@ -58,7 +66,8 @@ def message(run: Run, call: Call, content: str, *, final: bool = False) -> Item:
     """
     annotations = list(_named(content, run.citations))
     if final and not annotations:
-        annotations = [_annotation(each, len(content)) for each in run.citations]
+        own = (each for each in run.citations if each.call >= run.first_number)
+        annotations = [_annotation(each, len(content)) for each in own]
     said = {"type": "output_text", "text": content, "annotations": annotations}
     return {
         "type": "message",
@@ -117,7 +126,7 @@ def approval_response(run: Run, call: Call, reason: str, *, granted: bool) -> It
 
 def _named(content: str, citations: Sequence[Citation]) -> Iterator[Item]:
     known = {citation.mark: citation for citation in citations}
-    for match in MARK.finditer(content):
+    for match in islice(MARK.finditer(content), MOST_MARKS):
         if citation := known.get(match[1]):
             yield _annotation(citation, match.start())
 
@@ -137,7 +146,10 @@ def _annotation(citation: Citation, index: int) -> Item:
 def _usage(usage: Usage) -> Item:
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from schemas.events import Message, Role
 
+# Characters of a conversation: all of them, in whatever script, fit a record many times.
+MOST_SAID = 400_000
 LEFT_OUT = "[left out: the conversation outgrew what the model reads at once]"
 
 
@@ -18,6 +20,43 @@ def trimmed(
     What the model is told first stays, and so does the caller's last message. The oldest results
     of tools go first, then the oldest turns; a call never goes without its results.
     """
+    shorter = _shorter(conversation, transcript)
+    if shorter is None:
+        return None
+    border = len(conversation)
+    return (
+        tuple(message for number, message in shorter.items() if number < border),
+        tuple(message for number, message in shorter.items() if number >= border),
+    )
+
+
+def left_out(conversation: Sequence[Message], transcript: Sequence[Message]) -> tuple[Message, ...]:
+    """Returns the messages that ``trimmed`` leaves out, or takes the content from, as they are."""
+    shorter = _shorter(conversation, transcript)
+    if shorter is None:
+        return ()
+    said = enumerate((*conversation, *transcript))
+    return tuple(message for number, message in said if shorter.get(number) != message)
+
+
+def spoken(messages: Iterable[Message]) -> int:
+    """Returns how many of these messages are the model's."""
+    return sum(message.role is Role.ASSISTANT for message in messages)
+
+
+def size(messages: Iterable[Message]) -> int:
+    """Returns how many characters messages have."""
+    return sum(
+        len(message.content)
+        + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+        for message in messages
+    )
+
+
+def _shorter(
+    conversation: Sequence[Message], transcript: Sequence[Message]
+) -> dict[int, Message] | None:
+    """Returns what stays, by its place; None where all of it does."""
     said: dict[int, Message] = dict(enumerate((*conversation, *transcript)))
     groups = list(_groups(said, _kept(conversation)))
     left = size(said[number] for group in groups for number in group)
@@ -29,22 +68,7 @@ def trimmed(
         left -= size([said[number]]) - size([shorter[number]])
     for number in (number for group in _until(groups, shorter, left - most) for number in group):
         del shorter[number]
-    if shorter == said:
-        return None
-    border = len(conversation)
-    return (
-        tuple(message for number, message in shorter.items() if number < border),
-        tuple(message for number, message in shorter.items() if number >= border),
-    )
-
-
-def size(messages: Iterable[Message]) -> int:
-    """Returns how many characters messages have."""
-    return sum(
-        len(message.content)
-        + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-        for message in messages
-    )
+    return None if shorter == said else shorter
 
 
 def _kept(conversation: Sequence[Message]) -> frozenset[int]:

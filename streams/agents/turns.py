@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 
-from schemas.events import Completion, InferenceReplied, Message, Reason, Refusal, Role
+from schemas.events import (
+    Completion,
+    InferenceReplied,
+    InferenceRequested,
+    Message,
+    Reason,
+    Refusal,
+    Role,
+)
 from schemas.topics import INFERENCE_REQUESTED
-from streams.agents import asking, calls, telling
-from streams.agents.checking import Wrong, wrong_answer
-from streams.agents.progress import ADDED, DONE, Progress, total
-from streams.agents.run import Call, Run
-from streams.agents.trimming import size, trimmed
+from streams.agents import asking, calls, results, summarising, telling
+from streams.agents.checking import Wrong, as_cut, wrong_answer
+from streams.agents.progress import Progress, total
+from streams.agents.run import Call, CallKind, Run
+from streams.agents.trimming import MOST_SAID, left_out, size, spoken, trimmed
 
 # Failures that may have passed when the same is asked again.
 PASSING = frozenset(
@@ -24,19 +34,36 @@ PASSING = frozenset(
 )
 # How it is said that a conversation is too long: by the model, or by whoever carries it there.
 TOO_LONG = frozenset({Reason.CONTEXT_EXCEEDED, Reason.REQUEST_TOO_LARGE})
-# Characters of a conversation: all of them, in whatever script, fit a record many times.
-MOST_SAID = 400_000
+# What a model is asked for.
+ASKS: dict[CallKind, Callable[[Run, Call, datetime], InferenceRequested]] = {
+    "model": asking.turn,
+    "summary": asking.summary,
+}
+# How often a turn is asked again with half as much said.
+MOST_TRIMMED = 4
 
 
 def ask_model(progress: Progress) -> None:
     """Asks for a turn, or ends the run where a limit lets it ask no more."""
     run = _fitting(progress.run)
     if refusal := _spent(run):
-        progress.refuse(refusal)
+        exceeded = refusal.reason is Reason.LIMIT_EXCEEDED
+        progress.refuse(refusal, bound="max_steps" if exceeded else None)
         return
-    call = Call(number=run.next_number, kind="model", state="asked")
-    progress.run = replace(run, calls=(call,), next_number=run.next_number + 1, turns=run.turns + 1)
-    progress.emit(INFERENCE_REQUESTED, asking.turn(progress.run, call, progress.now))
+    _ask(progress, run, "model")
+
+
+def summed_up(progress: Progress, replied: InferenceReplied) -> None:
+    """Goes on with a summary of what is left out; without one where none came."""
+    run, completion = progress.run, replied.completion
+    less = _less(run) or run
+    if completion is not None:
+        gone = left_out(run.conversation, run.transcript)
+        told = summarising.with_summary(less.conversation, gone, completion.content)
+        usage = total((run.usage, completion.usage))
+        less = replace(less, conversation=told, usage=usage)
+    progress.run = replace(less, calls=(), trimmed=less.trimmed + 1)
+    ask_model(progress)
 
 
 def go_on(progress: Progress) -> None:
@@ -57,16 +84,42 @@ def turned(progress: Progress, call: Call, replied: InferenceReplied) -> None:
     if completion is None:
         return
     usage = total((run.usage, completion.usage))
-    progress.run = replace(run, calls=(), usage=usage, retried=False, trimmed=False)
+    progress.run = replace(run, calls=(), usage=usage, retried=False, trimmed=0)
     if completion.tool_calls:
         _called(progress, call, completion)
     else:
         _answered(progress, call, completion)
 
 
+def handed_over(progress: Progress, call: Call, completion: Completion) -> None:
+    """Takes in what an agent answered that the conversation was handed to."""
+    content = completion.content
+    if (wrong := _wrong(progress.run, completion)) is not None:
+        calls.settle(progress, call, results.failed(Reason.ANSWER_UNKEPT, wrong.said))
+        go_on(progress)
+        return
+    calls.settle(progress, call, results.HANDED_OVER)
+    run = progress.run
+    said = Message(role=Role.ASSISTANT, content=content)
+    answering = Call(number=run.next_number, kind="model", state="answered")
+    progress.run = replace(
+        run,
+        transcript=(*run.transcript, *calls.told(run), said),
+        next_number=run.next_number + 1,
+    )
+    # Marks in it are of passages that the other agent found.
+    answer = telling.message(replace(progress.run, citations=()), answering, content)
+    progress.add_whole(answer)
+    progress.complete(completion, answer)
+
+
 def _called(progress: Progress, call: Call, completion: Completion) -> None:
+    if len(completion.tool_calls) > calls.MOST_CALLS:
+        said = f"a turn may ask for {calls.MOST_CALLS} calls"
+        _mend(progress, Wrong(said=said, named=f"more than {calls.MOST_CALLS} calls in a turn"))
+        return
     if completion.content:
-        _tell(progress, telling.message(progress.run, call, completion.content))
+        progress.add_whole(telling.message(progress.run, call, completion.content))
     wrongs = calls.called(progress, completion)
     if None in wrongs:
         progress.run = replace(progress.run, repairs=0)
@@ -79,38 +132,59 @@ def _answered(progress: Progress, call: Call, completion: Completion) -> None:
     run, content = progress.run, completion.content
     said = Message(role=Role.ASSISTANT, content=content)
     progress.run = replace(run, transcript=(*run.transcript, said))
-    schema = run.definition.output
-    wrong = None if schema is None else wrong_answer(content, schema)
+    wrong = _wrong(run, completion)
     if wrong is None:
         answer = telling.message(progress.run, call, content, final=True)
-        _tell(progress, answer)
+        progress.add_whole(answer)
         progress.complete(completion, answer)
         return
     _mend(progress, Wrong(said=wrong.said, named=f"the answer: {wrong.named}"))
+
+
+def _wrong(run: Run, completion: Completion) -> Wrong | None:
+    """Returns what is wrong with an answer; None where nothing is."""
+    wrong, schema = None, run.definition.output
+    if run.to_call is not None:
+        said = f"{run.to_call} is to be called before there is an answer"
+        wrong = Wrong(said=said, named=said)
+    elif schema is not None:
+        wrong = wrong_answer(completion.content, schema)
+    return as_cut(wrong, completion.finish_reason)
 
 
 def _refused(progress: Progress, refusal: Refusal) -> None:
     run = progress.run
     if refusal.reason is Reason.ANSWER_UNKEPT:
         # Whoever asked the model saw that it does not keep to what it was asked.
-        progress.run = replace(run, retried=False, trimmed=False)
+        progress.run = replace(run, retried=False, trimmed=0)
         _mend(progress, Wrong(said=refusal.message, named=refusal.message))
-    elif refusal.reason in PASSING and not run.retried:
+    elif refusal.reason in PASSING and not (run.retried or _spent(run)):
         progress.run = replace(run, retried=True)
         ask_model(progress)
-    elif refusal.reason in TOO_LONG and not run.trimmed:
+    elif refusal.reason in TOO_LONG and run.trimmed < MOST_TRIMMED:
         _say_less(progress, refusal)
     else:
         progress.refuse(refusal)
 
 
 def _say_less(progress: Progress, refusal: Refusal) -> None:
-    less = _less(progress.run)
+    run = progress.run
+    less = _less(run)
     if less is None:
         progress.refuse(refusal)
-        return
-    progress.run = replace(less, trimmed=True)
-    ask_model(progress)
+    # The turn for which it is summed up must be left, too.
+    elif run.definition.summarise and not _spent(replace(run, turns=run.turns + 1)):
+        _ask(progress, run, "summary")
+    else:
+        progress.run = replace(less, trimmed=less.trimmed + 1)
+        ask_model(progress)
+
+
+def _ask(progress: Progress, run: Run, kind: CallKind) -> None:
+    """Has a run wait for what its model is asked for."""
+    call = Call(number=run.next_number, kind=kind, state="asked")
+    progress.run = replace(run, calls=(call,), next_number=run.next_number + 1, turns=run.turns + 1)
+    progress.emit(INFERENCE_REQUESTED, ASKS[kind](progress.run, call, progress.now))
 
 
 def _fitting(run: Run) -> Run:
@@ -122,7 +196,10 @@ def _fitting(run: Run) -> Run:
 
 def _less(run: Run) -> Run | None:
     less = trimmed(run.conversation, run.transcript)
-    return less and replace(run, conversation=less[0], transcript=less[1])
+    if less is None:
+        return None
+    shorter = replace(run, conversation=less[0], transcript=less[1])
+    return replace(shorter, gone=run.gone + spoken(run.messages) - spoken(shorter.messages))
 
 
 def _mend(progress: Progress, wrong: Wrong) -> None:
@@ -153,27 +230,32 @@ def _may_mend(progress: Progress, wrongs: Sequence[Wrong]) -> bool:
     return False
 
 
-def _tell(progress: Progress, said: telling.Item) -> None:
-    progress.add(ADDED, said)
-    progress.add(DONE, said)
-
-
 def _spent(run: Run) -> Refusal | None:
     """Returns which limit lets a run ask its model no more; None where none does."""
     limits, usage = run.definition.limits, run.usage
     if run.turns >= limits.turns:
-        return _exceeded("turns", limits.turns, run.turns)
+        return _exceeded("turns", str(limits.turns), str(run.turns))
     tokens = usage.prompt_tokens + usage.completion_tokens
     if limits.tokens is not None and tokens >= limits.tokens:
-        return _exceeded("tokens", limits.tokens, tokens)
-    return None
+        return _exceeded("tokens", str(limits.tokens), str(tokens))
+    return None if limits.cost is None else _dear(limits.cost, run.cost)
 
 
-def _exceeded(name: str, limit: int, used: int) -> Refusal:
+def _dear(limit: Decimal, cost: Decimal | None) -> Refusal | None:
+    if cost is None:
+        return Refusal(
+            reason=Reason.PRICE_UNKNOWN,
+            message="the run asked what has no price, and its agent has a limits.cost: "
+            "set one on the model or its connection, or take that limit away",
+        )
+    return _exceeded("cost", f"{limit:f}", f"{cost:f}", "US dollars") if cost >= limit else None
+
+
+def _exceeded(name: str, limit: str, used: str, unit: str = "") -> Refusal:
     return Refusal(
         reason=Reason.LIMIT_EXCEEDED,
-        message=f"the run came to no answer within {limit} {name}: "
+        message=f"the run came to no answer within {limit} {unit or name}: "
         f"raise limits.{name} of the agent, or ask for less",
-        limit=str(limit),
-        used=str(used),
+        limit=limit,
+        used=used,
     )

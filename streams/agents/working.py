@@ -14,13 +14,13 @@ from typing import Any
 
 import structlog
 
-from infra.bus import PublishFailed, Record, RecordTooLarge
+from infra.bus import BusUnreachable, PublishFailed, Record, RecordTooLarge
 from infra.deadletters import bury
 from infra.provision import require
 from infra.registry import Reader, SchemaMissing
 from infra.secrets import resolve
 from infra.serving import AGENT_POOL
-from infra.settings import ClientSettings, SettingInvalid
+from infra.settings import ClientSettings, PostgresSettings, SettingInvalid
 from infra.signing import KeyUnusable, Signer
 from infra.tail import Tail
 from infra.telemetry import RECORDS, Headers, consuming, described, now
@@ -41,8 +41,10 @@ from schemas.topics import (
     Outgoing,
     Topic,
 )
+from streams.agents.conversations import Conversations
 from streams.agents.folding import CANCELLED, CLOCK
 from streams.agents.journal import Journal, JournalLost
+from streams.agents.memory import Memory
 from streams.agents.running import Agents
 from streams.steps import Fail, Runtime, Taken, Work, vital
 
@@ -66,7 +68,7 @@ class Working:
     Args:
         runtime: What the process has at hand.
         fail: Ends the process.
-        journal: Must be complete before anything is decided.
+        agents: All runs.
         go: Decides on an event, given its bytes, its place and what its record says of the trace.
     """
 
@@ -74,20 +76,25 @@ class Working:
         self,
         runtime: Runtime,
         fail: Fail,
-        journal: Journal,
+        agents: Agents,
         go: Callable[[Any, bytes, str, Headers], Awaitable[None]],
     ) -> None:
         self._runtime = runtime
         self._fail = fail
-        self._journal = journal
+        self._agents = agents
         self._go = go
+        # By partition: the generation of the group in which its journal was read to the end.
+        self._read_in: dict[int, int] = {}
         self._room = asyncio.Semaphore(MOST)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, taken: Taken) -> None:
         """Decides on a record beside others; those of one run follow each other."""
         await self._runtime.publisher.room()
-        await self._journal.complete()
+        partition = taken.record.partition
+        if self._read_in.get(partition) != taken.generation:
+            await self._agents.journal.reached(partition, taken.record.dated)
+            self._read_in[partition] = taken.generation
         await self._room.acquire()
         task = asyncio.create_task(self._work(taken))
         self._tasks.add(task)
@@ -125,13 +132,15 @@ class Working:
             # Another process went on with the run meanwhile: the journal says how.
             except JournalLost as lost:
                 said = described(lost)
+            # What the broker cannot do now it can do later.
+            except BusUnreachable:
+                raise
             except PublishFailed as failed:
                 if not isinstance(failed, RecordTooLarge):
                     raise
                 said = described(failed)
                 break
-            # Whatever a step raises, its record must not end one process after the other; the run
-            # ends by the clock.
+            # Whatever a step raises, its record must not end one process after the other.
             except Exception as error:  # noqa: BLE001
                 said = described(error)
                 break
@@ -139,6 +148,7 @@ class Working:
                 RECORDS.labels("decided").inc()
                 return
         await self._bury(taken.record, said)
+        await self._agents.give_up(taken.event, place)
 
     async def _bury(self, record: Record, said: str) -> None:
         log.warning("step failed", error=said, topic=record.topic)
@@ -218,8 +228,7 @@ class Calls:
 
     async def _tell_live(self, runs: Iterable[str], what: str) -> None:
         for run in runs:
-            kept = self._journal.kept(run)
-            if kept.entries and not kept.ended:
+            if self._journal.kept(run).goes_on:
                 await self._tell(run, what)
 
     async def _tell(self, run: str, what: str) -> None:
@@ -232,24 +241,29 @@ class Hearing(Working):
     """Work on replies; what goes on beside it ends with it."""
 
     def __init__(
-        self, runtime: Runtime, fail: Fail, journal: Journal, agents: Agents, calls: Calls
+        self, runtime: Runtime, fail: Fail, agents: Agents, calls: Calls, memory: Memory
     ) -> None:
-        super().__init__(runtime, fail, journal, agents.hear)
+        super().__init__(runtime, fail, agents, agents.hear)
         self._calls = calls
+        self._memory = memory
 
     async def close(self) -> None:
         """Stops what goes on beside it."""
         await super().close()
         await self._calls.close()
-        await self._journal.close()
+        await self._agents.journal.close()
+        await self._memory.close()
 
 
-def open_agents(runtime: Runtime, client: ClientSettings, fail: Fail) -> Mapping[Topic[Any], Work]:
+def open_agents(
+    runtime: Runtime, client: ClientSettings, postgres: PostgresSettings, fail: Fail
+) -> Mapping[Topic[Any], Work]:
     """Returns the work of the agents' processor.
 
     Args:
         runtime: What the process has at hand.
         client: As whom runs ask: who holds MANAGE on the root, and so may ask for others.
+        postgres: Where conversations are kept.
         fail: Ends the process.
 
     Raises:
@@ -265,11 +279,11 @@ def open_agents(runtime: Runtime, client: ClientSettings, fail: Fail) -> Mapping
         raise SettingInvalid(f"CLIENT_KEY: {problem}") from None
     require(runtime.kafka)
     reply = REPLY.member(client.tenant)
-    journal = Journal(runtime, fail)
-    agents = Agents(runtime, journal, signer, reply.name)
-    calls = Calls(runtime, fail, journal, reply)
+    memory = Memory(Conversations(postgres))
+    agents = Agents(runtime, fail, signer, reply.name, memory)
+    calls = Calls(runtime, fail, agents.journal, reply)
     routed: Topic[InferenceRouted] = INFERENCE_ROUTED.member(AGENT_POOL)
     return {
-        routed: Working(runtime, fail, journal, agents.begin),
-        reply: Hearing(runtime, fail, journal, agents, calls),
+        routed: Working(runtime, fail, agents, agents.begin),
+        reply: Hearing(runtime, fail, agents, calls, memory),
     }

@@ -30,6 +30,7 @@ from schemas.indexes import IndexSpec
 from schemas.kinds import Privilege
 from schemas.search import Access, Search, Write, read
 from schemas.tables import ColumnMask, RowFilter, TableSpec
+from streams.agents.facts import OWNER, unfit
 
 # What shows least last.
 STRICTEST = ("last4", "hash", "null")
@@ -89,23 +90,35 @@ def unnamed(
 ) -> Refusal | None:
     """Returns why rows cannot be written or named of which a policy masked what tells them apart.
 
-    Rows of several keys would get the same one, and overwrite each other.
+    Rows of several keys would get the same one, and overwrite each other; facts about one person
+    would be another's; and a filter by a placeholder finds what was written of everybody masked.
     """
     if asked.search == guarded.search:
         return None
     shape = SHAPES[asked.task]
-    named, masked = (_names(read(each.search, shape)) for each in (asked, guarded))
-    columns = view.indexes[asked.endpoint].key_columns
-    for (place, before), (_, after) in zip(named, masked, strict=True):
-        for column in before.keys() if place.startswith("keys") else columns:
-            if before.get(column) != after.get(column):
-                return Refusal(
-                    reason=Reason.POLICY_DENIED,
-                    message=f"a policy masks what stands in {place} under {quoted(column)}, by "
-                    "which rows are told apart: use keys that it lets pass",
-                    field="search",
+    before, after = (read(each.search, shape) for each in (asked, guarded))
+    if isinstance(before, Search) and isinstance(after, Search) and before.filters != after.filters:
+        return _masked("in filters, by which rows are found: filter by what it lets pass")
+    index = view.indexes.get(asked.endpoint)
+    columns = () if index is None else _telling(index)
+    for (place, row), (_, masked) in zip(_names(before), _names(after), strict=True):
+        for column in row.keys() if place.startswith("keys") else columns:
+            if row.get(column) != masked.get(column):
+                return _masked(
+                    f"in {place} under {quoted(column)}, by which rows are told apart: use values "
+                    "that it lets pass"
                 )
     return None
+
+
+def _telling(index: IndexSpec) -> tuple[str, ...]:
+    """Returns the columns by which rows are told apart; of facts, also by whose they are."""
+    return index.key_columns if unfit(index) else (*index.key_columns, *OWNER)
+
+
+def _masked(where: str) -> Refusal:
+    message = f"a policy masks what stands {where}"
+    return Refusal(reason=Reason.POLICY_DENIED, message=message, field="search")
 
 
 def disguised(

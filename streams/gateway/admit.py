@@ -146,7 +146,7 @@ def _passed(asked: Asked, view: CatalogView, now: datetime, desk: Desk) -> Passe
         route=chosen.route,
         fallbacks=fallbacks,
         # Without anything to look at, parts spare themselves the way through release.
-        parts_to=None if held else request.reply_to,
+        parts_to=None if held else request.parts_to or request.reply_to,
         signed=signed(asked.signed),
         routed_at=now,
         charge_id=weighed.charge_id,

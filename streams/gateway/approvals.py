@@ -187,7 +187,7 @@ def _run_told(event: ApprovalDecided, view: CatalogView, now: datetime) -> Itera
     wanted = event.wanted
     if wanted.reply_to is None or run_of(wanted.request_id) is None:
         return
-    if not _is_reply_topic(wanted.reply_to, view):
+    if not view.has_reply_topic(wanted.reply_to):
         return
     result = {"granted": event.granted, "principal": event.principal, "reason": _reason(event)}
     replied = InferenceReplied(
@@ -296,7 +296,7 @@ def _told(
     refusal: Refusal | None = None,
 ) -> Iterator[Outgoing]:
     """Tells whoever decides what came of it, on the topic of a tenant's that they named."""
-    if _is_reply_topic(given.reply_to, view):
+    if view.has_reply_topic(given.reply_to):
         replied = InferenceReplied(
             request_id=given.given_id,
             refusal=refusal,
@@ -305,10 +305,6 @@ def _told(
             replied_at=now,
         )
         yield Outgoing(REPLY.at(given.reply_to), replied)
-
-
-def _is_reply_topic(address: str, view: CatalogView) -> bool:
-    return any(address in tenant.reply_topics for tenant in view.tenants.values())
 
 
 def _signature(event: ApprovalDecided) -> Signature | None:

@@ -42,6 +42,7 @@ from schemas.topics import COMPLETION_CACHED, Outgoing
 ASIDE = frozenset(
     {
         "deadline",
+        "parts_to",
         "principal",
         "reply_to",
         "request_id",

@@ -16,6 +16,7 @@ from schemas.events import (
     Refusal,
 )
 from schemas.topics import INFERENCE_WEIGHED, Outgoing
+from streams.gateway.access import disguised, unnamed
 from streams.gateway.desk import Desk
 from streams.gateway.holding import asking, judged_answer, routed_of
 from streams.gateway.limits.settle import given_back
@@ -33,6 +34,8 @@ def judged(
     held = said(event)
     if event.refusal is not None:
         yield from held_back(held, event.refusal, view, now, desk)
+    elif refusal := _unfit(event.held, held, view):
+        yield from held_back(held, refusal, view, now, desk)
     elif held.approvals:
         yield asking(held, now)
     else:
@@ -97,6 +100,14 @@ def held_back(
     routed = routed_of(held)
     yield from given_back(routed, now)
     yield from turned_back(routed, refusal, view, now)
+
+
+def _unfit(before: InferenceHeld, after: InferenceHeld, view: CatalogView) -> Refusal | None:
+    """Returns why a request cannot go on with what was masked of it; None where it can."""
+    if before.routed is None or after.routed is None:
+        return None
+    asked, masked = before.routed.request, after.routed.request
+    return unnamed(asked, masked, view) or disguised(asked, masked, after.routed.route, view)
 
 
 def _request_said(routed: InferenceRouted, event: InferenceJudged) -> InferenceRouted:

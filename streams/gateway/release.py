@@ -18,6 +18,7 @@ from schemas.events import (
     InferenceReplied,
     InferenceRouted,
     Refusal,
+    Task,
     Usage,
 )
 from schemas.topics import (
@@ -33,6 +34,7 @@ from streams.gateway.limits.settle import settled
 from streams.gateway.reply import claimed, epoch_ms, home, to_caller
 from streams.gateway.routing import next_try
 from streams.gateway.rows import (
+    NOTHING,
     attempted,
     cost_of,
     cost_of_all,
@@ -88,6 +90,7 @@ def answer(
         completion=held.reply,
         claim=claimed(routed),
         replied_at=now,
+        cost_usd=NOTHING,
     )
     yield from to_caller(home(routed, view), routed.request.reply_to, replied, view)
     recorded = row_of_cached(
@@ -104,7 +107,7 @@ def release_part(part: InferencePart, view: CatalogView, now: datetime) -> Itera
     """Sends a part on to the caller, unless nobody waits for it any more.
 
     Parts say not which record they answer; what is final does, and has the whole text again. Nor do
-    they say who signed: who asks for another hears what is final alone.
+    they say who signed: they go to the tenant itself, or to nobody.
     """
     tenant = view.tenants.get(part.tenant)
     if now < part.deadline and tenant is not None and part.reply_to in tenant.reply_topics:
@@ -135,6 +138,7 @@ def _ended(
     """Says to caller, table and ledger how a request ended."""
     routed, cost = completed.routed, cost_of_all(completed, view)
     said = completed.judgements or ()
+    of_agent = routed.request.task is Task.AGENT
     replied = InferenceReplied(
         request_id=routed.request.request_id,
         attempt=routed.attempt,
@@ -145,6 +149,8 @@ def _ended(
         tried=routed.tried,
         claim=claimed(routed),
         replied_at=now,
+        # What an agent asked for was charged where that ended, and costs its caller all the same.
+        cost_usd=completed.cost_usd if of_agent else in_dollars(cost),
     )
     yield from to_caller(home(routed, view), routed.request.reply_to, replied, view)
     recorded = row(

@@ -6,9 +6,14 @@ of its own, ``[EMAIL_ADDRESS]``: nothing was withheld there that it could be res
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 
+from schemas.openai import parsed
+
+# As people and models write them; one without a number only as it is, for the rest may be markup.
+_PAST = re.compile(r"<((?i:[A-Z]+(?:\\?_[A-Z]+)*\\?_[0-9]+)|[A-Z]+(?:_[A-Z]+)*)>", re.ASCII)
 _PLACEHOLDER = re.compile(r"<([A-Z]+(?:_[A-Z]+)*)(?:_([1-9][0-9]*))?>")
 
 
@@ -31,6 +36,32 @@ def unnumbered(name: str) -> bool:
 def unrestorable(kind: str) -> str:
     """Returns what stands for a text of an answer."""
     return f"[{kind}]"
+
+
+def withheld(text: str) -> set[str]:
+    """Returns what may stand in a text for something that its reader must not see."""
+    return {match[0] for match in _PLACEHOLDER.finditer(text) if match[2]}
+
+
+def past(text: str) -> str:
+    """Returns a text whose placeholders stand for nothing any more: another request has its own."""
+    return _PAST.sub(lambda match: unrestorable(match[1]), text)
+
+
+def past_in_json(text: str) -> str:
+    """Returns a JSON text with all its strings ``past``; one that is none as any other text."""
+    value = parsed(text)
+    return past(text) if value is text else json.dumps(_past_in(value), ensure_ascii=False)
+
+
+def _past_in(value: object) -> object:
+    if isinstance(value, str):
+        return past(value)
+    if isinstance(value, list):
+        return [_past_in(each) for each in value]
+    if isinstance(value, dict):
+        return {past(name): _past_in(each) for name, each in value.items()}
+    return value
 
 
 def kinds_of(placeholders: Iterable[str]) -> set[str]:

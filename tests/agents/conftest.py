@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,22 +18,25 @@ from infra.asker import Asker
 from infra.registry import Registry
 from infra.settings import KafkaSettings, RegistrySettings
 from infra.signing import Signer, generate
+from infra.stack.local import LocalStack
 from infra.telemetry import now
 from schemas.events import InferenceRequested, Message, Role, Sampling, Task
 from schemas.kinds import Key
 from schemas.topics import REPLY
+from tests.agents.playing import gate
 from tests.broker.approving import officers
 from tests.broker.pools import PATIENCE_S
+from tests.conftest import running as running_stack
 from tests.harness import Bus, Process, running
 from tests.seed import SEEDED, changed, changes, publish
 
 TENANT, PLATFORM = "runs", "platform"
 REPLIES = REPLY.member(TENANT)
-CLERK, CAREFUL = "main.agents.clerk", "main.agents.careful"
+CLERK, CAREFUL, LOST = "main.agents.clerk", "main.agents.careful", "main.agents.lost"
 ADD, WIPE = "main.agents.add", "main.agents.wipe"
 NUMBERS = {
     "type": "object",
-    "properties": {name: {"type": "number"} for name in ("a", "b", "wait_s")},
+    "properties": {name: {"type": "number"} for name in ("a", "b", "wait_s", "gate")},
     "required": ["a", "b"],
     "additionalProperties": False,
 }
@@ -59,12 +63,40 @@ DOCUMENTS: list[dict[str, Any]] = [
     },
     {
         "kind": "agent",
+        "name": LOST,
+        "spec": {"endpoint": "main.agents.gone"},
+        "grants": {"everyone": ["EXECUTE"]},
+    },
+    {
+        "kind": "agent",
         "name": CAREFUL,
         "spec": {"endpoint": "main.agents.model", "tools": [ADD], "approvals": [ADD]},
         "grants": {"everyone": ["EXECUTE"], "boss": ["MANAGE"]},
     },
 ]
+AGENTS = ["-m", "streams", "agents"]
 WORKERS = ["-m", "workers", "inference", "--provider"]
+
+
+# A call that ends only with its run.
+ENDLESS = ["add", {"a": 1, "b": 2, "gate": 1}]
+_gates = count(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a call of a tool waits at.
+
+    Attributes:
+        call: The call: it comes to 3, once the gate is open.
+    """
+
+    call: list[Any]
+    path: Path
+
+    def open(self) -> None:
+        """Lets the call go on."""
+        self.path.touch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +107,20 @@ class Office:
         bus: The bus.
         gateway: The gateway.
         agents: The processor.
+        identity: As whom it asks, and where it keeps conversations, as settings.
         effects: What tools did, a line for each time.
     """
 
     bus: Bus
     gateway: Process
     agents: Process
+    identity: dict[str, str]
     effects: Path
+
+    def gate(self) -> Gate:
+        """Returns a gate that nobody else knows."""
+        number = next(_gates)
+        return Gate(["add", {"a": 1, "b": 2, "gate": number}], gate(self.effects, number))
 
     def did(self, request_id: str) -> list[str]:
         """Returns the calls of a run that had an effect, as often as they had it."""
@@ -92,7 +131,14 @@ class Office:
 
 
 @pytest.fixture(scope="package")
-def office(bus: Bus, gateway: Process, folder: Path) -> Iterator[Office]:
+def postgres() -> Iterator[LocalStack]:
+    """PostgreSQL, where conversations are kept; whoever harms it must leave it ready."""
+    with running_stack(["postgres"]) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="package")
+def office(bus: Bus, gateway: Process, folder: Path, postgres: LocalStack) -> Iterator[Office]:
     """The processor of agents, and what it asks."""
     signer = Signer(pem := generate())
     key = folder / "agents.pem"
@@ -105,7 +151,13 @@ def office(bus: Bus, gateway: Process, folder: Path) -> Iterator[Office]:
     )
     publish(bus, *made)
     effects = folder / "effects"
-    asking = {"CLIENT_KEY": f"file:{key}", "CLIENT_PRINCIPAL": "agents", "CLIENT_TENANT": PLATFORM}
+    environment = postgres.environment().items()
+    asking = {
+        "CLIENT_KEY": f"file:{key}",
+        "CLIENT_PRINCIPAL": "agents",
+        "CLIENT_TENANT": PLATFORM,
+        **{name: value for name, value in environment if name.startswith("POSTGRES_")},
+    }
     with ExitStack() as opened:
 
         def start(command: list[str], **more: str) -> Process:
@@ -117,7 +169,8 @@ def office(bus: Bus, gateway: Process, folder: Path) -> Iterator[Office]:
             [*WORKERS, "tests.agents.playing:open_tools", "--pool", "tools"],
             INFERENCE_MODEL=str(effects),
         )
-        yield Office(bus, gateway, start(["-m", "streams", "agents"], **asking), effects)
+        agents = start(AGENTS, **asking)
+        yield Office(bus, gateway, agents, asking, effects)
 
 
 @pytest.fixture
@@ -149,7 +202,7 @@ def wanted(said: str, **changes: Any) -> InferenceRequested:
         "stream": True,
         "reply_to": REPLIES.name,
         "requested_at": instant,
-        "deadline": instant + timedelta(minutes=2),
+        "deadline": instant + timedelta(minutes=10),
         **changes,
     }
     return InferenceRequested(**given)

@@ -1,17 +1,21 @@
-"""A model and tools that do what the first thing a caller says tells them, as JSON.
+"""A model, tools and an index that do what the first thing a caller says tells them, as JSON.
 
     {"turns": [[["add", {"a": 1, "b": 2}], ["add", {"a": 3, "b": 4}]], "It is 3 and 7."]}
 
 Each turn is what the model says: a text, or the calls that it asks for. Which turn it is follows
-from what was said before, so that it says the same however often it is asked.
+from what was said before, so that it says the same however often it is asked. An agent that has
+instructions finds its turns under those, and not under ``turns``. A text of several words comes in
+parts, where parts are wanted.
 
-Each effect of a tool is a line of the file that ``INFERENCE_MODEL`` names.
+Each effect of a tool is a line of the file that ``INFERENCE_MODEL`` names. A tool that is given a
+gate waits until that is open.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -26,6 +30,7 @@ from schemas.events import (
     ToolCall,
     Usage,
 )
+from schemas.search import Found, Hit
 
 
 class Model:
@@ -37,8 +42,13 @@ class Model:
         """Says what is its turn to say."""
         first = next(each for each in request.messages if each.role is Role.USER)
         number = sum(each.role is Role.ASSISTANT for each in request.messages)
-        said = json.loads(first.content)["turns"][number]
+        system = (each.content for each in request.messages if each.role is Role.SYSTEM)
+        said = json.loads(first.content)[next(system, "turns")][number]
         calls = () if isinstance(said, str) else tuple(said)
+        words = re.findall(r"\S+\s*", said) if isinstance(said, str) else []
+        if request.stream and len(words) > 1:
+            for word in words:
+                yield Delta(content=word)
         yield Completion(
             model=route.model,
             content=said if isinstance(said, str) else "",
@@ -58,6 +68,14 @@ class Model:
         """Holds nothing."""
 
 
+LOOK_S = 0.05
+
+
+def gate(effects: Path, number: int) -> Path:
+    """Returns the file that is there once a gate is open."""
+    return effects.with_name(f"{effects.name}.gate-{number}")
+
+
 class Tools:
     """Adds, and waits where it is told to."""
 
@@ -70,6 +88,9 @@ class Tools:
         """Returns the sum of what it is given, after a while."""
         given = json.loads(request.inputs[0])
         await asyncio.sleep(given.pop("wait_s", 0))
+        if number := given.pop("gate", None):
+            while not gate(self._effects, number).exists():
+                await asyncio.sleep(LOOK_S)
         with self._effects.open("a", encoding="utf-8") as effects:
             effects.write(f"{request.request_id}\n")
         yield Completion(
@@ -81,6 +102,35 @@ class Tools:
 
     async def close(self) -> None:
         """Holds nothing."""
+
+
+class Index:
+    """Finds what it is asked for, twice."""
+
+    async def complete(
+        self, request: InferenceRequested, route: Route
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        """Returns the query as two passages."""
+        hits = tuple(
+            Hit(
+                key={"id": at}, text=f"{request.query} {at}", source="main.agents.rows", version="7"
+            )
+            for at in range(2)
+        )
+        yield Completion(
+            model=route.model,
+            finish_reason=FinishReason.STOP,
+            usage=Usage(prompt_tokens=3),
+            found=Found(hits=hits).model_dump_json(),
+        )
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+async def open_index(settings: InferenceSettings) -> Index:
+    """Opens the index."""
+    return Index()
 
 
 async def open_model(settings: InferenceSettings) -> Model:

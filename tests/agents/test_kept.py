@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from infra.asker import Asker
-from infra.registry import Reader, Registry
-from infra.settings import RegistrySettings
+from infra.serving import AGENT_POOL
 from schemas.agents import run_id
-from schemas.codec import Codec
-from schemas.events import AgentJournaled, ApprovalWanted
-from schemas.topics import APPROVAL_WANTED
-from streams.agents.folding import Folded, emitted, fold
-from tests.agents.conftest import CAREFUL, TENANT, Office, wanted
+from schemas.events import (
+    AgentJournaled,
+    ApprovalWanted,
+    InferenceCompleted,
+    InferenceRequested,
+)
+from schemas.topics import (
+    AGENT_JOURNALED,
+    AGENT_TOLD,
+    APPROVAL_WANTED,
+    BEHIND,
+    INFERENCE_COMPLETED,
+    INFERENCE_REQUESTED,
+    INFERENCE_ROUTED,
+    REPLY,
+    root_of,
+)
+from tests.agents.conftest import AGENTS, CAREFUL, ENDLESS, PLATFORM, TENANT, Office, wanted
+from tests.agents.replaying import replayed
 from tests.agents.test_runs import SUM, journal, turns
 from tests.broker.approving import PATIENCE_S, approve, command
-from tests.harness import eventually
+from tests.harness import eventually, running
 
 pytestmark = pytest.mark.stack
 
@@ -29,16 +46,58 @@ RUNS, KILLS = 40, 6
 
 async def differences(office: Office, entries: list[AgentJournaled]) -> list[int]:
     """Returns the entries that say other than what they lead to, taken in once more."""
-    registry = Registry(RegistrySettings(url=office.bus.environment["REGISTRY_URL"]))
-    reader = Reader(Codec(await asyncio.to_thread(registry.ids)), registry)
-    folded: Folded | None = None
-    found = []
-    for entry in entries:
-        taken = await fold(folded, entry, reader)
-        folded = taken.folded
-        if emitted(taken.outgoing) != entry.emitted or taken.ended != entry.ended:
-            found.append(entry.seq)
+    return [*(await replayed(office.bus, entries)).differing]
+
+
+def said(office: Office, request_id: str) -> Counter[tuple[str, bytes | None]]:
+    """Returns what a run put on the log, each record as often as it did."""
+    found: Counter[tuple[str, bytes | None]] = Counter()
+    children = f"{request_id}{BEHIND}"
+    for topic in (AGENT_TOLD.member(TENANT), INFERENCE_COMPLETED, INFERENCE_REQUESTED):
+        for record in office.bus.records(topic.name):
+            event = office.bus.codec.decode(record.value, topic.event)
+            if isinstance(event, InferenceCompleted):
+                its = event.routed.request.request_id == request_id
+            elif isinstance(event, InferenceRequested):
+                its = event.request_id.startswith(children)
+            else:
+                its = event.request_id == request_id
+            found[topic.name, record.value] += its
+    return +found
+
+
+def again(office: Office, request_id: str) -> None:
+    """Has agents read again, after a new start, all that came for a run since its beginning."""
+    assert office.agents.stop() == 0
+    names = [INFERENCE_ROUTED.member(AGENT_POOL).name, REPLY.member(PLATFORM).name]
+    servers = office.bus.kafka.bootstrap_servers
+    group = Consumer({"bootstrap.servers": servers, "group.id": "agents"})
+    first: dict[tuple[str, int], int] = {}
+    for record in (each for name in names for each in office.bus.records(name)):
+        if record.key == root_of(request_id).encode():
+            first.setdefault((record.topic, record.partition), record.offset)
+    assert len(first) == len(names)
+    places = [TopicPartition(*place, at) for place, at in first.items()]
+    group.commit(offsets=places, asynchronous=False)
+    group.close()
+    office.agents.start()
+    office.agents.ready(PATIENCE_S)
+
+
+def journals_of(
+    office: Office, runs: Iterable[InferenceRequested]
+) -> dict[str, list[AgentJournaled]]:
+    """Returns the entries of runs, by the run's id."""
+    found: dict[str, list[AgentJournaled]] = {run_id(each.request_id, TENANT): [] for each in runs}
+    for entry in office.bus.events(AGENT_JOURNALED):
+        if entry.run_id in found:
+            found[entry.run_id].append(entry)
     return found
+
+
+def steps(office: Office, runs: Iterable[InferenceRequested]) -> int:
+    """Returns how many entries runs have so far."""
+    return sum(map(len, journals_of(office, runs).values()))
 
 
 def approvals(office: Office, request_id: str, least: int) -> list[ApprovalWanted]:
@@ -50,6 +109,37 @@ def approvals(office: Office, request_id: str, least: int) -> list[ApprovalWante
         if each.request_id.startswith(calls)
     }
     return [*found.values()] if len(found) >= least else []
+
+
+async def test_records_that_come_again_behind_the_end_of_a_run_lead_to_the_same_to_the_byte(
+    office: Office, asker: Asker
+) -> None:
+    asked = wanted(turns([SUM], [SUM], "it is 3"))
+    await asker.completion(asked)
+    once = said(office, asked.request_id)
+    assert len(once) > 5
+    await asyncio.to_thread(again, office, asked.request_id)
+
+    def twice() -> bool:
+        # A process that is held up for long enough reads once more what is not committed.
+        return min(said(office, asked.request_id).values()) > 1
+
+    await asyncio.to_thread(eventually, twice, PATIENCE_S, "all that was said, said again")
+    assert said(office, asked.request_id).keys() == once.keys()
+    assert len(office.did(asked.request_id)) == 2
+
+
+async def test_a_slow_tool_keeps_no_other_run_waiting(office: Office, asker: Asker) -> None:
+    slow = wanted(turns([ENDLESS], "late"))
+    waiting = asyncio.create_task(asker.completion(slow))
+    called = partial(journal, office, slow.request_id)
+    await asyncio.to_thread(eventually, lambda: len(called()) == 2, PATIENCE_S, "the slow call")
+    fast = [asker.completion(wanted(turns([SUM], "it is 3"))) for _ in range(20)]
+    answers = await asyncio.gather(*fast)
+    assert [each and each.content for each in answers] == ["it is 3"] * 20
+    assert not waiting.done()
+    assert office.did(slow.request_id) == []
+    waiting.cancel()
 
 
 async def test_who_approves_after_everything_was_killed_lets_a_run_go_on_where_it_stood(
@@ -86,13 +176,10 @@ async def test_runs_whose_processor_is_killed_again_and_again_end_each_with_each
     runs = [wanted(turns([wait, SUM], [wait], "it is 3")) for _ in range(RUNS)]
     asking = [asyncio.create_task(asker.completion(each)) for each in runs]
     for _ in range(KILLS):
-        more = sum(len(journal(office, each.request_id)) for each in runs) + drawn.randint(
-            1, 2 * RUNS // KILLS
-        )
+        more = steps(office, runs) + drawn.randint(1, 2 * RUNS // KILLS)
 
         def grown(least: int = more) -> bool:
-            ended = all(each.done() for each in asking)
-            return ended or sum(len(journal(office, each.request_id)) for each in runs) >= least
+            return all(each.done() for each in asking) or steps(office, runs) >= least
 
         await asyncio.to_thread(eventually, grown, PATIENCE_S, "steps of the runs")
         office.agents.kill()
@@ -100,9 +187,36 @@ async def test_runs_whose_processor_is_killed_again_and_again_end_each_with_each
         await asyncio.to_thread(office.agents.ready, PATIENCE_S)
     answers = await asyncio.gather(*asking)
     assert [each and each.content for each in answers] == ["it is 3"] * RUNS
+    journals = journals_of(office, runs)
     for each in runs:
         effects = office.did(each.request_id)
         assert len(effects) == len(set(effects)) == 3
-        entries = journal(office, each.request_id)
+        entries = journals[run_id(each.request_id, TENANT)]
         assert [entry.ended for entry in entries] == [False] * 6 + [True]
         assert await differences(office, entries) == []
+
+
+async def test_runs_go_on_though_processes_come_and_go_beside_each_other(
+    office: Office, asker: Asker, folder: Path
+) -> None:
+    wait = ["add", {"a": 1, "b": 2, "wait_s": 0.5}]
+    runs = [wanted(turns([wait, SUM], [wait], [wait], "it is 3")) for _ in range(RUNS)]
+    asking = [asyncio.create_task(asker.completion(each)) for each in runs]
+    begun = partial(steps, office, runs)
+    await asyncio.to_thread(eventually, lambda: begun() > RUNS, PATIENCE_S, "runs under way")
+    with ExitStack() as opened:
+        second = running(office.bus, AGENTS, folder, start_s=PATIENCE_S, **office.identity)
+        process = await asyncio.to_thread(opened.enter_context, second)
+        office.agents.kill()
+        half = 5 * RUNS
+        await asyncio.to_thread(eventually, lambda: begun() > half, PATIENCE_S, "the runs go on")
+        office.agents.start()
+        await asyncio.to_thread(office.agents.ready, PATIENCE_S)
+        process.kill()
+    answers = await asyncio.gather(*asking)
+    assert [each and each.content for each in answers] == ["it is 3"] * RUNS
+    journals = journals_of(office, runs)
+    for each in runs:
+        effects = office.did(each.request_id)
+        assert len(effects) == len(set(effects)) == 4
+        assert await differences(office, journals[run_id(each.request_id, TENANT)]) == []

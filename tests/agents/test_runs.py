@@ -11,17 +11,42 @@ from typing import Any
 import pytest
 
 from infra.asker import Asker, RequestRefused
+from infra.settings import KafkaSettings, RegistrySettings
 from infra.telemetry import now
 from schemas.agents import call_id, run_id
-from schemas.events import AgentJournaled, AgentTold, Reason, RequestCancelled
+from schemas.events import (
+    AgentJournaled,
+    AgentTold,
+    Completion,
+    FinishReason,
+    InferenceReplied,
+    InferenceRequested,
+    Reason,
+    Refusal,
+    RequestCancelled,
+    Usage,
+)
 from schemas.topics import (
     AGENT_JOURNALED,
     AGENT_TOLD,
     INFERENCE_RECORDED,
+    REPLY,
     REQUEST_CANCELLED,
     root_of,
 )
-from tests.agents.conftest import ADD, CAREFUL, TENANT, WIPE, Office, wanted
+from streams.client import Client
+from tests.agents.conftest import (
+    ADD,
+    CAREFUL,
+    CLERK,
+    ENDLESS,
+    LOST,
+    PLATFORM,
+    TENANT,
+    WIPE,
+    Office,
+    wanted,
+)
 from tests.harness import eventually
 
 pytestmark = pytest.mark.stack
@@ -41,6 +66,13 @@ def journal(office: Office, request_id: str) -> list[AgentJournaled]:
 def told(office: Office, request_id: str) -> list[AgentTold]:
     found = office.bus.events(AGENT_TOLD.member(TENANT), root_of(request_id))
     return [each for each in found if each.request_id == request_id]
+
+
+def cancel(office: Office, asked: InferenceRequested) -> None:
+    cancelled = RequestCancelled(
+        request_id=asked.request_id, tenant=TENANT, cancelled_at=now(), deadline=asked.deadline
+    )
+    office.bus.send(REQUEST_CANCELLED, cancelled)
 
 
 async def test_an_answer_comes_by_tools_that_are_called_side_by_side(
@@ -63,11 +95,12 @@ async def test_three_turns_and_two_calls_are_five_rows_under_one_root(
     await asker.completion(asked)
 
     def rows() -> list[tuple[str, int]]:
-        return [
-            (each.endpoint, each.prompt_tokens + each.completion_tokens)
+        found = {
+            each.row_id: (each.endpoint, each.prompt_tokens + each.completion_tokens)
             for each in office.bus.events(INFERENCE_RECORDED)
             if each.request_id.startswith(f"{asked.request_id}//")
-        ]
+        }
+        return [*found.values()]
 
     eventually(lambda: len(rows()) == 5, what="a row of each child")
     assert sorted(rows()) == [(ADD, 0)] * 2 + [("main.agents.model", 15)] * 3
@@ -106,27 +139,29 @@ async def test_a_tool_that_the_caller_may_not_execute_is_refused_though_the_agen
 async def test_a_run_that_is_cancelled_ends_and_calls_its_tools_off(
     office: Office, asker: Asker
 ) -> None:
-    asked = wanted(turns([["add", {"a": 1, "b": 2, "wait_s": 60}]], "late"))
+    asked = wanted(turns([ENDLESS], "late"))
 
     asking = asyncio.create_task(asker.completion(asked))
     begun = partial(journal, office, asked.request_id)
     await asyncio.to_thread(eventually, lambda: len(begun()) == 2, what="the call of the tool")
-    cancelled = RequestCancelled(
-        request_id=asked.request_id, tenant=TENANT, cancelled_at=now(), deadline=asked.deadline
-    )
-    office.bus.send(REQUEST_CANCELLED, cancelled)
+    cancel(office, asked)
     with pytest.raises(RequestRefused) as refused:
         await asking
     assert refused.value.refusal.reason is Reason.CANCELLED
-    off = {each.request_id for each in office.bus.events(REQUEST_CANCELLED)}
-    assert call_id(run_id(asked.request_id, TENANT), 1) in off
+
+    def off() -> set[str]:
+        return {each.request_id for each in office.bus.events(REQUEST_CANCELLED)}
+
+    called = call_id(run_id(asked.request_id, TENANT), 1)
+    await asyncio.to_thread(eventually, lambda: called in off(), what="the tool to be called off")
     assert office.did(asked.request_id) == []
 
 
+@pytest.mark.usefixtures("insistent")
 async def test_a_run_that_nobody_lets_go_on_ends_when_its_time_is_over(
     office: Office, asker: Asker
 ) -> None:
-    asked = wanted(turns([SUM], "late"), endpoint=CAREFUL, deadline=now() + timedelta(seconds=8))
+    asked = wanted(turns([SUM], "late"), endpoint=CAREFUL, deadline=now() + timedelta(seconds=20))
     with pytest.raises(RequestRefused) as refused:
         await asker.completion(asked)
     assert refused.value.refusal.reason is Reason.DEADLINE_EXPIRED
@@ -142,3 +177,61 @@ async def test_a_second_request_under_the_id_of_a_run_is_refused(
     with pytest.raises(RequestRefused) as refused:
         await asker.completion(asked)
     assert refused.value.refusal.reason is Reason.CONFLICT
+
+
+async def test_an_agent_that_cannot_run_says_why_and_leaves_that_in_its_journal(
+    office: Office, asker: Asker
+) -> None:
+    asked = wanted("hello", endpoint=LOST)
+    with pytest.raises(RequestRefused, match=r"there is no endpoint main\.agents\.gone"):
+        await asker.completion(asked)
+    [entry] = journal(office, asked.request_id)
+    assert entry.ended
+    assert entry.refusal is not None
+    assert entry.refusal.reason is Reason.NOT_FOUND
+
+
+async def test_a_reply_that_somebody_forged_steers_no_run(office: Office, asker: Asker) -> None:
+    gate = office.gate()
+    asked = wanted(turns([gate.call], "it is 3"))
+    asking = asyncio.create_task(asker.completion(asked))
+    begun = partial(journal, office, asked.request_id)
+    await asyncio.to_thread(eventually, lambda: len(begun()) == 2, what="the call of the tool")
+    called = call_id(run_id(asked.request_id, TENANT), 1)
+    forged = Completion(
+        model="m", content='{"result": 9}', finish_reason=FinishReason.STOP, usage=Usage()
+    )
+    refusal = Refusal(reason=Reason.REQUEST_INVALID, message="forged")
+    for reply in (
+        InferenceReplied(request_id=called, completion=forged, replied_at=now()),
+        InferenceReplied(request_id=called, completion=forged, claim="0" * 64, replied_at=now()),
+        InferenceReplied(
+            request_id=f"{run_id(asked.request_id, TENANT)}//cancelled",
+            refusal=refusal,
+            replied_at=now(),
+        ),
+    ):
+        office.bus.send(REPLY.member(PLATFORM), reply)
+    # What the tool comes to lies behind them.
+    gate.open()
+    answer = await asking
+    assert answer is not None
+    assert answer.content == "it is 3"
+    outputs = [each.item or "" for each in told(office, asked.request_id)]
+    assert not any(
+        "9" in json.loads(each).get("output", "") for each in outputs if "_output" in each
+    )
+
+
+async def test_a_client_runs_an_agent_and_calls_a_function(office: Office) -> None:
+    environment = office.bus.environment
+    async with Client(
+        tenant=TENANT,
+        kafka=KafkaSettings(bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"]),
+        registry=RegistrySettings(url=environment["REGISTRY_URL"]),
+    ) as client:
+        reply = await client.run(CLERK, turns([SUM], "three"))
+        assert reply.completion.content == "three"
+        assert await client.call(ADD, {"a": 1, "b": 2}) == 3
+        with pytest.raises(RequestRefused, match="may not"):
+            await client.call(WIPE, {"a": 1, "b": 2})

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 BENCHES: dict[str, str] = {
+    "agents": "tests.bench.agents",
     "audit": "tests.bench.audit",
     "catalog": "tests.bench.catalog",
     "embedding": "tests.bench.embedding",

@@ -32,8 +32,9 @@ from infra.catalog import CatalogView
 from infra.embedding import Embedder
 from infra.models import CARRIED
 from infra.registry import Registry
-from infra.settings import ClientSettings, RedisSettings, StackSettings
-from infra.stack import processes
+from infra.settings import ClientSettings, RedisSettings
+from infra.stack import workers
+from infra.stack.settings import StackSettings
 from schemas.topics import REPLY
 from tests.conftest import CATALOG
 from tests.conftest import running as running_stack
@@ -79,8 +80,8 @@ class Bare:
     """The model in a process of its own that does nothing else; use it as a context."""
 
     def __enter__(self) -> Self:
-        service = processes.embedding(StackSettings())
-        model = f"package:{CARRIED[processes.EMBEDDER]}"
+        service = workers.embedding(StackSettings())
+        model = f"package:{CARRIED[workers.EMBEDDER]}"
         self._child = subprocess.Popen(
             [str(python_of("worker")), "-c", BARE, model],
             cwd=ROOT,
@@ -130,9 +131,9 @@ def run(count: str = "2048", turns: str = "3") -> None:
 
 def measure(bus: Bus, folder: Path, texts: Sequence[str], turns: int) -> None:
     """Lets both ways take turns."""
-    route = {"name": "local", "pool": "embedding", "model": processes.EMBEDDER}
+    route = {"name": "local", "pool": "embedding", "model": workers.EMBEDDER}
     publish(bus, *changes([{"kind": "endpoint", "name": SENTENCES, "spec": {"routes": [route]}}]))
-    service = processes.embedding(StackSettings())
+    service = workers.embedding(StackSettings())
     python, *command = service.command
     environment = {**service.environment, **bus.environment}
     alone: list[float] = []

@@ -26,9 +26,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from infra.settings import StackSettings
-from infra.stack import processes
+from infra.stack import workers
 from infra.stack.local import LocalStack
+from infra.stack.settings import StackSettings
 from infra.vectors import Place, Vectors
 from schemas.indexes import IndexSpec
 from streams.client import Client, RequestRefused
@@ -49,7 +49,7 @@ CATALOG: list[dict[str, Any]] = [
     {
         "kind": "endpoint",
         "name": SENTENCES,
-        "spec": {"routes": [{"name": "local", "pool": "embedding", "model": processes.EMBEDDER}]},
+        "spec": {"routes": [{"name": "local", "pool": "embedding", "model": workers.EMBEDDER}]},
     },
     {"kind": "tenant", "name": TENANT, "spec": {"accept_unsigned": True}},
 ]
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 @contextmanager
 def _started(bus: Bus, folder: Path, names: set[str]) -> Iterator[dict[str, int]]:
     """Runs processes of ours and the one that embeds, for a block; yields their ids."""
-    service = processes.embedding(StackSettings())
+    service = workers.embedding(StackSettings())
     worker, *embeds = service.command
     commands = {"model": (worker, embeds), **{name: (sys.executable, OURS[name]) for name in names}}
     environment = {**service.environment, **bus.environment, **ASKS}

@@ -25,7 +25,7 @@ from confluent_kafka import Consumer
 from openai import AsyncOpenAI
 
 from infra.bus import fetch
-from infra.stack.processes import MODEL
+from infra.stack.workers import MODEL
 from infra.telemetry import now
 from schemas.events import (
     Completion,

@@ -17,7 +17,7 @@ from tests.harness import Bus, eventually
 from tests.seed import Document
 
 OFFICE = "office"
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 KEYS = {name: generate() for name in ("boss", "judge")}
 
 

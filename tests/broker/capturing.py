@@ -23,7 +23,7 @@ from tests.harness import Bus, eventually, unique
 from tests.seed import changed, described, publish
 
 # What the catalog may take until it is on the topic, with a machine that is shared.
-SOON_S = 60.0
+SOON_S = 240.0
 # What Kafka Connect says while it shares its work out anew, or is told of something else.
 BUSY = (409, 500)
 USER, PASSWORD = "capturer", "a word that is nowhere told"

@@ -16,6 +16,7 @@ from typing import Any
 
 from workers.tools import Call
 from workers.tools.calls import Office
+from workers.tools.sandbox import SandboxUnavailable
 
 LOOK_S = 0.1
 
@@ -56,7 +57,7 @@ async def open_effects(office: Office) -> Effects:
 
 async def open_nowhere(office: Office) -> Effects:
     """Raises what a runner does that lacks something."""
-    raise OSError("this machine has no effects")
+    raise SandboxUnavailable("this machine has no effects")
 
 
 async def there(path: str | None) -> None:

@@ -16,12 +16,12 @@ from infra.bus import fetch, partitions
 from schemas.codec import Unreadable
 from schemas.events import Event, InferenceCompleted, InferenceRouted, Reason, RecordDeadLettered
 from schemas.topics import DEAD_LETTERS, INFERENCE_COMPLETED, INFERENCE_ROUTED, Topic
-from tests.harness import SESSION_MS, Bus, Process, eventually, running, unique
+from tests.harness import CALM_SESSION_MS, Bus, Process, eventually, running, unique
 
 E = TypeVar("E", bound=Event)
 
 # Other tests share the processor.
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 
 
 class Follower(Generic[E]):
@@ -166,11 +166,11 @@ class Pool:
         self.waits_for(lambda: self.bus.lag(self.group, self.topic.name) == 0, "the last commit")
 
     def _miss_the_dead_soon(self) -> None:
-        """Gives the group a short session; in the ``consumer`` protocol the broker has it."""
+        """Gives the group a session; in the ``consumer`` protocol the broker has it."""
         group = ConfigResource(ResourceType.GROUP, self.group)
         for name, milliseconds in {
-            "consumer.session.timeout.ms": SESSION_MS,
-            "consumer.heartbeat.interval.ms": SESSION_MS // 6,
+            "consumer.session.timeout.ms": CALM_SESSION_MS,
+            "consumer.heartbeat.interval.ms": CALM_SESSION_MS // 12,
         }.items():
             group.add_incremental_config(
                 ConfigEntry(name, str(milliseconds), incremental_operation=AlterConfigOpType.SET)

@@ -23,7 +23,8 @@ REPLIES = REPLY.member(TENANT)
 ECHO, QUIET, PRIVATE = "main.tests.echo", "main.tests.vllm", "vault.tests.echo"
 ROUTED = INFERENCE_ROUTED.member("echo")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-NAMES = ("alice", "bob", "carol", "early", "late", "mallory", "runner", "sealed", "stranger")
+# In the order in which they are published.
+NAMES = ("alice", "bob", "carol", "early", "late", "mallory", "runner", "stranger", "sealed")
 SIGNERS = {name: Signer(generate()) for name in NAMES}
 
 
@@ -33,9 +34,9 @@ def key(name: str, **more: Any) -> Key:
 
 
 def enrol(bus: Bus) -> None:
-    """Publishes two tenants whose requests must be signed, and their users.
+    """Publishes two tenants whose requests must be signed, and their users; a gateway is at work.
 
-    Of them ``runner``, of the other tenant, may ask for everybody.
+    Of them ``runner``, of the other tenant, may ask for everybody. Returns when the gateway knows.
     """
     route = {"name": "local", "pool": "echo", "model": "echo"}
     documents: list[dict[str, Any]] = [
@@ -60,6 +61,12 @@ def enrol(bus: Bus) -> None:
         if name != "stranger":
             made.append(changed("key", SIGNERS[name].key_id, special.get(name, key(name))))
     publish(bus, *made)
+
+    def is_known() -> bool:
+        lay(bus, last := sealed(bus, ask(), "sealed"))
+        return reason(replied(bus, last)[0]) is Reason.KEY_REVOKED
+
+    eventually(is_known, what="that the gateway knows the last key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def replies(bus: Bus, request_id: str, topic: str = REPLIES.name) -> list[Infere
 def replied(bus: Bus, sent: Sent, count: int = 1) -> list[InferenceReplied]:
     """Waits for so many terminal replies to a request."""
     address = sent.request.reply_to
-    eventually(lambda: len(replies(bus, sent.id, address)) >= count, 60, f"{count} replies")
+    eventually(lambda: len(replies(bus, sent.id, address)) >= count, what=f"{count} replies")
     return replies(bus, sent.id, address)
 
 

@@ -32,7 +32,7 @@ from tests.harness import Bus, eventually
 
 TENANT = "contract"
 REPLIES = REPLY.member(TENANT)
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def request(content: str = "hello there", **changes: Any) -> InferenceRequested:
         "sampling": Sampling(),
         "reply_to": REPLIES.name,
         "requested_at": instant,
-        "deadline": instant + timedelta(minutes=2),
+        "deadline": instant + timedelta(minutes=10),
         **changes,
     }
     return InferenceRequested(**given)
@@ -79,7 +79,7 @@ def put(by: Producer, topic: str, key: bytes | None, value: bytes | None, **opti
         places.append(Place(topic, partition, offset))
 
     by.produce(topic, value, key, on_delivery=delivered, **options)
-    assert by.flush(30) == 0
+    assert by.flush(WAIT_S) == 0
     return places[0]
 
 

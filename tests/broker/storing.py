@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from infra.conditions import Condition
 from infra.settings import VectorSettings
 from infra.stack.local import LocalStack
 from infra.vectors import Chunk, Document, Place, Vector, Vectors, document_id
@@ -88,6 +89,21 @@ def somewhere(drawn: random.Random, dimensions: int = DIMENSIONS) -> tuple[float
 async def everything(vectors: Vectors, place: Place, spec: IndexSpec = SPEC) -> Found:
     """Returns all chunks of a small place, by key and position."""
     return await vectors.scan(place, spec, Search(operation="scan", k=1000), where=None)
+
+
+async def scanned(
+    vectors: Vectors, place: Place, k: int, where: Condition | None = None
+) -> list[int]:
+    """Returns the keys of all chunks, asked for in pages."""
+    found: list[int] = []
+    after: str | None = None
+    while True:
+        search = Search(operation="scan", k=k, after=after)
+        page = await vectors.scan(place, SPEC, search, where=where)
+        found += numbers(page)
+        after = page.next
+        if after is None:
+            return found
 
 
 def numbers(found: Found) -> list[int]:

@@ -180,11 +180,12 @@ async def test_a_request_is_refused_when_somebody_denies(bus: Bus, folder: Path)
     assert refused.value.refusal.reason is Reason.APPROVAL_DENIED
 
 
+@pytest.mark.usefixtures("insistent")
 async def test_a_request_that_nobody_decides_ends_at_its_deadline(bus: Bus, folder: Path) -> None:
     tag = unique("late")
     async with client(bus) as asking:
         with pytest.raises(RequestRefused, match="nobody approved in time") as refused:
-            await asking.chat(ASKED, f"a wire transfer for {tag}", timeout=4)
+            await asking.chat(ASKED, f"a wire transfer for {tag}", timeout=12)
     assert refused.value.refusal.reason is Reason.APPROVAL_DENIED
     waits = await wanted(bus, TENANT, tag)
     late = await asyncio.to_thread(command, bus, folder, "approve", waits.approval_id)

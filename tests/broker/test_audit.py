@@ -36,11 +36,11 @@ from schemas.topics import (
     INFERENCE_ROUTED,
 )
 from tests.contract.scripted_server import scripted_server
-from tests.harness import Bus, Process, eventually, running, soon, unique
+from tests.harness import PATIENCE_S, Bus, Process, eventually, running, soon, unique
 from tests.routed import routed
 from tests.seed import changed, described, publish
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 
 def audit(bus: Bus, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def audit(bus: Bus, folder: Path, *words: str) -> subprocess.CompletedProcess[st
         env={**os.environ, **bus.environment, "LAKE_ROOT": str(folder / "lake")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -66,7 +66,7 @@ def stored(folder: Path, table: str, column: str, *wanted: str) -> None:
             return False
         return {row[column] for row in rows}.issuperset(wanted)
 
-    eventually(all_there, 60, f"rows of {table}")
+    eventually(all_there, what=f"rows of {table}")
 
 
 def test_what_was_audited_can_be_asked_for_while_the_recorder_goes_on(
@@ -184,10 +184,10 @@ async def test_a_worker_tells_the_audit_of_each_key_that_it_uses_and_never_the_k
                 return event.request in [each.routed.request for each in found]
 
             await asyncio.to_thread(bus.send, topic, first)
-            await soon(lambda: concluded(first), 60, "the answer")
+            await soon(lambda: concluded(first), what="the answer")
             key.unlink()
             await asyncio.to_thread(bus.send, topic, second)
-            await soon(lambda: concluded(second), 60, "the refusal")
+            await soon(lambda: concluded(second), what="the refusal")
             assert "sk-very-hidden" not in process.log()
         finally:
             await asyncio.to_thread(worker.__exit__, None, None, None)

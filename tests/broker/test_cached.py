@@ -75,12 +75,12 @@ async def test_a_process_has_what_was_kept_before_and_since_while_an_endpoint_ke
     try:
         for each in changes([endpoint(cache={"lasts": "1h"})]):
             view.apply(each)
-        await soon(has_before, 30, "what was kept before")
+        await soon(has_before, what="what was kept before")
         bus.send(COMPLETION_CACHED, answer("since", tenant))
         bus.settle()
-        await soon(has_both, 30, "what was kept since")
+        await soon(has_both, what="what was kept since")
         for each in changes([endpoint()]):
             view.apply(each)
-        await soon(has_none, 30, "an empty cache")
+        await soon(has_none, what="an empty cache")
     finally:
         await following.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ import pytest
 from infra.bus import Record
 from infra.tail import Tail
 from schemas.events import InferenceReplied, Message, Reason, Role, Sampling
-from schemas.topics import REPLY, REQUEST_CANCELLED
-from streams.client import Client, ClientClosed, NoReply, RequestRefused
-from tests.harness import Bus, Process, eventually, running, unique
+from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED
+from streams.client import Client, ClientClosed, RequestRefused
+from tests.harness import PATIENCE_S, Bus, Process, eventually, running, unique
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("gateway", "echo")]
 
@@ -58,6 +57,11 @@ def script(**what: object) -> str:
     return json.dumps(what)
 
 
+# What says nothing, and what says no more than one word, until it is stopped.
+NOTHING, NO_MORE = (script(words=words, until="/nowhere") for words in (1, 2))
+LONG_S = 900.0
+
+
 async def test_a_question_is_answered(client: Client) -> None:
     reply = await client.chat(ECHO, "hello over the bus")
     assert reply.content == "hello over the bus"
@@ -91,12 +95,14 @@ async def test_a_stream_grows_to_the_whole_answer(client: Client, endpoint: str)
     assert parts[-1].reply.content == question
 
 
-@pytest.mark.parametrize("endpoint", [SCRIPTED])
-async def test_parts_come_while_the_model_still_speaks(client: Client, endpoint: str) -> None:
-    times = []
-    async for _ in client.stream(endpoint, script(words=20, gap_s=0.1)):
-        times.append(time.monotonic())
-    assert times[-1] - times[0] > 1, "the parts came all together at the end"
+async def test_parts_come_while_the_model_still_speaks(client: Client, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    said = ""
+    async for part in client.stream(SCRIPTED, script(words=2, until=str(heard))):
+        said += part.content
+        # Else it would say nothing more.
+        heard.touch()
+    assert said == "w0 w1 "
 
 
 async def test_many_requests_are_under_way_on_one_client(client: Client) -> None:
@@ -134,38 +140,34 @@ async def test_two_clients_of_a_tenant_hear_only_their_own_replies(
     )
 
 
-async def test_a_cancelled_task_frees_the_worker_within_a_second(
-    client: Client, journal: Path
-) -> None:
-    asking = asyncio.create_task(client.chat(SCRIPTED, script(delay_s=60)))
+async def test_a_cancelled_task_frees_the_worker(client: Client, journal: Path) -> None:
+    asking = asyncio.create_task(client.chat(SCRIPTED, NOTHING, timeout=LONG_S))
     started = await asyncio.to_thread(_line_after, journal, "start ")
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    cancelled_at = time.monotonic()
     wanted = started.replace("start", "cancelled")
-    await asyncio.to_thread(eventually, lambda: wanted in journal.read_text(), 10)
-    assert time.monotonic() - cancelled_at < 1
+    await asyncio.to_thread(eventually, lambda: wanted in journal.read_text())
 
 
 async def test_leaving_a_stream_early_frees_the_worker(client: Client, journal: Path) -> None:
-    stream = client.stream(SCRIPTED, script(words=1000, gap_s=0.05))
+    stream = client.stream(SCRIPTED, NO_MORE, timeout=LONG_S)
     async for _ in stream:
         break
     started = await asyncio.to_thread(_line_after, journal, "start ")
     await stream.aclose()
     wanted = started.replace("start", "cancelled")
-    await asyncio.to_thread(eventually, lambda: wanted in journal.read_text(), 10)
+    await asyncio.to_thread(eventually, lambda: wanted in journal.read_text())
 
 
 async def test_a_task_that_outlives_its_client_ends_with_a_name(bus: Bus, journal: Path) -> None:
     async with Client(tenant="client", kafka=bus.kafka, registry=bus.registry_settings) as client:
-        asking = asyncio.create_task(client.chat(SCRIPTED, script(delay_s=60)))
+        asking = asyncio.create_task(client.chat(SCRIPTED, NOTHING, timeout=LONG_S))
         started = await asyncio.to_thread(_line_after, journal, "start ")
     with pytest.raises(ClientClosed):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, PATIENCE_S)
     wanted = started.replace("start", "cancelled")
-    await asyncio.to_thread(eventually, lambda: wanted in journal.read_text(), 10)
+    await asyncio.to_thread(eventually, lambda: wanted in journal.read_text())
 
 
 async def test_an_answered_request_is_not_cancelled(client: Client, bus: Bus) -> None:
@@ -183,7 +185,7 @@ class Refused:
     question: str = "hi"
     endpoint: str = ECHO
     sampling: Sampling = Sampling()  # noqa: RUF009 - immutable
-    timeout: float = 30
+    timeout: float = 120
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ class Refused:
         ),
         Refused(
             endpoint=SCRIPTED,
-            question=script(delay_s=60),
+            question=NOTHING,
             timeout=2,
             reason=Reason.DEADLINE_EXPIRED,
             field="deadline",
@@ -218,6 +220,7 @@ class Refused:
     ],
     ids=lambda case: f"{case.reason}-{case.field}",
 )
+@pytest.mark.usefixtures("insistent")
 async def test_what_cannot_be_answered_is_refused_with_the_reason(
     client: Client, case: Refused
 ) -> None:
@@ -250,12 +253,22 @@ async def test_a_foreign_reply_address_is_refused_on_the_callers_own(bus: Bus) -
     thief = Client(
         tenant="client", reply_to="acme", kafka=bus.kafka, registry=bus.registry_settings
     )
+    said = unique("let me in")
     async with thief:
-        with pytest.raises(NoReply) as unheard:
-            await thief.chat(ECHO, "let me in", timeout=1)
-    record = await asyncio.wait_for(heard.get(), 20)
-    while record.key != unheard.value.request_id.encode():
-        record = await asyncio.wait_for(heard.get(), 20)
+        asking = asyncio.create_task(thief.chat(ECHO, said, timeout=LONG_S))
+
+        def asked() -> list[str]:
+            requests = bus.events(INFERENCE_REQUESTED, "client")
+            return [each.request_id for each in requests if said in str(each.messages)]
+
+        await asyncio.to_thread(eventually, asked, what="the request")
+        [request_id] = await asyncio.to_thread(asked)
+        record = await asyncio.wait_for(heard.get(), PATIENCE_S)
+        while record.key != request_id.encode():
+            record = await asyncio.wait_for(heard.get(), PATIENCE_S)
+        assert not asking.done()
+    with pytest.raises(ClientClosed):
+        await asking
     await tail.close()
     assert not errors
     refusal = bus.codec.decode(record.value, InferenceReplied).refusal
@@ -303,5 +316,5 @@ def _line_after(journal: Path, start: str) -> str:
         ]
         return bool(found)
 
-    eventually(there, 20, "a request under way")
+    eventually(there, what="a request under way")
     return found[-1]

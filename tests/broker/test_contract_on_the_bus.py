@@ -30,7 +30,7 @@ from schemas.codec import FRAME, Codec
 from schemas.events import RequestCancelled
 from schemas.topics import INFERENCE_ROUTED, REPLY, REQUEST_CANCELLED, TOPICS, Topic
 from tests.broker.speaking import Newer, run
-from tests.harness import Bus, eventually, free_port, unique
+from tests.harness import PATIENCE_S, Bus, eventually, free_port, unique
 from tests.seed import view_of
 
 pytestmark = pytest.mark.stack
@@ -128,7 +128,7 @@ def test_provisionings_at_the_same_time_are_all_content(small: Small) -> None:
     small.create(small.reply, 2)
     with ThreadPoolExecutor(4) as pool:
         for each in [pool.submit(small.provision) for _ in range(4)]:
-            each.result(60)
+            each.result(PATIENCE_S)
     eventually(lambda: small.partitions(small.reply) == small.reply.partitions)
     eventually(lambda: small.partitions(small.routed) == small.routed.partitions)
 

@@ -21,7 +21,7 @@ from infra.settings import ClientSettings, RedisSettings
 from schemas.events import Reason, Task
 from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED
 from tests.conftest import running as running_stack
-from tests.harness import Bus, free_port, soon, unique
+from tests.harness import PATIENCE_S, Bus, free_port, soon, unique
 from tests.seed import LIMITS, changes, publish
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("gateway", "echo")]
@@ -75,6 +75,12 @@ class Town:
 def redis() -> Iterator[RedisSettings]:
     with running_stack(["redis"]) as stack:
         yield RedisSettings(url=stack.environment()["REDIS_URL"])
+
+
+@pytest.fixture(autouse=True)
+def answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that is held up for seconds is asked, still."""
+    monkeypatch.setattr("infra.embedding.CACHE_WAIT_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +145,10 @@ async def test_without_a_cache_everything_is_asked_for(town: Town) -> None:
             assert embedder.embedded == 2
 
 
-async def test_a_cache_that_is_silent_is_left_alone(town: Town) -> None:
+async def test_a_cache_that_is_silent_is_left_alone(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.embedding.CACHE_WAIT_S", 1.0)
     endpoint = town.endpoint()
     called = asyncio.Event()
 
@@ -151,7 +160,7 @@ async def test_a_cache_that_is_silent_is_left_alone(town: Town) -> None:
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         silent = RedisSettings(url=f"redis://127.0.0.1:{port}/0")
-        async with town.embedder(silent) as embedder, asyncio.timeout(30):
+        async with town.embedder(silent) as embedder, asyncio.timeout(PATIENCE_S):
             assert await embedder.embed(endpoint, "", ["sea"]) == [(3.0,)]
             assert called.is_set()
 

@@ -24,10 +24,10 @@ from schemas.codec import FRAME
 from tests.catalog.conftest import command, place
 from tests.catalog.towns import Town, bare, begun
 from tests.conftest import running as running_stack
-from tests.harness import Bus, eventually, running, unique
+from tests.harness import PATIENCE_S, Bus, eventually, running, unique
 
 # Some twenty commands, each a process.
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
 NAME, NOTES, WORDS = "main.default.docs", "main.default.notes", "main.default.words"
 ROWS = 120
@@ -109,9 +109,9 @@ def left(town: Town, *words: str) -> tuple[int, str]:
             stderr=out,
         )
         try:
-            eventually(lambda: "is made" in said.read_text(), 60, "being asked")
+            eventually(lambda: "is made" in said.read_text(), what="being asked")
             child.send_signal(signal.SIGINT)
-            code = child.wait(60)
+            code = child.wait(PATIENCE_S)
         finally:
             child.kill()
     return code, said.read_text()

@@ -12,7 +12,7 @@ import pytest
 
 from infra.bootstrap import ROOT
 from streams.client import Client
-from tests.harness import Bus, soon, unique
+from tests.harness import PATIENCE_S, Bus, soon, unique
 from tests.seed import changes, publish
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("gateway", "echo")]
@@ -53,7 +53,7 @@ def limits(bus: Bus, *words: str) -> subprocess.CompletedProcess[str]:
         env={**bus.environment, "CLIENT_TENANT": "seen", "CLIENT_PRINCIPAL": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -66,7 +66,7 @@ async def test_what_was_asked_is_seen_as_used(bus: Bus, client: Client) -> None:
             return False
         return True
 
-    await soon(answered, 30, f"that {NAME} is known")
+    await soon(answered, what=f"that {NAME} is known")
     await client.chat(NAME, "hello again")
     ran = limits(bus, "seen", NAME, "--json")
     assert ran.returncode == 0, ran.stderr

@@ -12,7 +12,7 @@ from infra.bus import BusUnreachable, Record
 from infra.past import before
 from infra.settings import KafkaSettings
 from schemas.topics import REQUEST_CANCELLED
-from tests.harness import Bus, unique
+from tests.harness import Bus, eventually, unique
 
 pytestmark = pytest.mark.stack
 
@@ -62,7 +62,7 @@ def test_whoever_stops_midway_leaves_no_reader_open(bus: Bus) -> None:
         assert next(records).value == b"0"
         opened = threads() - others
     assert opened
-    assert not opened & threads()
+    eventually(lambda: not opened & threads(), what="the end of the reader")
 
 
 def test_a_silent_broker_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,12 +74,13 @@ def test_an_answer_that_no_event_can_hold_is_a_refusal_and_the_worker_lives(pool
     with pool.worker() as worker:
         # Half a surrogate pair, as a server makes it that cuts text by UTF-16.
         [broken] = pool.send(routed({"say": "secret \ud83d"}, stream=True))
-        eventually(lambda: pool.reasons(broken), 30, "the refusal")
+        eventually(lambda: pool.reasons(broken), what="the refusal")
         assert pool.reasons(broken) == [Reason.PROVIDER_FAILED]
+        pool.waits_for(pool.letters, "the dead letter")
         [letter] = pool.letters()
         assert letter.cause is DeadLetterCause.STEP_FAILED
         [next_one] = pool.send(routed({"words": 2}))
-        eventually(lambda: pool.completed(next_one), 30, "the next one")
+        eventually(lambda: pool.completed(next_one), what="the next one")
         assert "secret" not in worker.log()
         assert worker.stop() == 0
 

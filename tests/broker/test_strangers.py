@@ -79,7 +79,7 @@ async def test_a_client_reads_every_compression(bus: Bus) -> None:
         tags = {codec: unique(codec) for codec in CODECS}
         asking = {
             codec: asyncio.create_task(
-                client.chat("main.tests.vllm", codec, tags={tag: ""}, timeout=60)
+                client.chat("main.tests.vllm", codec, tags={tag: ""}, timeout=900)
             )
             for codec, tag in tags.items()
         }

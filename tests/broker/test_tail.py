@@ -12,7 +12,7 @@ from infra.bus import Record
 from infra.tail import BEGINNING, Tail, TailBroken
 from schemas.topics import REPLY, REQUEST_CANCELLED, Topic
 from streams.client import Client, RepliesLost
-from tests.harness import Bus, eventually, soon, unique
+from tests.harness import PATIENCE_S, Bus, eventually, soon, unique
 from tests.seed import changes, publish
 
 pytestmark = pytest.mark.stack
@@ -46,18 +46,65 @@ async def test_a_tail_from_the_beginning_tells_when_it_has_all_and_when_it_misse
         caught_up=complete.set,
     )
     await tail.start()
-    await asyncio.wait_for(complete.wait(), 30)
+    await asyncio.wait_for(complete.wait(), PATIENCE_S)
     assert [each.offset for each in heard] == list(range(10))
 
     async def broken() -> object:
         return errors
 
     await asyncio.to_thread(made_anew, bus, topic)
-    await soon(broken, 60, "the end of the tail")
+    await soon(broken, what="the end of the tail")
+    with pytest.raises(TailBroken):
+        await tail.reached()
     await tail.close()
     [error] = errors
     assert isinstance(error, TailBroken)
     assert topic.name in str(error)
+
+
+async def test_a_tail_starts_where_it_is_told_to_on_some_partitions(bus: Bus) -> None:
+    topic = replace(REQUEST_CANCELLED, name=unique("tail"), partitions=2)
+    bus.make(topic)
+    for partition in (0, 1):
+        for _ in range(5):
+            bus.put(topic.name, b"key", b"value", partition=partition)
+    bus.settle()
+    heard: list[Record] = []
+    errors: list[BaseException] = []
+    tail = Tail(bus.kafka, [topic.name], None, heard.extend, unique("tail"), fail=errors.append)
+    await tail.start({(topic.name, 1): 3})
+    await tail.reached()
+    assert [(each.partition, each.offset) for each in heard] == [(1, 3), (1, 4)]
+    await tail.close()
+    assert not errors
+
+
+async def test_a_tail_of_one_partition_tells_when_it_has_all_that_lies_there_by_now(
+    bus: Bus,
+) -> None:
+    topic = replace(REQUEST_CANCELLED, name=unique("tail"), partitions=3)
+    bus.make(topic)
+    heard: list[Record] = []
+    errors: list[BaseException] = []
+    tail = Tail(
+        bus.kafka,
+        [topic.name],
+        None,
+        heard.extend,
+        unique("tail"),
+        fail=errors.append,
+        home=lambda count: count - 1,
+    )
+    await tail.start()
+    await tail.reached()
+    assert heard == []
+    for partition in range(3):
+        bus.put(topic.name, b"key", b"value", partition=partition)
+    bus.settle()
+    await tail.reached()
+    assert [each.partition for each in heard] == [2]
+    await tail.close()
+    assert not errors
 
 
 @pytest.mark.parametrize("committed", [True, False])
@@ -68,7 +115,7 @@ async def test_a_transaction_left_open_holds_up_only_a_tail_of_what_is_committed
     bus.make(topic)
     stranger = bus.transaction()
     stranger.produce(topic.name, b"open", b"key")
-    assert stranger.flush(30) == 0
+    assert stranger.flush(PATIENCE_S) == 0
     bus.put(topic.name, b"key", b"behind")
     bus.settle()
     heard: list[Record] = []
@@ -88,8 +135,8 @@ async def test_a_transaction_left_open_holds_up_only_a_tail_of_what_is_committed
         return [each for each in heard if each.value == b"behind"]
 
     if committed:
-        stranger.abort_transaction(30)
-    await soon(behind, 30, "what lies behind the transaction")
+        stranger.abort_transaction(PATIENCE_S)
+    await soon(behind, what="what lies behind the transaction")
     await tail.close()
     assert [each.value for each in heard] == ([] if committed else [b"open"]) + [b"behind"]
     assert not errors
@@ -113,7 +160,7 @@ async def test_a_client_that_can_hear_no_more_replies_says_so(bus: Bus) -> None:
         bus.put(topic.name, str(number).encode(), b"earlier")
     bus.settle()
     async with Client(tenant=tenant, kafka=bus.kafka, registry=bus.registry_settings) as client:
-        asked = asyncio.create_task(client.chat(silent, "hello", timeout=100))
+        asked = asyncio.create_task(client.chat(silent, "hello", timeout=900))
         await asyncio.to_thread(made_anew, bus, topic)
         with pytest.raises(RepliesLost, match=tenant):
             await asked

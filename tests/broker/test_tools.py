@@ -17,7 +17,11 @@ import redis
 
 from infra.secrets import resolve
 from schemas.events import InferenceRouted, Reason
+from tests.broker.climbing import STEPS, Stair, Step, climbed
 from tests.broker.tooling import (
+    EFFECTS,
+    LOST_SOON,
+    PATIENCE_S,
     VISIBILITY_MS,
     Yard,
     id_of,
@@ -27,6 +31,7 @@ from tests.broker.tooling import (
     yard,
 )
 from tests.harness import Process
+from workers.tools.calls import RUNNERS
 
 __all__ = ["tools_bus", "tools_stack", "yard"]
 
@@ -64,10 +69,23 @@ def test_a_call_runs_once_however_often_it_is_delivered(yard: Yard) -> None:
     assert lines(notes) == ["began", "effect"]
 
 
-def test_an_executor_that_lacks_what_a_language_needs_ends_and_says_what(yard: Yard) -> None:
-    runners = json.dumps({"python": "tests.broker.effects:open_nowhere"})
-    says = "python cannot be run here: this machine has no effects"
-    with pytest.raises(AssertionError, match=says), yard.executor(TOOLS_RUNNERS=runners):
+LACKS = "tests.broker.effects:open_nowhere"
+SAID = "python cannot be run here: this machine has no effects"
+
+
+def test_an_executor_serves_all_languages_but_one_that_lacks_something(yard: Yard) -> None:
+    runners = json.dumps({"python": LACKS, "sql": EFFECTS})
+    here, nowhere = yard.call("other", notes=yard.notes()), yard.call("key")
+    with yard.executor(TOOLS_RUNNERS=runners):
+        yard.send(nowhere, here)
+        [refused], [answered] = yard.answers(nowhere), yard.answers(here)
+    assert refused == {"error": {"kind": "source", "message": SAID}}
+    assert answered["result"]["key"] == id_of(here)
+
+
+def test_an_executor_that_can_run_no_language_ends_and_says_why(yard: Yard) -> None:
+    runners = json.dumps(dict.fromkeys(RUNNERS, LACKS))
+    with pytest.raises(AssertionError, match=SAID), yard.executor(TOOLS_RUNNERS=runners):
         pass
 
 
@@ -111,7 +129,7 @@ def test_what_may_be_repeated_is_begun_once_more_under_its_key_when_its_executor
 ) -> None:
     notes, go = yard.notes(), tmp_path / "go"
     call = yard.call(function, notes=notes, until=go)
-    with yard.executor() as first, yard.executor() as second:
+    with yard.executor(**LOST_SOON) as first, yard.executor(**LOST_SOON) as second:
         yard.send(call)
         yard.waits_for(lambda: began(notes) == 1, "the beginning")
         killed = next(each for each in (first, second) if each.child.pid == holder(notes))
@@ -164,36 +182,48 @@ def test_what_has_no_hook_is_left_to_a_person_and_never_repeated(
 
 def killed_after(yard: Yard, call: InferenceRouted, notes: Path, what: str) -> None:
     """Has a call run until something happened, and its executor killed then."""
-    with yard.executor() as executor:
+    with yard.executor(**LOST_SOON) as executor:
         yard.send(call)
         yard.waits_for(lambda: what in lines(notes), f"{what} of the call")
         executor.kill()
 
 
-def test_a_call_three_times_as_long_as_the_queue_waits_runs_in_one_place_at_a_time(
-    yard: Yard, tmp_path: Path
+def test_a_call_three_times_as_long_as_the_queue_waits_runs_in_one_place_and_goes_on_in_another(
+    yard: Yard,
 ) -> None:
-    notes, go = yard.notes(), tmp_path / "go"
-    call = yard.call("idempotent", notes=notes, until=go)
-    with yard.executor() as first, yard.executor() as second:
+    step_s = 3 * VISIBILITY_MS / 1000 / STEPS
+    taken: list[tuple[int, int]] = []
+
+    def take(stair: Stair) -> Step:
+        step = stair.step()
+        until = time.monotonic() + step_s
+        yard.waits_for(lambda: time.monotonic() > until, "the time that a step takes")
+        taken.append((step.number, step.pid))
+        return step
+
+    pair = [yard.executor(TOOLS_RUNNERS="{}", **LOST_SOON) for _ in range(2)]
+    with climbed(PATIENCE_S) as stair, pair[0] as first, pair[1] as second:
+        call = yard.call("climb", port=stair.port)
         yard.send(call)
-        yard.waits_for(lambda: began(notes) == 1, "the beginning")
-        until = time.monotonic() + 3 * VISIBILITY_MS / 1000
+        for _ in range(STEPS // 2):
+            take(stair).end()
+        in_flight = take(stair)
         yard.waits_for(lambda: refused(call, first, second) >= 1, "being given out again")
-        yard.waits_for(lambda: time.monotonic() > until, "three times as long")
-        assert lines(notes) == ["began"]
-        killed = next(each for each in (first, second) if each.child.pid == holder(notes))
+        killed, other = (first, second) if first.child.pid == in_flight.pid else (second, first)
         killed.kill()
-        yard.waits_for(lambda: began(notes) == 2, "another beginning")
-        go.touch()
-        [answer] = yard.answers(call)
-    assert answer["result"]["pid"] != killed.child.pid
-    assert lines(notes) == ["began", "began", "effect"]
+        in_flight.drop()
+        for _ in range(STEPS // 2, STEPS):
+            take(stair).end()
+        assert yard.answers(call) == [{"result": [STEPS // 2, STEPS]}]
+        assert stair.empty()
+    before = [(number, killed.child.pid) for number in range(STEPS // 2 + 1)]
+    after = [(number, other.child.pid) for number in range(STEPS // 2, STEPS)]
+    assert taken == before + after
 
 
 def refused(call: InferenceRouted, *processes: Process) -> int:
     """Returns how often the journal has let nobody begin a call that the queue gave out."""
-    logged = [line for each in processes for line in each.log().splitlines()]
+    logged = [line for each in processes for line in each.log(most=10**8).splitlines()]
     return sum("call not begun again" in line and id_of(call) in line for line in logged)
 
 
@@ -255,7 +285,7 @@ def test_a_function_in_python_knows_its_key_and_its_process_is_gone_with_a_cance
 def test_a_call_ends_with_its_deadline(yard: Yard, tmp_path: Path) -> None:
     notes = yard.notes()
     with yard.executor():
-        call = yard.call("pure", 15, notes=notes, until=tmp_path / "never")
+        call = yard.call("pure", 20, notes=notes, until=tmp_path / "never")
         yard.send(call)
         yard.waits_for(lambda: yard.ends(call), "the end")
         yard.waits_for(lambda: lines(notes) == ["began", "stopped"], "the stop")
@@ -314,7 +344,7 @@ def test_a_stopped_executor_loses_its_call_and_what_it_says_later_counts_no_more
 ) -> None:
     notes, go = yard.notes(), tmp_path / "go"
     call = yard.call("idempotent", notes=notes, until=go)
-    with yard.executor() as first, yard.executor() as second:
+    with yard.executor(**LOST_SOON) as first, yard.executor(**LOST_SOON) as second:
         yard.send(call)
         yard.waits_for(lambda: began(notes) == 1, "the beginning")
         frozen = next(each for each in (first, second) if each.child.pid == holder(notes))

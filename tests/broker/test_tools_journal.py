@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,8 +17,10 @@ from hypothesis import strategies as st
 from infra.settings import PostgresSettings
 from infra.stack.local import LocalStack
 from tests.broker.tooling import tools_stack
+from workers.tools import sessions
 from workers.tools.calls import Wanted
-from workers.tools.journal import Began, Entry, Journal, State, Unsettled, open_journal
+from workers.tools.journal import BITE, Began, Entry, Journal, State, open_journal
+from workers.tools.sessions import JournalUnreachable, Sessions
 
 __all__ = ["tools_stack"]
 
@@ -111,10 +115,10 @@ async def test_a_person_settles_what_is_left_to_one(journal: Journal) -> None:
         await began(journal, wanted, LONG)
         await journal.finish(wanted.call_id, 1, '{"error": 1}', State.UNSETTLED)
         assert isinstance(await journal.begin(wanted, "reconcile", LONG), Entry)
-    left = Unsettled(
-        call_id=told.call_id, function="main.tools.pay@3", tenant="acme", principal="ann"
-    )
-    assert left in await journal.unsettled()
+    [left] = [each for each in await journal.unsettled() if each.call_id == told.call_id]
+    assert (left.function, left.tenant, left.principal) == ("main.tools.pay@3", "acme", "ann")
+    assert left.attempt == 1
+    assert timedelta(0) <= datetime.now(UTC) - left.began_at < LONG
     assert await journal.settle(told.call_id, '{"result": 7}')
     assert await journal.settle(again.call_id, None)
     assert not await journal.settle(again.call_id, '{"result": 8}')
@@ -122,25 +126,80 @@ async def test_a_person_settles_what_is_left_to_one(journal: Journal) -> None:
     assert await began(journal, again, LONG) == Began(attempt=2, doubtful=False)
 
 
+async def test_a_checkpoint_is_there_for_the_next_attempt_and_gone_when_the_call_ends(
+    journal: Journal, tools_stack: LocalStack
+) -> None:
+    done, failed, settled = call(), call(), call()
+    for wanted in (done, failed, settled):
+        await began(journal, wanted, OVER)
+        assert await journal.save(wanted.call_id, 1, '["ü\\u0000"]')
+        assert (await began(journal, wanted, LONG)).checkpoint == '["ü\\u0000"]'
+        assert not await journal.save(wanted.call_id, 1, '"too late"')
+        assert await journal.save(wanted.call_id, 2, '"far"')
+    await journal.finish(done.call_id, 2, "{}")
+    for wanted, outcome in ((failed, "{}"), (settled, None)):
+        await journal.finish(wanted.call_id, 2, "{}", State.UNSETTLED)
+        assert await journal.settle(wanted.call_id, outcome)
+    ids = [each.call_id for each in (done, failed, settled)]
+    sessions = Sessions(where(tools_stack), DATABASE)
+    query = "SELECT call_id, checkpoint FROM tessera_tools.calls WHERE call_id = ANY(%(ids)s)"
+    kept = {row["call_id"]: row["checkpoint"] for row in await sessions.ask(query, {"ids": ids})}
+    assert kept == dict(zip(ids, (None, None, '"far"'), strict=True))
+    assert (await began(journal, settled, LONG)).checkpoint == '"far"'
+    await sessions.close()
+
+
+async def test_a_journal_that_was_made_before_there_were_checkpoints_has_them_when_it_is_opened(
+    tools_stack: LocalStack,
+) -> None:
+    name, wanted = f"older_{uuid4().hex[:8]}", call()
+    older = await open_journal(where(tools_stack), name)
+    await began(older, wanted, OVER)
+    async with older._sessions.own() as session:
+        await session.execute("ALTER TABLE tessera_tools.calls DROP COLUMN checkpoint")
+    journal = await open_journal(where(tools_stack), name)
+    assert await journal.save(wanted.call_id, 1, "1")
+    assert (await began(journal, wanted, LONG)).checkpoint == "1"
+    # And whoever had it open before goes on.
+    assert await older.finish(wanted.call_id, 2, "{}")
+    for each in (older, journal):
+        await each.close()
+
+
 async def test_what_ended_long_ago_is_forgotten_and_what_a_person_must_see_is_not(
     journal: Journal,
 ) -> None:
-    done, lost, paid, unsettled, running = (call() for _ in range(5))
+    done, lost, paid, unsettled, running, settled = (call() for _ in range(6))
     for wanted, effect, lease in (
         (done, "pure", LONG),
         (lost, "idempotent", OVER),
         (paid, "reconcile", OVER),
         (unsettled, "reconcile", LONG),
         (running, "pure", LONG),
+        (settled, "reconcile", OVER),
     ):
         await journal.begin(wanted, effect, lease)
     await journal.finish(done.call_id, 1, "{}")
     await journal.finish(unsettled.call_id, 1, "{}", State.UNSETTLED)
-    ids = {each.call_id for each in (done, lost, paid, unsettled, running)}
+    await journal.settle(settled.call_id, '{"result": 1}')
+    ids = {each.call_id for each in (done, lost, paid, unsettled, running, settled)}
     await journal.purge(LONG)
     assert (await journal.look(ids)).keys() == ids
     await journal.purge(OVER)
-    assert (await journal.look(ids)).keys() == ids - {done.call_id, lost.call_id}
+    forgotten = {each.call_id for each in (done, lost, settled)}
+    assert (await journal.look(ids)).keys() == ids - forgotten
+
+
+async def test_more_than_one_bite_is_forgotten_at_once(tools_stack: LocalStack) -> None:
+    journal = await open_journal(where(tools_stack), f"bites_{uuid4().hex[:8]}")
+    async with journal._sessions.own() as session:
+        await session.execute(
+            "INSERT INTO tessera_tools.calls SELECT n::text, '', '', 1, '', '', 'pure', 'DONE', 1,"
+            " false, gen_random_uuid(), now(), '', now(), now() FROM generate_series(0, %s) n",
+            (BITE,),
+        )
+    assert await journal.purge(OVER) == BITE + 1
+    await journal.close()
 
 
 async def test_a_journal_that_many_open_at_the_same_time_is_made_once(
@@ -157,6 +216,32 @@ async def test_a_journal_that_many_open_at_the_same_time_is_made_once(
         await each.close()
 
 
+async def test_a_journal_is_opened_beside_somebody_who_reads_it_for_long(
+    journal: Journal, tools_stack: LocalStack
+) -> None:
+    async with journal._sessions.own() as session, session.transaction():
+        await session.execute("SELECT FROM tessera_tools.calls")
+        other = await open_journal(where(tools_stack), DATABASE)
+    await other.close()
+
+
+async def test_a_database_that_stands_still_is_not_waited_for(
+    tools_stack: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Sessions(where(tools_stack), DATABASE)
+    [row] = await held.ask("SELECT pg_backend_pid() AS pid")
+    os.kill(row["pid"], signal.SIGSTOP)
+    try:
+        with monkeypatch.context() as hasty:
+            hasty.setattr(sessions, "ANSWER_S", 0.5)
+            with pytest.raises(JournalUnreachable):
+                await held.ask("SELECT 1")
+    finally:
+        os.kill(row["pid"], signal.SIGCONT)
+    assert await held.ask("SELECT 1 AS one") == [{"one": 1}]
+    await held.close()
+
+
 @dataclass
 class Naive:
     """A call as a few words in memory have it."""
@@ -166,6 +251,7 @@ class Naive:
     over: bool = False
     outcome: str | None = None
     doubtful: bool = False
+    checkpoint: str | None = None
 
     def begin(self, *, over: bool) -> Began | None:
         lost = self.state == "STARTED" and self.over
@@ -173,10 +259,15 @@ class Naive:
             return None
         self.state, self.attempt = "STARTED", self.attempt + 1
         self.over, self.doubtful = over, lost
-        return Began(attempt=self.attempt, doubtful=lost)
+        return Began(attempt=self.attempt, doubtful=lost, checkpoint=self.checkpoint)
 
     def mine(self, attempt: int) -> bool:
         return self.state == "STARTED" and self.attempt == attempt
+
+    def save(self, attempt: int, checkpoint: str) -> bool:
+        if mine := self.mine(attempt):
+            self.checkpoint = checkpoint
+        return mine
 
     def finish(self, attempt: int, state: str, outcome: str) -> bool:
         if mine := self.mine(attempt):
@@ -189,7 +280,8 @@ class Naive:
         return mine
 
     def settle(self, outcome: str | None) -> bool:
-        unsettled = self.state == "UNSETTLED"
+        lost = self.state == "STARTED" and self.over
+        unsettled = self.state == "UNSETTLED" or lost
         if unsettled:
             self.state, self.outcome = ("OPEN" if outcome is None else "DONE"), outcome
         return unsettled
@@ -201,6 +293,7 @@ STEPS = st.one_of(
     st.tuples(st.just("finish"), ATTEMPTS, st.sampled_from(["DONE", "UNSETTLED"])),
     st.tuples(st.just("release"), ATTEMPTS),
     st.tuples(st.just("renew"), ATTEMPTS, st.booleans()),
+    st.tuples(st.just("save"), ATTEMPTS),
     st.tuples(st.just("settle"), st.sampled_from([None, "settled"])),
 )
 
@@ -241,7 +334,7 @@ async def _taken(
     name, *rest = step
     outcome = f"outcome {number}"
     if name == "begin":
-        found = await journal.begin(wanted, "pure", OVER if rest[0] else LONG)
+        found = await journal.begin(wanted, "reconcile", OVER if rest[0] else LONG)
         return found if isinstance(found, Began) else None, naive.begin(over=bool(rest[0]))
     if name == "settle":
         settled = None if rest[0] is None else outcome
@@ -252,6 +345,10 @@ async def _taken(
         state = State(str(rest[1]))
         said = await journal.finish(wanted.call_id, attempt, outcome, state)
         return said, naive.finish(attempt, state, outcome)
+    if name == "save":
+        checkpoint = f'"checkpoint {number}"'
+        said = await journal.save(wanted.call_id, attempt, checkpoint)
+        return said, naive.save(attempt, checkpoint)
     if name == "release":
         await journal.release(wanted.call_id, attempt)
         naive.renew(attempt, over=True)

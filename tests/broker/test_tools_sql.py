@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from tests.broker.shopping import CUSTOMERS, DATABASE, ROLE, Shop, built, encrypted
 from tests.conftest import running
+from tests.harness import PATIENCE_S, eventually
 from tests.unit.calling import call, fails, office, shipped
 from workers.tools import Fault
 from workers.tools.cells import EXACT
-from workers.tools.sql import MOST_BYTES, SqlRunner
+from workers.tools.sql import FETCHED, MOST_BYTES, SqlRunner
 
 pytestmark = pytest.mark.stack
 
@@ -143,7 +145,7 @@ async def test_a_cell_is_json(cell: str, runner: SqlRunner) -> None:
 
 async def test_more_rows_than_may_be_are_left_out_and_it_says_so(runner: SqlRunner) -> None:
     endless = "SELECT generate_series(1, 2000000000)"
-    found = await runner.run(call(endless, effect="pure", timeout="20s"))
+    found = await runner.run(call(endless, effect="pure", timeout="5m", seconds=300))
     assert (found["row_count"], found["truncated"]) == (1000, True)
     exact = await runner.run(call("SELECT generate_series(1, 1000)", effect="pure"))
     assert (exact["row_count"], exact["truncated"]) == (1000, False)
@@ -155,20 +157,50 @@ async def test_more_rows_than_may_be_are_left_out_and_it_says_so(runner: SqlRunn
 
 
 async def test_a_row_that_fills_the_memory_is_not_read(runner: SqlRunner) -> None:
-    huge = call("SELECT repeat('x', 100000000)", effect="pure", timeout="30s", seconds=30)
+    huge = call("SELECT repeat('x', 100000000)", effect="pure", timeout="5m", seconds=300)
     await fails(runner, huge, Fault.LIMIT, "more than 32 MiB")
 
 
+@pytest.fixture
+def graceful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database has all the time that it takes to say that a statement was stopped."""
+    monkeypatch.setattr("workers.tools.sql.GRACE_S", PATIENCE_S)
+
+
+@pytest.mark.usefixtures("graceful")
 async def test_a_statement_ends_with_the_time_of_its_call(shop: Shop, runner: SqlRunner) -> None:
     for effect in ("pure", "reconcile"):
         slow = call("SELECT pg_sleep(60)", effect=effect, timeout="2s")
         await fails(runner, slow, Fault.LIMIT, "57014")
     running = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'clerk' AND state = 'active'"
-    assert shop.runs(running) == [(0,)]
+    eventually(lambda: shop.runs(running) == [(0,)], what="the end of the statements")
     over = call("SELECT 1", effect="pure", seconds=-1)
     await fails(runner, over, Fault.LIMIT, "before it began")
 
 
+@pytest.mark.usefixtures("graceful")
+async def test_a_statement_that_takes_its_time_away_is_stopped_all_the_same(
+    shop: Shop, runner: SqlRunner
+) -> None:
+    source = (
+        f"SELECT set_config('statement_timeout', '0', false) FROM generate_series(1, {FETCHED}) "
+        "UNION ALL SELECT pg_sleep(600)::text"
+    )
+    await fails(runner, call(source, effect="pure", timeout="2s"), Fault.LIMIT, "57014")
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'clerk'"
+    eventually(lambda: shop.runs(sleeping) == [(0,)], what="the end of the statement")
+
+
+async def test_what_has_no_room_is_not_loaded(runner: SqlRunner) -> None:
+    large = "SELECT array_agg(g) FROM generate_series(1, 3000000) g"
+    before = time.thread_time()
+    found = await runner.run(call(large, effect="pure", timeout="5m", seconds=300))
+    assert (found["rows"], found["truncated"]) == ([], True)
+    # Seconds of processor time that the loop stood still for: to load it all takes several.
+    assert time.thread_time() - before < 1
+
+
+@pytest.mark.usefixtures("graceful")
 async def test_a_statement_cannot_take_itself_more_time(runner: SqlRunner) -> None:
     source = "SELECT set_config('statement_timeout', '0', false), pg_sleep(60)"
     await fails(runner, call(source, effect="pure", timeout="300ms"), Fault.LIMIT)

@@ -25,9 +25,9 @@ from infra.lake import QueryInvalid, query
 from infra.telemetry import now
 from schemas.events import InferenceAttempted, InferenceRecorded, Outcome, Reason
 from schemas.topics import AUDIT_RECORDED, INFERENCE_ATTEMPTED, INFERENCE_RECORDED
-from tests.harness import Bus, Process, eventually, running, unique
+from tests.harness import PATIENCE_S, Bus, Process, eventually, running, unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 ROWS = 10_000
 # What a recorder reads.
@@ -97,21 +97,21 @@ def test_every_row_is_summed_once_and_exactly_though_the_sink_is_killed_and_read
     events = [row(tenant, number) for number in range(ROWS)]
     bus.send(INFERENCE_RECORDED, *events[: ROWS // 2])
     with running(bus, named(group), tmp_path) as recorder:
-        eventually(lambda: summed(tmp_path, tenant)[0] > 0, 60, "the first rows")
+        eventually(lambda: summed(tmp_path, tenant)[0] > 0, what="the first rows")
         recorder.kill()
     # Down for a while: what is recorded meanwhile waits on the log.
     bus.send(INFERENCE_RECORDED, *events[ROWS // 2 :])
     with running(bus, named(group), tmp_path) as recorder:
-        eventually(lambda: summed(tmp_path, tenant) == exact, 120, "every row")
+        eventually(lambda: summed(tmp_path, tenant) == exact, what="every row")
         # The same records once more, at other offsets.
         bus.send(INFERENCE_RECORDED, *events[::10])
-        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, 60, "the commit")
+        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, what="the commit")
         recorder.stop()
     assert summed(tmp_path, tenant) == exact
     # A group that knows of no offset reads all of it again, at the same offsets.
     group = unique("recorder")
     with running(bus, named(group), tmp_path):
-        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, 60, "the commit")
+        eventually(lambda: bus.lag(group, INFERENCE_RECORDED.name) == 0, what="the commit")
     assert summed(tmp_path, tenant) == exact
 
 
@@ -121,14 +121,14 @@ def test_a_recorder_that_is_told_to_stop_stores_what_it_has_gathered(
     group, tenant, number = unique("recorder"), unique("tenant"), 500
     with running(bus, named(group), tmp_path) as recorder:
         # What other tests have put there.
-        eventually(lambda: not any(bus.lag(group, each.name) for each in STORED), 60, "the commit")
+        eventually(lambda: not any(bus.lag(group, each.name) for each in STORED), what="the commit")
         assert recorder.stop() == 0
     bus.send(INFERENCE_RECORDED, *(row(tenant, each) for each in range(number)))
     # It would gather for an hour.
     with running(
         bus, named(group), tmp_path, LAKE_FLUSH_MS="3600000", LAKE_FLUSH_ROWS="1000000"
     ) as recorder:
-        eventually(lambda: in_flight(recorder) == number, 60, "that all are gathered")
+        eventually(lambda: in_flight(recorder) >= number, what="that all are gathered")
         assert summed(tmp_path, tenant)[0] == 0
         assert recorder.stop() == 0
     assert summed(tmp_path, tenant) == (number, number, Decimal("0.00005"))
@@ -137,7 +137,7 @@ def test_a_recorder_that_is_told_to_stop_stores_what_it_has_gathered(
 
 def in_flight(process: Process) -> float:
     """Returns how many records a process has taken up and not acknowledged."""
-    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as metrics:
+    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=30) as metrics:
         found = re.search(rb"^tessera_in_flight ([0-9.e+-]+)$", metrics.read(), re.M)
     assert found
     return float(found[1])
@@ -159,7 +159,7 @@ def test_a_failed_request_is_one_row_that_cost_nothing_and_misses_no_price(
     )
     bus.send(INFERENCE_RECORDED, failed, row(tenant, 2, cost=None))
     with running(bus, named(unique("recorder")), tmp_path):
-        eventually(lambda: summed(tmp_path, tenant)[0] == 2, 60, "the rows")
+        eventually(lambda: summed(tmp_path, tenant)[0] == 2, what="the rows")
     sql = f"SELECT requests, errors, cost, unpriced FROM usage WHERE tenant = '{tenant}'"
     [found] = asked(tmp_path, sql)
     assert found == {"requests": 2, "errors": 1, "cost": Decimal(0), "unpriced": 1}
@@ -190,7 +190,7 @@ def test_each_try_of_a_route_is_a_row_of_the_table_of_attempts(bus: Bus, tmp_pat
         "ORDER BY attempt"
     )
     with running(bus, named(unique("recorder")), tmp_path):
-        eventually(lambda: len(asked(tmp_path, sql)) == 2, 60, "the rows")
+        eventually(lambda: len(asked(tmp_path, sql)) == 2, what="the rows")
     assert asked(tmp_path, sql) == [
         {"route": "a", "outcome": "FAILED", "cost": Decimal(0)},
         {"route": "b", "outcome": "COMPLETED", "cost": Decimal("0.25")},
@@ -202,7 +202,7 @@ def test_live_figures_count_each_request_once_until_they_are_interrupted(
 ) -> None:
     tenant = unique("tenant")
     events = [row(tenant, number) for number in range(20)]
-    with usage(bus, tmp_path, "--follow", "--by", "tenant", "--json", "--since", "1m") as child:
+    with usage(bus, tmp_path, "--follow", "--by", "tenant", "--json", "--since", "3m") as child:
         assert child.stdout is not None
         bus.send(INFERENCE_RECORDED, *events, *events[:5])
         found: dict[str, Any] = {}
@@ -213,7 +213,7 @@ def test_live_figures_count_each_request_once_until_they_are_interrupted(
                 if told["requests"] == len(events):
                     break
         child.send_signal(signal.SIGINT)
-        assert child.wait(20) == 130
+        assert child.wait(PATIENCE_S) == 130
         assert child.stderr is not None
         assert child.stderr.read() == ""
     assert found["cost"] == "0.000002"
@@ -227,7 +227,7 @@ def test_in_a_terminal_live_figures_are_drawn_over_and_it_is_left_in_order(
     bus.send(INFERENCE_RECORDED, *(row(tenant, number) for number in range(3)))
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
-        [sys.executable, "-m", "infra.usage", "-f", "--by", "tenant", "--since", "1m"],
+        [sys.executable, "-m", "infra.usage", "-f", "--by", "tenant", "--since", "3m"],
         cwd=ROOT,
         env={**os.environ, **bus.environment, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"},
         stdout=theirs,
@@ -239,7 +239,7 @@ def test_in_a_terminal_live_figures_are_drawn_over_and_it_is_left_in_order(
         while tenant.encode() not in seen or b"Ctrl-C ends it" not in seen:
             seen += terminal.read(4096)
         child.send_signal(signal.SIGINT)
-        assert child.wait(20) == 130
+        assert child.wait(PATIENCE_S) == 130
         # Reading what a terminal shows ends in an error when its last writer is gone.
         with suppress(OSError):
             while more := terminal.read(4096):
@@ -254,6 +254,6 @@ def test_a_lake_without_requests_is_no_error(
     bus: Bus, tmp_path: Path, words: Sequence[str]
 ) -> None:
     with usage(bus, tmp_path, *words) as child:
-        said, wrong = child.communicate(timeout=60)
+        said, wrong = child.communicate(timeout=PATIENCE_S)
     assert (child.returncode, said) == (0, "")
     assert "no requests yet" in wrong

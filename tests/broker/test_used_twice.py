@@ -19,9 +19,9 @@ from infra.signing import claim, claimed
 from schemas.topics import INFERENCE_RECORDED
 from streams.steps import MOVED
 from tests.broker.proving import Sent, ask, enrol, lay, reason, replied, sealed
-from tests.harness import Bus, Process, eventually, unique
+from tests.harness import PATIENCE_S, Bus, Process, eventually, unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.stack
 
 TEXTS = ("what is two and two", "and three and three")
 
@@ -50,7 +50,7 @@ def rows(folder: Path, sql: str) -> list[dict[str, Any]]:
 def stored(folder: Path, sent: Sent, count: int) -> list[dict[str, Any]]:
     """Waits for so many rows of an id, and returns all of them."""
     sql = f"SELECT * FROM inferences WHERE request_id = '{sent.id}'"
-    eventually(lambda: len(rows(folder, sql)) >= count, 60, f"{count} rows")
+    eventually(lambda: len(rows(folder, sql)) >= count, what=f"{count} rows")
     return rows(folder, sql)
 
 
@@ -92,7 +92,7 @@ def test_two_requests_under_one_id_are_answered_recorded_counted_and_proved_each
     )
     assert len({each["row_id"] for each in found}) == 2
     tries = f"SELECT attempt_id FROM attempts WHERE request_id = '{sent[0].id}' ORDER BY 1"
-    eventually(lambda: len(rows(folder, tries)) == 2, 60, "a row of each try")
+    eventually(lambda: len(rows(folder, tries)) == 2, what="a row of each try")
     assert [each["attempt_id"] for each in rows(folder, tries)] == sorted(
         f"{each['row_id']}/0" for each in found
     )
@@ -105,7 +105,7 @@ def test_two_requests_under_one_id_are_answered_recorded_counted_and_proved_each
         assert 2 in figures(iter(usage.stdout), tag)
         usage.terminate()
     with called(bus, folder, "infra.audit", "--verify", sent[0].id) as audit:
-        said, wrong = audit.communicate(timeout=60)
+        said, wrong = audit.communicate(timeout=PATIENCE_S)
     assert (audit.returncode, wrong) == (0, "")
     assert said.count(f"alice signed request {sent[0].id}, completed at") == 2
 
@@ -126,6 +126,6 @@ def test_what_is_no_other_request_adds_no_row(bus: Bus, folder: Path) -> None:
     # Their row lies on the log again, as if whoever recorded it had ended before it was settled.
     again = [each for each in bus.events(INFERENCE_RECORDED) if each.request_id == sent.id]
     bus.send(INFERENCE_RECORDED, *again)
-    eventually(lambda: bus.lag("recorder", INFERENCE_RECORDED.name) == 0, 60, "the commit")
+    eventually(lambda: bus.lag("recorder", INFERENCE_RECORDED.name) == 0, what="the commit")
     for each in (sent, moved):
         assert len(stored(folder, each, 1)) == 1

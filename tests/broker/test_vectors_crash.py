@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,16 @@ from infra.stack.service import data_folder
 from infra.vectors import Counted, Document, Place, Vectors, VectorsUnreachable, chunk_id, graph
 from infra.vectors.layout import heads_of
 from schemas.search import Search
-from tests.broker.storing import SPEC, document, everything, numbers, placed, settings_of, somewhere
+from tests.broker.storing import (
+    SPEC,
+    document,
+    everything,
+    numbers,
+    placed,
+    scanned,
+    settings_of,
+    somewhere,
+)
 from tests.conftest import running
 from tests.harness import soon
 
@@ -58,6 +68,26 @@ def lose_the_graph(stack: LocalStack) -> None:
         shutil.rmtree(log)
     stack.start("weaviate")
     stack.wait_ready(["weaviate"], WAIT_S)
+
+
+def lose_objects(stack: LocalStack) -> None:
+    """Restarts Weaviate without what it stored since it was started; its indexes lead there."""
+    stack.stop("weaviate")
+    for bucket in data_folder("weaviate", stack.settings).rglob("lsm/objects"):
+        names = [each.stem for each in sorted(bucket.glob("segment-*.db"))]
+        for lost in bucket.glob(f"{names[-1]}.*"):
+            lost.unlink()
+    stack.start("weaviate")
+    stack.wait_ready(["weaviate"], WAIT_S)
+
+
+async def answers(vectors: Vectors, place: Place) -> bool:
+    """Returns whether the connection to a store that was restarted is made anew."""
+    try:
+        await vectors.count(place)
+    except VectorsUnreachable:
+        return False
+    return True
 
 
 async def killed_in_the_midst(
@@ -144,6 +174,32 @@ async def test_holes_in_the_graph_are_found_and_closed(mortal: LocalStack) -> No
             )
         ).hits
         assert hit.key == {"id": 7}
+
+
+async def test_what_a_crash_has_lost_ends_no_scan_or_truncation_early_and_counts_nowhere(
+    mortal: LocalStack,
+) -> None:
+    async with (
+        Vectors.open(settings_of(mortal)) as vectors,
+        placed(vectors, dimensions=DIMENSIONS) as place,
+    ):
+        kept = [each for each in batch_of(place, 0, 60) if each.key["id"] % 10 not in {3, 4, 5}]
+        await vectors.store(place, kept)
+        await asyncio.to_thread(mortal.restart, "weaviate")
+        await asyncio.to_thread(mortal.wait_ready, ["weaviate"], WAIT_S)
+        await soon(partial(answers, vectors, place), WAIT_S, "the store answers")
+        lost = [each for each in batch_of(place, 0, 60) if each.key["id"] % 10 in {3, 4, 5}]
+        gone = [document(place, number, version="2", deleted=True) for number in range(60, 70)]
+        await vectors.store(place, [*lost, *gone])
+        await asyncio.to_thread(lose_objects, mortal)
+        await soon(partial(answers, vectors, place), WAIT_S, "the store answers")
+
+        wanted = [each.key["id"] for each in kept]
+        for k in (1, 2, 7, 100):
+            assert await scanned(vectors, place, k) == wanted
+        assert await vectors.count(place) == Counted(rows=len(kept), chunks=len(kept))
+        await vectors.truncate(place, "2")
+        assert await vectors.count(place) == Counted(rows=0, chunks=0)
 
 
 async def test_a_repair_that_is_cut_short_is_finished_by_whoever_comes_next(

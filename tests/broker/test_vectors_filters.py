@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from infra.conditions import And, Compare, Condition, Not, Op, Or, matches, parse
@@ -18,7 +18,7 @@ from infra.stack.local import LocalStack
 from infra.vectors import Document, Place, SearchInvalid, Vectors
 from schemas.indexes import ColumnType, IndexSpec, Kept
 from schemas.search import Search
-from tests.broker.storing import SPEC, document, everything, numbers, placed, settings_of
+from tests.broker.storing import SPEC, document, everything, numbers, placed, scanned, settings_of
 
 pytestmark = pytest.mark.stack
 
@@ -101,11 +101,16 @@ def test_a_filter_finds_the_rows_that_satisfy_it(vector_stack: LocalStack) -> No
     with filled(vector_stack) as (runner, vectors, place):
 
         @settings(max_examples=150)
-        @given(CONDITIONS)
-        def law(condition: Condition) -> None:
-            asked = vectors.scan(place, SPEC, Search(operation="scan", k=500), where=condition)
+        @given(CONDITIONS, st.sampled_from([3, 10, 500]))
+        # One comparison that has more than a page, whose order is not that of the keys.
+        @example(Compare("color", Op.GT, ""), 3)
+        @example(Compare("color", Op.LIKE, "%"), 3)
+        def law(condition: Condition, page: int) -> None:
             expected = [number for number, row in enumerate(rows()) if matches(condition, row)]
-            assert numbers(runner.run(asked)) == expected
+            assert runner.run(scanned(vectors, place, page, condition)) == expected
+            listed = Search(k=page, offset=2)
+            asked = vectors.search(place, SPEC, listed, query="", vector=None, where=condition)
+            assert numbers(runner.run(asked)) == expected[2 : 2 + page]
 
         law()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -136,6 +137,36 @@ async def test_pages_together_are_the_whole(vectors: Vectors, mode: str) -> None
         pages = [await near(vectors, place, k=25, offset=start, **how) for start in (0, 25, 50)]
         assert [hit for page in pages for hit in page.hits] == list(whole.hits)
         assert len(whole.hits) == 60
+
+
+@pytest.mark.parametrize("mode", ["full_text", "hybrid", "vector"])
+async def test_pages_together_are_the_whole_also_of_what_is_equally_good(
+    vectors: Vectors, mode: str
+) -> None:
+    async with placed(vectors) as place:
+        for start in (0, 500):
+            batch = [
+                document(
+                    place,
+                    number,
+                    texts=["fox"],
+                    # So few of the same that the graph leads to all.
+                    vectors=[at(number // 10)],
+                    columns={"color": "mine" if number % 2 else "theirs"},
+                )
+                for number in range(start, start + 500)
+            ]
+            await vectors.store(place, batch)
+        for where, many in ((None, 1000), (MINE, 500)):
+            found: set[int] = set()
+            # Of hybrid, they agree up to the hundredth hit.
+            ends = [0, 7, 52, 100] if mode == "hybrid" else [0, 7, 52, 100, 121, many]
+            for start, end in pairwise(ends):
+                how: dict[str, Any] = {"mode": mode, "k": end - start, "offset": start}
+                page = await near(vectors, place, where, query="fox", **how)
+                assert len(page.hits) == end - start
+                assert found.isdisjoint(numbers(page))
+                found |= set(numbers(page))
 
 
 async def test_hits_may_be_sorted_by_columns(vectors: Vectors) -> None:

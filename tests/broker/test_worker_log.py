@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
 from schemas.events import InferenceRouted
-from tests.broker.pools import Pool, Pools, pools
-from tests.harness import unique
+from tests.broker.pools import PATIENCE_S, Pool, Pools, pools
+from tests.harness import Process, unique
 from tests.routed import routed
 
 __all__ = ["pools"]
@@ -54,10 +55,11 @@ def send_in_transactions(pool: Pool, events: list[InferenceRouted]) -> None:
 
 @pytest.mark.parametrize("send", [send_plainly, send_after_others, send_in_transactions])
 def test_a_slow_record_is_done_after_a_crash_though_later_ones_were_finished(
-    pools: Pools, send: Callable[[Pool, list[InferenceRouted]], None]
+    pools: Pools, tmp_path: Path, send: Callable[[Pool, list[InferenceRouted]], None]
 ) -> None:
     pool = pools(1)
-    events = [routed({"delay_s": 6}), *(routed() for _ in range(4))]
+    go = tmp_path / "go"
+    events = [routed({"until": str(go)}), *(routed() for _ in range(4))]
     slow, *fast = [event.request.request_id for event in events]
     send(pool, events)
     with pool.worker() as worker:
@@ -71,6 +73,7 @@ def test_a_slow_record_is_done_after_a_crash_though_later_ones_were_finished(
         assert slow not in pool.journal("end")
         assert pool.committed() == before
     assert pool.completed(slow) == []
+    go.touch()
     with pool.worker():
         pool.concludes(slow)
         if send is not send_in_transactions:
@@ -86,8 +89,8 @@ def test_work_that_outlasts_the_poll_interval_keeps_its_membership_and_is_done_o
     pool = pools(2)
     with ExitStack() as running:
         for _ in range(workers):
-            running.enter_context(pool.worker(KAFKA_MAX_POLL_INTERVAL_MS="6000"))
-        ids = pool.send(*(routed({"delay_s": 9}) for _ in range(4)))
+            running.enter_context(pool.worker(KAFKA_MAX_POLL_INTERVAL_MS="10000"))
+        ids = pool.send(*(routed({"delay_s": 14}) for _ in range(4)))
         pool.concludes(*ids)
         pool.commits_all()
     assert sorted(pool.journal("start")) == sorted(ids)
@@ -105,20 +108,30 @@ def test_no_more_is_under_way_than_allowed_and_all_of_it_gets_done(pools: Pools)
     assert sorted(pool.journal("end")) == sorted(ids)
 
 
+def shares(worker: Process) -> object:
+    """Returns how many partitions a worker has."""
+    return worker.ask("/ready")[1].get("partitions")
+
+
 def test_a_worker_that_joins_takes_its_share_and_leaves_it_to_the_first_when_it_is_killed(
     pools: Pools,
+    tmp_path: Path,
 ) -> None:
-    pool = pools(4)
-    ids = pool.send(*(routed({"delay_s": 0.02}) for _ in range(1200)))
+    pool, go = pools(4), tmp_path / "go"
+    ids = pool.send(*(routed({"delay_s": 0.02}) for _ in range(100)))
+    # Else the first might be through before the second has begun.
+    ids += pool.send(*(routed({"delay_s": 0.02, "until": str(go)}) for _ in range(1200)))
     with pool.worker("first", INFERENCE_MAX_IN_FLIGHT="4") as first:
         pool.waits_for(lambda: len(pool.journal("end", "first")) > 10, "ten requests")
         with pool.worker("second", INFERENCE_MAX_IN_FLIGHT="4") as second:
+            pool.waits_for(lambda: shares(first) == shares(second) == 2, "two halves")
+            go.touch()
             pool.waits_for(lambda: len(pool.journal("end", "second")) > 10, "ten of the second")
             # Both are full when the second goes, so that what it had comes to a paused member.
             second.kill()
             pool.concludes(*ids)
             pool.commits_all()
-        assert first.ask("/ready")[1]["partitions"] == 4
+        pool.waits_for(lambda: shares(first) == 4, "all that there is")
     assert pool.journal("end", "second")
     assert pool.most_in_flight("first") == 4
     assert pool.most_in_flight("second") == 4
@@ -130,7 +143,7 @@ def test_what_a_killed_worker_had_under_way_is_finished_by_the_other(pools: Pool
         pool.worker("first", INFERENCE_MAX_IN_FLIGHT="2") as first,
         pool.worker("second", INFERENCE_MAX_IN_FLIGHT="2"),
     ):
-        pool.waits_for(lambda: first.ask("/ready")[1].get("partitions") == 2, "two halves")
+        pool.waits_for(lambda: shares(first) == 2, "two halves")
         ids = pool.send(*(routed({"delay_s": 0.3}) for _ in range(60)))
         pool.waits_for(lambda: len(pool.journal("end", "first")) > 2, "some work of the first")
         first.kill()
@@ -155,14 +168,15 @@ def test_a_worker_that_is_told_to_stop_finishes_what_is_under_way(pools: Pools) 
     assert [len(pool.completed(each)) for each in ids] == [1] * 4
 
 
-def test_what_outlasts_the_drain_is_left_to_the_next_worker(pools: Pools) -> None:
-    pool = pools(1)
+def test_what_outlasts_the_drain_is_left_to_the_next_worker(pools: Pools, tmp_path: Path) -> None:
+    pool, go = pools(1), tmp_path / "go"
     with pool.worker(INFERENCE_DRAIN_MS="1000") as worker:
-        [slow, fast] = pool.send(routed({"delay_s": 8}), routed())
+        [slow, fast] = pool.send(routed({"until": str(go)}), routed())
         pool.concludes(fast)
         assert worker.stop() == 0
     assert pool.journal("cancelled") == [slow]
     assert pool.completed(slow) == []
+    go.touch()
     with pool.worker():
         pool.concludes(slow)
         pool.commits_all()
@@ -176,6 +190,6 @@ def test_a_dead_engine_ends_the_process_and_its_record_waits_for_another(pools: 
         pool.concludes(good)
         pool.commits_all()
         [fatal] = pool.send(routed({"broken": True}))
-        assert worker.child.wait(60) != 0
+        assert worker.child.wait(PATIENCE_S) != 0
     assert pool.committed() == {0: 1}
     assert pool.completed(fatal) == []

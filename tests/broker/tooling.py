@@ -30,14 +30,17 @@ from schemas.events import (
     Task,
 )
 from schemas.topics import INFERENCE_COMPLETED, INFERENCE_ROUTED, REQUEST_CANCELLED
+from tests.broker.climbing import CLIMB
 from tests.broker.pools import Follower, following
 from tests.conftest import running as running_stack
 from tests.harness import Bus, Process, eventually, running, unique
 from tests.seed import Document, seed
 
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 # Long enough that a machine which others use, too, renews it in time.
-LEASE_MS = 5000
+LEASE_MS = 60_000
+# Where whoever holds a call is lost, others wait for so long.
+LOST_SOON = {"TOOLS_LEASE_MS": "8000"}
 # So short that the queue gives a call out again while it runs.
 VISIBILITY_MS = 2000
 PARAMETERS = {
@@ -57,11 +60,17 @@ RUNNERS = json.dumps(dict.fromkeys(("http", "python", "sql"), EFFECTS))
 
 
 KEY = "def key(idempotency_key): return idempotency_key"
+SERVER = {"type": "mcp", "url": "stdio://server"}
+ORDER: dict[str, object] = {
+    "language": "mcp",
+    "connection": "main.tools.server",
+    "parameters": {"properties": {"id": {"type": "string"}}, "required": ["id"]},
+}
 NAP = """
 import time
 
 def nap():
-    time.sleep(50)
+    time.sleep(5000)
 """
 
 
@@ -71,7 +80,7 @@ def _function(name: str, effect: str, source: str = "none", **changes: object) -
         "source": source,
         "parameters": PARAMETERS,
         "effect": effect,
-        "timeout": "60s",
+        "timeout": "20m",
         **changes,
     }
     return {"kind": "function", "name": f"main.tools.{name}", "versions": [{"spec": spec}]}
@@ -82,9 +91,17 @@ FUNCTIONS = (
     _function("idempotent", "idempotent"),
     _function("hooked", "reconcile", "hook"),
     _function("hookless", "reconcile"),
+    _function("other", "pure", language="sql"),
     # These run as they are, in the sandbox.
     _function("key", "pure", KEY, parameters={}),
     _function("nap", "pure", NAP, parameters={}),
+    _function("climb", "idempotent", CLIMB, parameters={}, network=True),
+    # And these by a server of MCP, which the executor runs.
+    {"kind": "connection", "name": "main.tools.server", "spec": SERVER},
+    *(
+        _function(f"server_{effect}", effect, "order", **ORDER)
+        for effect in ("idempotent", "reconcile")
+    ),
 )
 
 
@@ -136,7 +153,7 @@ class Yard:
         path.touch()
         return path
 
-    def call(self, function: str, deadline_s: float = 120, **arguments: object) -> InferenceRouted:
+    def call(self, function: str, deadline_s: float = 1200, **arguments: object) -> InferenceRouted:
         """Returns a call of version 1 of a function."""
         instant = now()
         request = InferenceRequested(

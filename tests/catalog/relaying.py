@@ -37,7 +37,7 @@ class Running:
         """Whether it has ended."""
         return not self._thread.is_alive()
 
-    def ready(self, timeout: float = 60) -> None:
+    def ready(self, timeout: float = 120) -> None:
         """Returns when it is ready."""
 
         def is_ready() -> bool:
@@ -87,7 +87,9 @@ def gone(bus: Bus, *topics: Topic[Any]) -> None:
     names = [topic.name for topic in topics]
     for deleted in bus.admin.delete_topics(names).values():
         deleted.result(30)
-    eventually(lambda: not set(names) & set(bus.admin.list_topics(timeout=10).topics))
+    eventually(
+        lambda: not set(names) & set(bus.admin.list_topics(timeout=30).topics), 60, "no such topic"
+    )
 
 
 def main() -> None:

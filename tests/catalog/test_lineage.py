@@ -22,7 +22,7 @@ from catalog.lineage.lineage import (
 from schemas.chunks import chunk_id, document_id
 from schemas.events import CatalogChanged, InferenceRecorded, LineageEdge, Outcome
 from schemas.indexes import IndexSpec
-from schemas.kinds import OBJECTS, AgentSpec, Described, Version
+from schemas.kinds import OBJECTS, AgentMemory, AgentSpec, Described, Version
 from schemas.policies import FunctionRule, HttpRule, JudgeRule, PolicySpec
 from schemas.routing import EndpointSpec, RouteSpec
 from schemas.tables import TableSpec
@@ -213,6 +213,8 @@ SPECS = {
         tools=st.lists(VERSIONS, max_size=2).map(tuple),
         indexes=st.lists(NAMES, max_size=2).map(tuple),
         agents=st.lists(NAMES, max_size=2).map(tuple),
+        handoffs=st.lists(NAMES, max_size=2).map(tuple),
+        memory=st.none() | st.builds(AgentMemory, index=st.none() | NAMES),
     ),
     "endpoint": st.builds(
         EndpointSpec,

@@ -58,7 +58,7 @@ def test_the_thread_of_an_answer_is_told_drawn_and_exported(town: Town, tmp_path
             "├─ retrieved chunk c-1 (score=1)",
             f"└─ asked_by principal {town.tenant} (tenant={town.tenant})",
         ]
-        eventually(lambda: thread() == whole, 60)
+        eventually(lambda: thread() == whole, 180)
 
         as_json = json.loads(town.run("lineage", request, "--json", "--kind", "chunk").stdout)
         assert [node["name"] for node in as_json["nodes"]] == [request, "c-1"]

@@ -112,6 +112,11 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "rules: [{type: secrets, name: a}, {type: secrets, name: a}]",
         "spec: each rule needs a name of its own",
     ),
+    "tools of a catalog": (
+        "agent",
+        "{endpoint: a.b.c, tools: ['main.*']}",
+        "with @ and a version behind it; or catalog.schema.*",
+    ),
 }
 
 

@@ -13,7 +13,14 @@ from infra.bus import Record
 from infra.settings import PostgresSettings
 from infra.signing import Signer, generate
 from infra.sql import connect
-from schemas.events import AuditOutcome, CatalogWanted, DeadLetterCause, Reason
+from schemas.events import (
+    AuditOutcome,
+    AuditRecorded,
+    CatalogWanted,
+    DeadLetterCause,
+    Reason,
+    RecordDeadLettered,
+)
 from schemas.topics import (
     AUDIT_RECORDED,
     CATALOG_CHANGED,
@@ -24,7 +31,7 @@ from schemas.topics import (
 )
 from tests.catalog.commanding import told, wanted
 from tests.catalog.relaying import gone
-from tests.catalog.towns import Town, begun
+from tests.catalog.towns import PATIENCE_S, Town, begun
 from tests.harness import Bus, Process, eventually, unique
 
 pytestmark = pytest.mark.stack
@@ -49,11 +56,13 @@ def test_the_first_principal_owns_all_and_others_nothing(town: Town) -> None:
         refusal = town.reply(refused).refusal
         assert refusal is not None
         assert refusal.reason is Reason.PRIVILEGE_MISSING
-        [audit] = [
-            each
-            for each in town.bus.events(AUDIT_RECORDED)
-            if each.request_id == refused.request_id
-        ]
+
+        def audits() -> list[AuditRecorded]:
+            told = town.bus.events(AUDIT_RECORDED)
+            return [each for each in told if each.request_id == refused.request_id]
+
+        eventually(audits, PATIENCE_S, "the entry of the audit")
+        [audit] = audits()
         assert (audit.outcome, audit.action) == (AuditOutcome.DENIED, "catalog.create")
         assert (audit.principal, audit.kind, audit.name) == ("alice", "catalog", "own")
 
@@ -77,7 +86,7 @@ def answered_again(town: Town, command: CatalogWanted, process: Process) -> None
     town.send(command, town.signers["operator"])
     process.start()
     process.ready()
-    eventually(lambda: len(town.heard(command)) > before, what="the reply again")
+    eventually(lambda: len(town.heard(command)) > before, PATIENCE_S, "the reply again")
 
 
 def test_a_reply_that_was_never_sent_comes_after_the_next_start(town: Town) -> None:
@@ -90,7 +99,8 @@ def test_a_reply_that_was_never_sent_comes_after_the_next_start(town: Town) -> N
             asked = text("SELECT count(*) FROM command WHERE request_id = :id")
             eventually(
                 lambda: connection.execute(asked, {"id": command.request_id}).scalar_one(),
-                what="the commit",
+                PATIENCE_S,
+                "the commit",
             )
             process.kill()
         engine.dispose()
@@ -98,7 +108,8 @@ def test_a_reply_that_was_never_sent_comes_after_the_next_start(town: Town) -> N
         process.ready()
         replied = town.reply(command)
         assert json.loads(replied.result or "")["name"] == "crash"
-        assert len([each for each in changes(town) if each == "crash"]) == 1
+        eventually(lambda: "crash" in changes(town), PATIENCE_S, "the change")
+        assert changes(town).count("crash") == 1
 
 
 def changes(town: Town) -> list[str]:
@@ -113,9 +124,9 @@ def test_only_one_registrar_is_at_work(town: Town) -> None:
         environment = {**town.bus.environment, **town.environment}
         second = Process(["-m", "catalog"], environment, log)
         try:
-            eventually(lambda: "waits for its end" in second.log(), what="the second waits")
-            assert second.ask("/live")[0] == 200
-            assert second.ask("/ready")[0] == 503
+            eventually(lambda: "waits for its end" in second.log(), PATIENCE_S, "the second waits")
+            eventually(lambda: second.ask("/live")[0] == 200, PATIENCE_S, "that it lives")
+            eventually(lambda: second.ask("/ready")[0] == 503, PATIENCE_S, "that it is not ready")
             assert first.stop() == 0
             second.ready()
             assert town.result("get", name="main")["owner"] == "operator"
@@ -128,8 +139,12 @@ def test_what_cannot_be_read_is_buried_and_the_next_command_answered(town: Town)
         town.bus.put(CATALOG_WANTED.name, town.tenant.encode(), b"no command")
         town.bus.settle()
         assert town.result("list")["entries"]
-        letters = town.bus.events(DEAD_LETTERS)
-        assert [each.value for each in letters if each.processor == "catalog"][-1] == b"no command"
+
+        def buried() -> list[bytes | None]:
+            letters = town.bus.events(DEAD_LETTERS)
+            return [each.value for each in letters if each.processor == "catalog"]
+
+        eventually(lambda: b"no command" in buried(), PATIENCE_S, "the dead letter")
 
 
 def test_a_seed_that_cannot_be_applied_ends_the_process_with_its_place(town: Town) -> None:
@@ -137,7 +152,7 @@ def test_a_seed_that_cannot_be_applied_ends_the_process_with_its_place(town: Tow
     seed.write_text(f"{seed.read_text()}---\nkind: endpont\nname: main.default.x\n")
     log = town.folder / "failed.log"
     process = Process(["-m", "catalog"], {**town.bus.environment, **town.environment}, log)
-    assert process.child.wait(60) == 1
+    assert process.child.wait(PATIENCE_S) == 1
     assert f"{seed}:16:1: kind: there is no kind endpont; did you mean endpoint?" in process.log()
 
 
@@ -223,11 +238,13 @@ def test_a_surprise_is_buried_and_told_and_the_next_command_answered(town: Town)
         assert refusal is not None
         assert refusal.reason is Reason.PROVIDER_FAILED
         assert "nothing of it was done" in refusal.message
-        [letter] = [
-            each
-            for each in town.bus.events(DEAD_LETTERS)
-            if each.value and command.request_id.encode() in each.value
-        ]
+
+        def letters() -> list[RecordDeadLettered]:
+            told, asked = town.bus.events(DEAD_LETTERS), command.request_id.encode()
+            return [each for each in told if asked in (each.value or b"")]
+
+        eventually(letters, PATIENCE_S, "the dead letter")
+        [letter] = letters()
         assert (letter.processor, letter.cause) == ("catalog", DeadLetterCause.STEP_FAILED)
         rename(town.postgres, "command_away", "command")
         assert town.result("create", kind="catalog", name="surprise")["owner"] == "operator"
@@ -250,7 +267,7 @@ def test_without_its_database_the_process_ends_and_starts_anew(town: Town) -> No
         with engine.begin() as connection:
             connection.execute(ended, {"database": town.postgres.database})
         engine.dispose()
-        assert process.child.wait(30) != 0
+        assert process.child.wait(PATIENCE_S) != 0
         process.start()
         process.ready()
         assert town.result("create", kind="catalog", name="later")["owner"] == "operator"

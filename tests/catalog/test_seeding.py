@@ -11,7 +11,8 @@ from catalog.registrar.seeding import SeedInvalid
 from catalog.store.store import Store
 from infra.settings import CatalogSettings
 from infra.signing import Signer, generate
-from infra.stack.processes import OPERATOR, SEED
+from infra.stack.places import OPERATOR
+from infra.stack.processes import SEED
 from schemas.kinds import ROOT, Privilege
 from tests.catalog.commanding import LIMITS, told
 

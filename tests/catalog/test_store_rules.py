@@ -129,7 +129,7 @@ def test_migrating_again_and_at_the_same_time_changes_nothing(postgres: Postgres
         subprocess.Popen([sys.executable, "-c", MIGRATE], cwd=ROOT, env={**os.environ, **there})
         for _ in range(3)
     ]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert [process.wait(180) for process in processes] == [0, 0, 0]
     engine = connect(postgres)
     store = begun(Store(engine))
     store.migrate()
@@ -161,7 +161,7 @@ def test_a_listener_hears_of_each_commit_and_of_no_rollback(store: Store) -> Non
     listener = Listener(store.engine, "outbox")
     try:
         begun(store)
-        assert listener.wait(10)
+        assert listener.wait(60)
         with pytest.raises(ZeroDivisionError), store.change(ACTOR) as change:
             change.update("catalog", "main", comment=str(1 // 0))
         assert not listener.wait(0.2)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from schemas.topics import CATALOG_CHANGED, CATALOG_WANTED, REPLY, TOPICS
 from tests.catalog.commanding import wanted
 from tests.catalog.relaying import anew
 from tests.harness import Bus, Process, eventually, unique
+
+# How long anything may take on a busy machine.
+PATIENCE_S = 120.0
 
 SEED = """
 kind: tenant
@@ -77,6 +82,8 @@ class Town:
     def want(self, action: str, who: str = "operator", /, **body: Any) -> CatalogWanted:
         """Sends a command, signed; returns it."""
         command = wanted(action, who, self.tenant, **body)
+        late = command.requested_at + timedelta(seconds=PATIENCE_S)
+        command = replace(command, deadline=late)
         self.send(command, self.signers[who])
         return command
 
@@ -96,7 +103,7 @@ class Town:
 
     def reply(self, command: CatalogWanted) -> InferenceReplied:
         """Returns the first reply to a command, when it is there."""
-        eventually(lambda: self.heard(command), what=f"a reply to {command.action}")
+        eventually(lambda: self.heard(command), PATIENCE_S, f"a reply to {command.action}")
         return self.heard(command)[0]
 
     def result(self, action: str, who: str = "operator", /, **body: Any) -> Any:
@@ -113,7 +120,7 @@ class Town:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
 
 
@@ -121,9 +128,7 @@ def bare(stack: LocalStack) -> Bus:
     """Returns the bus with what every process needs, without a tenant or a pool."""
     bus = Bus(stack)
     bus.make(*(topic for topic in TOPICS if not topic.family))
-    registry = Registry(bus.registry_settings)
-    for topic in TOPICS:
-        registry.register(topic)
+    Registry(bus.registry_settings).register_all(TOPICS)
     return bus
 
 

@@ -18,8 +18,9 @@ import pytest_asyncio
 from infra import artifacts
 from infra.bootstrap import ROOT, python_of
 from infra.models import CARRIED
-from infra.settings import InferenceSettings, StackSettings
-from infra.stack.processes import EMBEDDER, MODEL, VLLM
+from infra.settings import InferenceSettings
+from infra.stack.settings import StackSettings
+from infra.stack.workers import EMBEDDER, MODEL, VLLM
 from schemas.events import Completion, Delta, InferenceRequested, Refusal, Route
 from tests.contract.asking import Subject
 from tests.contract.connections import connected

@@ -33,7 +33,7 @@ from tests.contract.asking import (
 )
 from workers.providers import PROVIDERS
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(1200)]
 
 # Fixtures, by the provider that they hold against the contract. What only embeds answers to
 # test_embedding.py, what answers for indexes to tests/index, and what calls functions to
@@ -48,6 +48,9 @@ SUBJECTS = {
 }
 WITH_MODEL = ["outside_before_vllm", "vllm_in_process"]
 LONG = " ".join(f"Tell me a long story about the number {number}." for number in range(60))
+# To be heard out, it takes an engine most of a minute.
+ENDLESS = Sampling(temperature=0, max_tokens=800)
+STORY = "Tell me a long story about each of the numbers from one to a hundred."
 
 
 def _parameter(name: str) -> object:
@@ -91,17 +94,17 @@ async def test_max_tokens_cuts_and_says_so(subject: Subject) -> None:
 
 
 @every_provider
-async def test_a_closed_stream_frees_what_it_held_within_a_second(subject: Subject) -> None:
-    request = ask(LONG, sampling=Sampling(temperature=0, max_tokens=300))
+async def test_a_closed_stream_frees_what_it_held(subject: Subject) -> None:
+    request = ask(STORY, sampling=ENDLESS)
     async with aclosing(stream(subject, request)) as events:
         await anext(events)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await subject.idle()
 
 
 @every_provider
-async def test_a_cancelled_task_frees_what_it_held_within_a_second(subject: Subject) -> None:
-    request = ask(LONG, sampling=Sampling(temperature=0, max_tokens=300))
+async def test_a_cancelled_task_frees_what_it_held(subject: Subject) -> None:
+    request = ask(STORY, sampling=ENDLESS)
     begun = asyncio.Event()
 
     async def consume() -> None:
@@ -112,7 +115,7 @@ async def test_a_cancelled_task_frees_what_it_held_within_a_second(subject: Subj
     task = asyncio.create_task(consume())
     await begun.wait()
     task.cancel()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await asyncio.wait([task])
         await subject.idle()
     assert task.cancelled()
@@ -193,6 +196,25 @@ async def test_a_tool_is_called_with_arguments_that_fit(subject: Subject, tool_c
     assert call.name == "weather"
     jsonschema.validate(json.loads(call.arguments), json.loads(WEATHER.parameters))
     assert _calls(heard) == {0: call}
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("said", "calls"), [("What is the weather in Paris? Call weather.", 1), ("Name a person.", 0)]
+)
+async def test_beside_a_schema_a_model_in_process_calls_a_tool_or_answers_by_it(
+    vllm_in_process: Subject, said: str, calls: int
+) -> None:
+    request = ask(
+        said,
+        tools=(WEATHER,),
+        json_schema=json.dumps(PERSON),
+        sampling=Sampling(temperature=0, max_tokens=100),
+    )
+    told = await completion(vllm_in_process, request)
+    assert len(told.tool_calls) == calls
+    if not calls:
+        jsonschema.validate(json.loads(told.content), PERSON)
 
 
 @every_model

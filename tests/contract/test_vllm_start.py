@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from infra.bootstrap import ROOT, python_of
-from infra.stack.processes import VLLM
+from infra.stack.workers import VLLM
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from infra.connectors.source import name_of
-from infra.stack import processes
+from infra.stack import workers
 from infra.stack.local import LocalStack
 from infra.stack.services import FOUNDATION
 from infra.vectors import Counted, Place, Vectors
@@ -153,7 +153,7 @@ def town(whole_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> T
     """A database with a table, and an endpoint that embeds."""
     bus = Bus(whole_stack)
     seed(bus, CATALOG)
-    route = {"name": "local", "pool": "embedding", "model": processes.EMBEDDER}
+    route = {"name": "local", "pool": "embedding", "model": workers.EMBEDDER}
     endpoint = {"kind": "endpoint", "name": "main.tests.minilm", "spec": {"routes": [route]}}
     publish(bus, *changes([endpoint]))
     town = Town(whole_stack, bus, tmp_path_factory.mktemp("index"))
@@ -170,7 +170,7 @@ def town(whole_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> T
 def crew(town: Town) -> Iterator[Crew]:
     """All of ours between a table and its index, revived when they end."""
     town.stack.prepare(["embedding"])
-    service = processes.embedding(town.stack.settings)
+    service = workers.embedding(town.stack.settings)
     python, *embedding = service.command
     client = {"CLIENT_KEY": "", "CLIENT_PRINCIPAL": "", "CLIENT_TENANT": "faults"}
     bus, folder = town.bus, town.folder
@@ -301,11 +301,22 @@ async def test_four_kills_amid_twenty_thousand_changes_leave_the_index_as_its_ta
     await asyncio.to_thread(eventually, watch.caught_up, 180, "that all is taken in")
     async with Vectors.open(settings_of(town.stack)) as vectors:
 
-        async def equal() -> bool:
+        async def differing() -> list[str]:
             counted = await vectors.count(watch.place)
-            return counted.rows == len(rows) and await held(vectors, watch.place, spec) == rows
+            found = await held(vectors, watch.place, spec)
+            lacking, surplus = rows.keys() - found.keys(), found.keys() - rows.keys()
+            stale = [key for key in rows.keys() & found.keys() if rows[key] != found[key]]
+            seen = {"lacking": lacking, "surplus": surplus, "stale": stale}
+            told = [f"{len(keys)} {what}" for what, keys in seen.items() if keys]
+            return told if counted.rows == len(rows) else [*told, f"{counted} for {len(rows)}"]
 
-        await soon(equal, 60, "the index is as the table")
+        async def equal() -> bool:
+            return not await differing()
+
+        try:
+            await soon(equal, 60, "the index is as the table")
+        except AssertionError as late:
+            raise AssertionError(f"{late}: {', '.join(await differing())}") from None
         print(f"{CHANGES} changes and {len(STRIKES)} kills in {time.monotonic() - began:.0f} s")
         report = await asyncio.to_thread(
             partial(stands, town.bus, index, IndexState.READY, waiting=0, rows=len(rows))

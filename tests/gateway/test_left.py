@@ -32,7 +32,7 @@ from tests.gateway.upstreams import says
 from tests.harness import Process, eventually, soon
 
 TENANT = "left"
-AT_ONCE, ROUNDS = 50, 8
+AT_ONCE, ROUNDS, ROUNDS_OF_ALL = 50, 8, 3
 MIB = 2**20
 
 
@@ -76,7 +76,7 @@ async def test_of_hundreds_of_streams_that_are_left_not_one_object_each_stays(
 @pytest.mark.timeout(300)
 async def test_worker_and_gateways_are_as_before_once_their_streams_are_left(town: Town) -> None:
     up = town.upstreams
-    up.scripts["so on"] = says(lambda text: ["so on "] * 200, gap_s=0.2)
+    up.scripts["so on"] = says(lambda text: ["so on "] * 900, gap_s=0.2)
     await asyncio.to_thread(
         town.define,
         tenant(TENANT),
@@ -89,20 +89,27 @@ async def test_worker_and_gateways_are_as_before_once_their_streams_are_left(tow
     async with town.caller(TENANT) as caller:
         await leave_all(town, caller, 20)
         files = [each.num_fds() for each in processes]
-        sizes = [each.memory_info().rss for each in processes]
-        await leave_all(town, caller, 40)
+        sizes = [sizes_of(processes)]
+        for _ in range(ROUNDS_OF_ALL):
+            await leave_all(town, caller, 40)
+            sizes.append(sizes_of(processes))
     await asyncio.to_thread(up.is_left, "left")
-    await asyncio.to_thread(eventually, lambda: not any(map(in_flight, town.gateways)), 30, "rest")
-    assert in_flight(town.worker) == 0
+    everybody = (*town.gateways, town.worker)
+    await asyncio.to_thread(eventually, lambda: not any(map(in_flight, everybody)), 90, "rest")
 
     def closed() -> bool:
         return all(
             each.num_fds() <= before + 2 for each, before in zip(processes, files, strict=True)
         )
 
-    await asyncio.to_thread(eventually, closed, 30, "closed sockets")
-    grown = [each.memory_info().rss - before for each, before in zip(processes, sizes, strict=True)]
+    await asyncio.to_thread(eventually, closed, 90, "closed sockets")
+    # What streams leave behind, each round adds; what waits for a slow broker does so once.
+    grown = [min(b - a for a, b in pairwise(each)) for each in zip(*sizes, strict=True)]
     assert max(grown) < 10 * MIB, grown
+
+
+def sizes_of(processes: list[psutil.Process]) -> list[int]:
+    return [each.memory_info().rss for each in processes]
 
 
 async def leave_all(town: Town, caller: Caller, number: int) -> None:
@@ -115,7 +122,7 @@ async def leave_all(town: Town, caller: Caller, number: int) -> None:
     async def all_begun() -> bool:
         return all(caller.heard_of(each.request_id) for each in asked)
 
-    await soon(all_begun, 60, "a part of each")
+    await soon(all_begun, 120, "a part of each")
     cancelled = [
         RequestCancelled(
             request_id=each.request_id,

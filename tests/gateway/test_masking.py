@@ -26,6 +26,7 @@ from tests.gateway.town import (
     way,
 )
 from tests.gateway.upstreams import calls, says
+from tests.harness import soon
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -133,13 +134,17 @@ async def test_no_more_is_held_back_of_a_stream_than_what_may_be_masked_in_it(
 ) -> None:
     # Of what is only put back, a piece waits; what may be somebody's data waits for the next words.
     for name, held in (("asking", 1), ("slow", 5)):
-        heard = await caller.stream(name, f"mail {ADA}")
-        assert heard.shown == "so on " * 64
-        visible = [at for at, part in enumerate(heard.parts) if part.content]
-        assert visible[0] <= held
-        # It is shown while more than half of it is still to be said.
-        assert heard.times[-1] - heard.times[visible[0]] > 0.65
-        assert len(visible) > 30
+        # What else runs on the machine may hold up some pieces: one answer says what is possible.
+        async def flows(name: str = name, held: int = held) -> bool:
+            heard = await caller.stream(name, f"mail {ADA}")
+            assert heard.shown == "so on " * 64
+            visible = [at for at, part in enumerate(heard.parts) if part.content]
+            assert visible[0] <= held
+            # It is shown while more than half of it is still to be said.
+            early = heard.times[-1] - heard.times[visible[0]] > 0.65
+            return early and len(visible) > 30
+
+        await soon(flows, 60, f"that {name} is shown as it comes")
 
 
 async def test_arguments_of_a_call_in_pieces_are_json_with_what_was_masked(caller: Caller) -> None:

@@ -54,7 +54,7 @@ def defined(town: Town) -> None:
         {
             "fails-502": town.upstreams.scripts["fails"],
             "good": says(lambda text: ["go", "od"], usage=USED),
-            "long": says(lambda text: ["word "] * 600, gap_s=0.05),
+            "long": says(lambda text: ["word "] * 4000, gap_s=0.05),
             "twenty-cut": misbehaviours(chunks)["is cut"],
         }
     )
@@ -123,7 +123,7 @@ async def passes(town: Town, caller: Caller, name: str) -> None:
         heard.append(await caller.ask(name))
         return heard[-1].reason is None
 
-    await soon(has_passed, 30, "a free slot")
+    await soon(has_passed, 60, "a free slot")
     for each in heard[:-1]:
         assert each.refusal
         assert (each.reason, each.refusal.used) == (Reason.LIMIT_EXCEEDED, "1")
@@ -221,5 +221,5 @@ def settled(town: Town, heard: Heard) -> dict[str, int]:
             for charge in each.charges
         }
 
-    eventually(found, 30, "a settlement")
+    eventually(found, 90, "a settlement")
     return found()

@@ -171,7 +171,7 @@ def told(town: Town) -> None:
         names = {span.name for span in town.spans.spans}
         return names >= {f"process {topic.name}" for topic in topics}
 
-    eventually(both, 30, "spans of a gateway and the worker")
+    eventually(both, 90, "spans of a gateway and the worker")
 
 
 async def test_what_an_outside_provider_quotes_is_told_to_nobody(

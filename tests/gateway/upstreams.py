@@ -93,11 +93,11 @@ class Upstreams(ScriptedServer):
 
     def is_asked(self, upstream: str, times: int = 1) -> None:
         """Returns when an upstream was sent so many requests."""
-        eventually(lambda: len(self.to(upstream)) >= times, 30, f"a request to {upstream}")
+        eventually(lambda: len(self.to(upstream)) >= times, 90, f"a request to {upstream}")
 
     def is_left(self, upstream: str) -> None:
         """Returns when nothing is under way at an upstream any more."""
-        eventually(lambda: not self.under_way[upstream], 10, f"that {upstream} is left alone")
+        eventually(lambda: not self.under_way[upstream], 90, f"that {upstream} is left alone")
 
 
 def _named(request: web.Request, body: dict[str, Any]) -> str:
@@ -136,6 +136,23 @@ def says(
             yield piece
 
     return delivered(good, way)
+
+
+GAP_S = 0.02
+GOOD = says(lambda text: ["go", "od"])
+
+
+def good_once(over: threading.Event) -> Script:
+    """Returns a script that answers once it is over."""
+
+    async def script(
+        server: ScriptedServer, request: web.Request, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        while not over.is_set():
+            await asyncio.sleep(GAP_S)
+        return await GOOD(server, request, body)
+
+    return script
 
 
 def calls(arguments: Callable[[str], str], *, size: int = 3) -> Script:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.events import IndexReconciled, IndexReported, IndexState
+from schemas.events import IndexReconciled, IndexReported, IndexState, Reason
 from schemas.indexes import IndexSpec
 from schemas.topics import INDEX_RECONCILED, INDEX_REPORTED
-from tests.harness import Bus, Process, eventually, unique
+from streams.client import Client, RequestRefused
+from tests.harness import Bus, Process, eventually, soon, unique
 from tests.seed import changes, publish
 
 INDEX = ["-m", "streams", "index"]
+# How long anything may take on a busy machine.
+PATIENCE_S = 180.0
 
 
 def define(bus: Bus, index: str, wanted: IndexSpec) -> None:
@@ -61,7 +64,7 @@ def compared(bus: Bus, index: str, reconcile: int) -> list[IndexReconciled]:
         ]
         return bool(found) and not differing(found[-1])
 
-    eventually(good, 90, "a comparison that finds nothing")
+    eventually(good, PATIENCE_S, "a comparison that finds nothing")
     return found
 
 
@@ -73,6 +76,31 @@ def differing(found: IndexReconciled) -> int:
 def told(bus: Bus, index: str) -> IndexReported | None:
     """Returns what was told of an index last."""
     return next(reversed(bus.events(INDEX_REPORTED, index)), None)
+
+
+def was(bus: Bus, index: str, state: IndexState) -> None:
+    """Returns when it was told of an index that it is so, though it may be so no more."""
+
+    def so() -> bool:
+        return any(each.state is state for each in bus.events(INDEX_REPORTED, index))
+
+    eventually(so, PATIENCE_S, f"{state} of {index}, for however short a time")
+
+
+async def answers(client: Client, index: str, refusal: Reason | None = None) -> None:
+    """Returns when a search of an index is answered, or refused for this reason.
+
+    Gateway and worker hear of it each in its own time.
+    """
+
+    async def heard_of() -> bool:
+        try:
+            await client.search(index, "anything", k=1)
+        except RequestRefused as refused:
+            return refused.refusal.reason is refusal
+        return refusal is None
+
+    await soon(heard_of, PATIENCE_S, f"that {index} is heard of")
 
 
 def stands(bus: Bus, index: str, state: IndexState, **more: object) -> IndexReported:
@@ -89,7 +117,7 @@ def stands(bus: Bus, index: str, state: IndexState, **more: object) -> IndexRepo
         )
 
     try:
-        eventually(so, 60.0, f"{state} of {index}")
+        eventually(so, PATIENCE_S, f"{state} of {index}")
     except AssertionError as late:
         raise AssertionError(f"{late}: {found}") from None
     return found[0]

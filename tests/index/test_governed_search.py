@@ -25,7 +25,7 @@ from tests.catalog.test_lineage_ingest import ingesting, reaches
 from tests.conftest import running as running_stack
 from tests.harness import Bus, Process, eventually, running, unique
 from tests.index.feeding import Table, rows_on_a_topic
-from tests.index.indexing import define, indexer, stands
+from tests.index.indexing import answers, define, indexer, stands
 from tests.index.test_search import SEARCH
 from tests.seed import changes, publish
 
@@ -34,6 +34,8 @@ pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("town")]
 NOTES = unique("main.tests.governed")
 MAIL = "ada@example.com"
 MASKED, RESTORED = "[EMAIL_ADDRESS]", "<EMAIL_ADDRESS_1>"
+# Somebody decides meanwhile, with a command.
+HELD_S = 300.0
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "body": "salt water and waves", "dept": "hr", "email": MAIL},
     {"id": 2, "body": f"letter of {MAIL} about moss", "dept": "it"},
@@ -126,7 +128,7 @@ def recorded(bus: Bus, tags: dict[str, str], many: int = 1) -> list[InferenceRec
         rows[:] = [each for each in bus.events(INFERENCE_RECORDED) if each.tags == tags]
         return len(rows) >= many
 
-    eventually(there, 30.0, f"{many} rows")
+    eventually(there, 120.0, f"{many} rows")
     assert len(rows) == many
     return rows
 
@@ -136,7 +138,7 @@ async def test_a_search_that_a_policy_holds_goes_on_once_approved_with_what_its_
 ) -> None:
     tag = unique("held")
     async with asking(index_bus, "careful", "cara") as client:
-        asked = asyncio.create_task(client.search(notes, f"wire transfer {tag}", timeout=60))
+        asked = asyncio.create_task(client.search(notes, f"wire transfer {tag}", timeout=HELD_S))
         waits = await wanted(index_bus, "careful", tag)
         assert not asked.done()
         await asyncio.to_thread(approve, index_bus, folder, waits.approval_id)
@@ -148,7 +150,7 @@ async def test_a_search_that_a_policy_holds_is_refused_when_somebody_denies(
 ) -> None:
     tag = unique("denied")
     async with asking(index_bus, "careful") as client:
-        asked = asyncio.create_task(client.search(notes, f"wire transfer {tag}", timeout=60))
+        asked = asyncio.create_task(client.search(notes, f"wire transfer {tag}", timeout=HELD_S))
         waits = await wanted(index_bus, "careful", tag)
         await asyncio.to_thread(approve, index_bus, folder, waits.approval_id, "deny")
         with pytest.raises(RequestRefused) as refused:
@@ -162,7 +164,7 @@ async def test_a_write_that_a_policy_holds_changes_nothing_before_it_is_approved
     tag, row = unique("written"), {"id": 9, "dept": "it"}
     async with asking(index_bus, "careful") as client:
         body = f"wire transfer {tag}"
-        asked = asyncio.create_task(client.upsert(notes, [{**row, "body": body}], timeout=60))
+        asked = asyncio.create_task(client.upsert(notes, [{**row, "body": body}], timeout=HELD_S))
         waits = await wanted(index_bus, "careful", tag)
         assert await client.fetch(notes, [{"id": 9}]) == ()
         await asyncio.to_thread(approve, index_bus, folder, waits.approval_id)
@@ -302,6 +304,7 @@ async def test_an_index_over_a_topic_shows_each_caller_the_rows_that_both_grant(
     async with AsyncExitStack() as opened:
         for who in ("", "ann", "bob", "eve", "olga"):
             client = await opened.enter_async_context(asking(index_bus, "index", who))
+            await answers(client, index, Reason.PRIVILEGE_MISSING if who == "eve" else None)
             try:
                 hits = (await client.search(index, "salt water", k=10)).hits
             except RequestRefused as refused:
@@ -332,6 +335,7 @@ async def test_an_answer_leads_by_its_chunks_and_rows_to_its_table(index_bus: Bu
     stands(index_bus, index, IndexState.READY, generation=1, waiting=0)
     tags = {"test": unique("traced")}
     async with asking(index_bus, "index") as client:
+        await answers(client, index)
         [hit] = (await client.search(index, "sweet water", k=1, tags=tags)).hits
     assert (hit.key, hit.text, hit.source) == ({"id": 1}, "sweet water", table.name)
     [row] = await asyncio.to_thread(recorded, index_bus, tags)
@@ -349,6 +353,6 @@ async def test_an_answer_leads_by_its_chunks_and_rows_to_its_table(index_bus: Bu
     ):
         answer = Node("response", row.request_id)
         await asyncio.to_thread(
-            eventually, lambda: thread <= reaches(engine, answer), 60, "the answer's thread"
+            eventually, lambda: thread <= reaches(engine, answer), 120, "the answer's thread"
         )
         assert not any("chunk" in each for each in reaches(engine, answer) - thread)

@@ -16,7 +16,7 @@ from schemas.indexes import IndexSpec
 from schemas.topics import DEAD_LETTERS, INDEX_REPORTED
 from tests.harness import Bus, Process, eventually, soon, unique
 from tests.index.feeding import COLUMNS, Table, held
-from tests.index.indexing import define, indexer, stands, told
+from tests.index.indexing import PATIENCE_S, define, indexer, stands, told, was
 from tests.seed import changed, publish
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("town")]
@@ -66,10 +66,10 @@ async def equal(vectors: Vectors, place: Place, wanted: IndexSpec, table: Table)
     """Returns when an index holds what its table does, within reach of a search."""
 
     async def so() -> bool:
-        return await held(vectors, place, wanted) == table.texts()
+        same = await held(vectors, place, wanted) == table.texts()
+        return same and await vectors.unreachable(place) == ()
 
-    await soon(so, 60.0, "the index is as the table")
-    assert await vectors.unreachable(place) == ()
+    await soon(so, PATIENCE_S, "the index is as the table")
 
 
 async def test_an_index_is_as_its_table_though_its_processor_is_killed(
@@ -79,12 +79,14 @@ async def test_an_index_is_as_its_table_though_its_processor_is_killed(
     place, wanted = Place(index, 1), spec(table)
     define(index_bus, index, wanted)
     churn(table, chance, 200)
-    eventually(lambda: index_bus.lag(f"index-{index}-1", table.topic) < 150, 60, "a beginning")
+    eventually(
+        lambda: index_bus.lag(f"index-{index}-1", table.topic) < 150, PATIENCE_S, "a beginning"
+    )
     process.kill()
     table.truncate()
     churn(table, chance, 150)
     process.revive()
-    eventually(lambda: index_bus.lag(f"index-{index}-1", table.topic) < 100, 60, "going on")
+    eventually(lambda: index_bus.lag(f"index-{index}-1", table.topic) < 100, PATIENCE_S, "going on")
     process.kill()
     churn(table, chance, 50)
     process.revive()
@@ -105,7 +107,7 @@ async def test_an_index_is_as_its_table_though_one_of_two_processors_is_killed(
         churn(table, chance, 200)
         stands(index_bus, index, IndexState.READY, generation=1)
         churn(table, chance, 200)
-        eventually(lambda: index_bus.lag(f"index-{index}-1", table.topic) < 150, 60, "some")
+        eventually(lambda: index_bus.lag(f"index-{index}-1", table.topic) < 150, PATIENCE_S, "some")
         process.kill()
         table.truncate()
         churn(table, chance, 100)
@@ -127,7 +129,7 @@ async def test_what_the_store_has_lost_is_made_anew(
     await vectors.drop(place)
     table.write(1000, title="sea", body="salt")
     table.settle()
-    stands(index_bus, index, IndexState.DEGRADED)
+    was(index_bus, index, IndexState.DEGRADED)
     await equal(vectors, place, wanted, table)
     stands(index_bus, index, IndexState.READY, generation=1, waiting=0)
 
@@ -143,7 +145,9 @@ async def test_an_index_is_as_its_table_though_its_store_is_killed(
     before = index_stack.pid("weaviate")
     index_stack.kill("weaviate")
     churn(table, chance, 300)
-    eventually(lambda: index_stack.pid("weaviate") not in (before, None), 60, "another store")
+    eventually(
+        lambda: index_stack.pid("weaviate") not in (before, None), PATIENCE_S, "another store"
+    )
     index_stack.wait_ready(["weaviate"])
     await equal(vectors, place, wanted, table)
     stands(index_bus, index, IndexState.READY, waiting=0)
@@ -169,13 +173,13 @@ async def test_a_new_generation_is_built_beside_the_one_that_queries_see(
     async def dropped() -> bool:
         return Place(index, 1) not in await vectors.places()
 
-    await soon(dropped, 60, "the former generation goes")
+    await soon(dropped, PATIENCE_S, "the former generation goes")
     publish(index_bus, changed("index", index, None))
 
     async def gone() -> bool:
         return Place(index, 2) not in await vectors.places()
 
-    await soon(gone, 60, "what is dropped goes")
+    await soon(gone, PATIENCE_S, "what is dropped goes")
     stands(index_bus, index, IndexState.UNKNOWN, generation=0)
 
 
@@ -189,7 +193,7 @@ async def test_a_triggered_index_stands_still_until_it_is_triggered(
     table.settle()
     stands(index_bus, index, IndexState.READY, generation=1)
     group = f"index-{index}-1"
-    eventually(lambda: index_bus.lag(group, table.topic) == 0, 30, "the first time")
+    eventually(lambda: index_bus.lag(group, table.topic) == 0, PATIENCE_S, "the first time")
     table.write(2, title="hill", body="moss")
     table.settle()
     define(index_bus, index, spec(table, sync="triggered", trigger=3))
@@ -223,7 +227,7 @@ async def test_a_bad_definition_is_told_of_and_mended(
                 and bool(last.remedy)
             )
 
-        eventually(failed, 30, f"being told of {said}")
+        eventually(failed, PATIENCE_S, f"being told of {said}")
     wanted = spec(table)
     define(index_bus, index, wanted)
     stands(index_bus, index, IndexState.READY, generation=1, reason=None)

@@ -15,7 +15,7 @@ from schemas.indexes import IndexSpec
 from tests.broker.storing import document
 from tests.harness import Bus, Process, soon, unique
 from tests.index.feeding import Table, held
-from tests.index.indexing import compared, define, differing, indexer, stands
+from tests.index.indexing import PATIENCE_S, compared, define, differing, indexer, stands
 from tests.index.indexing import jobs as running_jobs
 from tests.index.test_index_processor import equal, spec
 from tests.index.words import vector_of
@@ -94,7 +94,7 @@ async def test_a_comparison_goes_on_though_its_process_is_killed(
     jobs.revive()
     compared(index_bus, index, 0)
     stands(index_bus, index, IndexState.READY, drift=0)
-    await soon(lambda: held_all(vectors, Place(index, 1), spec(table)), what="all rows")
+    await soon(lambda: held_all(vectors, Place(index, 1), spec(table)), PATIENCE_S, "all rows")
 
 
 async def held_all(vectors: Vectors, place: Place, wanted: IndexSpec) -> bool:

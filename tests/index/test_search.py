@@ -363,7 +363,7 @@ async def test_a_search_leaves_a_row_with_its_hits_and_without_vectors(
         rows[:] = [each for each in index_bus.events(INFERENCE_RECORDED) if each.tags == tags]
         return bool(rows)
 
-    eventually(recorded, 30.0, "the row of a search")
+    eventually(recorded, 120.0, "the row of a search")
     [row] = rows
     asked, answered = json.loads(row.request), json.loads(row.response or "")
     assert (asked["query"], asked["search"]) == ("salt water", {"k": 1, "vectors": True})
@@ -384,7 +384,7 @@ async def test_a_search_from_the_command_line_is_a_table_or_lines_of_json(
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         return ran.stdout, ran.stderr

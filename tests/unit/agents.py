@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from schemas.agents import Definition, Reachable
@@ -35,7 +36,8 @@ from streams.agents.step import Step, advance, begin
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 AGENT, MODEL = "main.tests.clerk", "main.tests.chat"
-ADD, WIPE, BOOKS, EXPERT = (f"main.tests.{name}" for name in ("add", "wipe", "books", "expert"))
+ADD, WIPE, BOOKS = (f"main.tests.{name}" for name in ("add", "wipe", "books"))
+DESK, EXPERT = "main.tests.desk", "main.tests.expert"
 
 E = TypeVar("E", bound=Event)
 
@@ -73,6 +75,9 @@ TOOLS = {
         kind="agent",
         target=EXPERT,
         parameters=an_object(["message"], message={"type": "string"}),
+    ),
+    "transfer_to_desk": Reachable(
+        name="transfer_to_desk", kind="handoff", target=DESK, parameters=an_object()
     ),
 }
 
@@ -160,13 +165,14 @@ def refusal(reason: Reason, message: str = "not today") -> Refusal:
     return Refusal(reason=reason, message=message)
 
 
-def answered(number: int, came: Completion | Refusal) -> Answered:
-    """Returns that the call of a number was answered."""
+def answered(number: int, came: Completion | Refusal, cost: str | None = None) -> Answered:
+    """Returns that the call of a number was answered; its cost is in US dollars."""
     replied = InferenceReplied(
         request_id=f"request//acme//{number}",
         completion=came if isinstance(came, Completion) else None,
         refusal=came if isinstance(came, Refusal) else None,
         replied_at=NOON,
+        cost_usd=None if cost is None else Decimal(cost),
     )
     return Answered(number=number, replied=replied)
 

@@ -22,7 +22,9 @@ WORD = "a-word-that-is-nowhere-told"
 CALL_ID = "request-1//acme//3"
 
 
-def office(*connections: dict[str, Any], secret: str = WORD) -> Office:
+def office(
+    *connections: dict[str, Any], secret: str = WORD, settings: ToolsSettings | None = None
+) -> Office:
     """Returns what a runner is opened with where the catalog has these connections.
 
     The first is called ``CONNECTION``; a ``name`` in another is its own.
@@ -37,7 +39,7 @@ def office(*connections: dict[str, Any], secret: str = WORD) -> Office:
             raise SecretUnavailable("env:NOWHERE is empty or missing")
         return secret
 
-    return Office(view=view_of(made), settings=ToolsSettings(), secret=told)
+    return Office(view=view_of(made), settings=settings or ToolsSettings(), secret=told)
 
 
 def call(

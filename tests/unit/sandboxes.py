@@ -12,15 +12,22 @@ from typing import Any
 import psutil
 import pytest
 
-from workers.tools import ToolFailed
+from workers.tools import Checkpoint, ToolFailed
 from workers.tools.sandbox import Bounds, run
 
-BOUNDS = Bounds(wall_s=20, cpu_s=5, memory_mib=128, disk_mib=16, file_mib=8)
+BOUNDS = Bounds(wall_s=60, cpu_s=5, memory_mib=128, disk_mib=16, file_mib=8)
 PR_SET_CHILD_SUBREAPER = 36
 
 
-async def call(source: str, bounds: Bounds = BOUNDS, key: str = "a-key", **arguments: Any) -> Any:
-    return await run(dedent(source), "tools.tests.act", arguments, bounds, key)
+async def call(
+    source: str,
+    bounds: Bounds = BOUNDS,
+    key: str = "a-key",
+    checkpoint: Checkpoint | None = None,
+    **arguments: Any,
+) -> Any:
+    text, name = dedent(source), "tools.tests.act"
+    return await run(text, name, arguments, bounds, key, checkpoint=checkpoint)
 
 
 async def fails(source: str, bounds: Bounds = BOUNDS, **arguments: Any) -> ToolFailed:

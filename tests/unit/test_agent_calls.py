@@ -11,6 +11,7 @@ import pytest
 from schemas.agents import Reachable
 from schemas.events import ApprovalWanted, Message, Reason, Role, Task, ToolCall
 from schemas.search import Hit
+from streams.agents.calls import MOST_CALLS
 from streams.agents.causes import Decided, caused
 from streams.agents.results import MOST_CHARACTERS
 from tests.unit.agents import (
@@ -151,6 +152,37 @@ def test_the_model_is_told_what_is_wrong_with_a_call(
     assert why in message
 
 
+SEND = Reachable(
+    name="send",
+    kind="function",
+    target=WIPE,
+    parameters={"type": "object", "properties": {"to": {"type": "string"}}},
+    pure=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("to", "pure", "sent"),
+    [
+        ("<EMAIL_ADDRESS_1>", False, False),
+        ("<email_address_1>", False, False),
+        (r"<EMAIL\_ADDRESS\_1>", False, False),
+        ("<EMAIL_ADDRESS_1>", True, True),
+        ("<EMAIL_ADDRESS_2>", False, True),
+        ("the boss", False, True),
+    ],
+)
+def test_no_tool_acts_on_what_stands_for_something_else(to: str, *, pure: bool, sent: bool) -> None:
+    tools = {"send": SEND.model_copy(update={"pure": pure})}
+    asks = (Message(role=Role.USER, content="Write to <EMAIL_ADDRESS_1> and to <B>me</B>."),)
+    run = started(definition(tools=tools), messages=asks).run
+    step = after(run, answered(0, calls(("one", "send", {"to": to}))))
+    [next_] = asked(step)
+    assert (next_.task is Task.TOOL) is sent
+    if not sent:
+        assert "<EMAIL_ADDRESS_1> stands for what a policy withholds" in results(step)["one"]
+
+
 def test_a_wrong_call_is_told_again_in_a_form_that_providers_take() -> None:
     step = after(started().run, answered(0, calls(("one", "no such.name", "{a: 1"))))
     [turn] = asked(step)
@@ -215,7 +247,7 @@ def test_long_passages_share_the_room_that_there_is() -> None:
 
 @pytest.mark.parametrize(
     ("came", "told"),
-    [(found(), "Nothing was found."), (said("", found="{"), "what was found cannot be read")],
+    [(found(), "Nothing was found."), (said("", found="{"), "what came back cannot be read")],
 )
 def test_a_search_that_finds_nothing_says_so(came: object, told: str) -> None:
     run = after(started().run, answered(0, calls(("one", "books", {"query": "whales"})))).run
@@ -286,11 +318,13 @@ def test_replies_that_say_nothing_to_a_run_are_known() -> None:
     assert caused(answered(4, said("yes")).replied) == answered(4, said("yes"))
 
 
-def test_more_calls_than_a_turn_may_ask_for_are_told_so() -> None:
-    turn = calls(*(added(f"call{number}") for number in range(130)))
+def test_of_more_calls_than_a_turn_may_ask_for_none_is_made_and_the_model_is_told_so() -> None:
+    turn = calls(*(added(f"call{number}") for number in range(MOST_CALLS + 1)))
     step = after(started(definition(limits=limits(parallel=64))).run, answered(0, turn))
-    refused = [call for call in step.run.calls if call.state == "answered"]
-    assert [call.number for call in refused] == [129, 130]
+    [again] = asked(step)
+    assert again.task is Task.CHAT
+    assert f"{MOST_CALLS} calls" in again.messages[-1].content
+    assert [call.kind for call in step.run.calls] == ["model"]
 
 
 def test_a_turn_of_the_model_takes_no_place_of_a_tool() -> None:

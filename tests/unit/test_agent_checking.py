@@ -33,11 +33,30 @@ def test_what_not_every_reader_takes_is_no_json(content: str) -> None:
     assert wrong.named == "no JSON"
 
 
+@pytest.mark.parametrize("levels", [101, 1_000, 100_000])
+def test_arguments_that_are_nested_too_deep_can_be_mended(levels: int) -> None:
+    wrong = wrong_arguments('{"a":' * levels + "1" + "}" * levels, {})
+    assert wrong is not None
+    assert "deeper than 100" in wrong.said
+
+
 def test_the_place_is_for_the_model_alone() -> None:
     wrong = wrong_answer('{"secret": 1}', {"additionalProperties": {"type": "string"}})
     assert wrong is not None
     assert wrong.said == '$.secret breaks type of the schema: "string"'
     assert wrong.named == "breaks type of the schema"
+
+
+def test_what_nobody_asked_for_is_told_with_what_there_is() -> None:
+    filters = {"properties": {"year": {}, "place": {}}, "additionalProperties": False}
+    schema = {"properties": {"filters": filters}}
+    wrong = wrong_arguments('{"filters": {"secret": 1, "year": 2}}', schema)
+    assert wrong is not None
+    assert wrong.said == (
+        "$.filters breaks additionalProperties of the schema: "
+        'it has ["secret"], takes ["year", "place"]'
+    )
+    assert wrong.named == "breaks additionalProperties of the schema"
 
 
 def test_a_schema_whose_parts_double_is_not_followed_for_ever() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from infra.catalog import CatalogView
 from schemas.agents import Definition
@@ -25,6 +26,7 @@ from tests.unit.agents import (
     EXPERT,
     MODEL,
     NUMBERS,
+    WIPE,
     function,
     spec,
 )
@@ -44,6 +46,13 @@ def knowing(*functions: str, agents: Iterable[str] = ()) -> CatalogView:
     return view_of([*CATALOG, *more, *(function(name, {}) for name in functions)])
 
 
+def index(name: str, columns: int) -> dict[str, Any]:
+    """Returns an index that keeps so many columns."""
+    kept = [{"name": f"c{number}"} for number in range(columns)]
+    spec = {"key_columns": ["id"], "text": "body", "columns": kept}
+    return {"kind": "index", "name": f"main.tests.{name}", "spec": spec}
+
+
 def test_an_agent_has_what_it_reaches_under_short_names() -> None:
     tools = resolved(spec()).tools
     assert {name: (tool.kind, tool.target, tool.version) for name, tool in tools.items()} == {
@@ -59,11 +68,82 @@ def test_a_version_that_is_named_is_the_one_that_is_called() -> None:
     assert (tool.target, tool.version) == (ADD, 1)
 
 
-def test_an_index_says_what_it_can_be_filtered_by() -> None:
+def test_a_schema_stands_for_its_functions_that_are_there_when_a_run_begins() -> None:
+    known = knowing("main.crm.pay", "main.crm.find", "main.crm2.other")
+    wanted = spec(tools=["main.crm.*", "main.crm.pay@1"], indexes=[], agents=[])
+    tools = resolved(wanted, known).tools
+    assert {(tool.target, tool.version) for tool in tools.values()} == {
+        ("main.crm.find", 1),
+        ("main.crm.pay", 1),
+    }
+    known = knowing("main.crm.pay", "main.crm.find", "main.crm.new")
+    assert len(resolved(wanted, known).tools) == 3
+
+
+def test_a_schema_without_functions_lets_no_run_begin() -> None:
+    refused = resolve(AGENT, spec(tools=["main.crm.*"]), knowing("main.crm2.other"))
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.NOT_FOUND
+    assert "there is no function main.crm.*" in refused.message
+
+
+def test_a_schema_with_more_functions_than_an_agent_may_have_lets_no_run_begin() -> None:
+    many = knowing(*(f"main.crm.f{number}" for number in range(65)))
+    refused = resolve(AGENT, spec(tools=["main.crm.*"]), many)
+    assert isinstance(refused, Refusal)
+    assert "its tools come to 65 functions, and it may have 64: name fewer" in refused.message
+
+
+@pytest.mark.parametrize("wrong", ["main.*", "main.*.pay", "*", "main.crm.p*", "main.crm.*@1"])
+def test_only_a_whole_schema_can_stand_for_its_functions(wrong: str) -> None:
+    with pytest.raises(ValidationError):
+        spec(tools=[wrong])
+
+
+def test_a_schema_is_no_reference_that_must_be_there() -> None:
+    assert "main.crm.*" not in set(spec(tools=["main.crm.*"]).references())
+
+
+def test_an_index_says_what_it_can_be_filtered_by_which_is_what_it_keeps() -> None:
     parameters = resolved(spec()).tools["books"].parameters
     assert parameters["required"] == ["query"]
     assert parameters["properties"]["k"]["maximum"] == 20
-    assert "isbn, year (string)" in parameters["properties"]["filters"]["description"]
+    filters = parameters["properties"]["filters"]
+    assert {name.partition(" ")[0] for name in filters["properties"]} == {"year"}
+    assert filters["additionalProperties"] is False
+
+
+def test_an_index_that_keeps_nothing_cannot_be_filtered() -> None:
+    known = view_of([*CATALOG, index("bare", columns=0)])
+    parameters = resolved(spec(indexes=["main.tests.bare"]), known).tools["bare"].parameters
+    assert parameters["properties"].keys() == {"query", "k"}
+
+
+def test_columns_are_told_in_words_where_their_names_would_make_the_tools_too_long() -> None:
+    wide = view_of([*CATALOG, index("wide", columns=100), index("narrow", columns=1)])
+    tools = resolved(spec(indexes=["main.tests.wide", "main.tests.narrow"]), wide).tools
+    filters = {name: tools[name].parameters["properties"]["filters"] for name in ("wide", "narrow")}
+    assert "additionalProperties" not in filters["wide"]
+    assert "c99 (string)" in filters["wide"]["description"]
+    assert filters["narrow"]["additionalProperties"] is False
+    names = [f"i{number}" for number in range(64)]
+    many = view_of([*CATALOG, *(index(name, columns=3) for name in names)])
+    tools = resolved(spec(indexes=[f"main.tests.{name}" for name in names]), many).tools
+    for name in names:
+        assert "c2 (string)" in tools[name].parameters["properties"]["filters"]["description"]
+
+
+def test_what_only_computes_is_known() -> None:
+    known = view_of([*CATALOG, function("main.tests.sum", {"effect": "pure"})])
+    tools = resolved(spec(tools=[ADD, "main.tests.sum"]), known).tools
+    assert {name for name, tool in tools.items() if not tool.pure} == {"add"}
+
+
+def test_a_plan_names_tools_as_the_model_does() -> None:
+    wanted = spec(tools=[f"{ADD}@2", f"{ADD}@3"], plan=[EXPERT, ADD, EXPERT])
+    definition = resolved(wanted)
+    assert [definition.tools[name].target for name in definition.plan] == [EXPERT, ADD, EXPERT]
+    assert definition.tools[definition.plan[1]].version == 2
 
 
 def test_a_comment_says_what_an_agent_is_for() -> None:
@@ -90,6 +170,7 @@ def test_calls_of_what_the_agent_names_wait_for_a_person() -> None:
         ({"tools": ["main.tests.gone@2"]}, "function main.tests.gone@2"),
         ({"indexes": ["main.tests.gone"]}, "index main.tests.gone"),
         ({"agents": ["main.tests.gone"]}, "agent main.tests.gone"),
+        ({"plan": [WIPE]}, f"its plan names {WIPE}"),
         ({"prompt": "main.tests.gone"}, "prompt main.tests.gone"),
     ],
 )

@@ -45,13 +45,16 @@ from tests.unit.agents import (
 from tests.unit.events import INSTANTS, events
 
 LIMITS = limits(turns=6, parallel=2)
-AGENT = definition(limits=LIMITS, repairs=1, output=an_object(["n"], n={"type": "integer"}))
+AGENT = definition(
+    limits=LIMITS, repairs=1, summarise=True, output=an_object(["n"], n={"type": "integer"})
+)
 
 RIGHT = [
     ("add", '{"a": 1, "b": 2}'),
     ("books", '{"query": "whales"}'),
     ("books", '{"query": "ships", "k": 2}'),
     ("expert", '{"message": "Why?"}'),
+    ("transfer_to_desk", "{}"),
     ("wipe", "{}"),
 ]
 WRONG = [("fly", "{}"), ("add", "{"), ("books", '{"k": 0}')]

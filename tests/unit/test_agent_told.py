@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from schemas.agents import Definition
 from schemas.events import AgentTold, Completion, FinishReason, Reason, Refusal
 from schemas.search import Hit
 from schemas.topics import AGENT_TOLD
@@ -36,25 +37,29 @@ from tests.unit.agents import (
 Told = tuple[str, Any]
 
 
-def heard(*came: Cause, quiet: bool = False, stream: bool = True) -> list[AgentTold]:
+def heard(
+    *came: Cause, quiet: bool = False, stream: bool = True, of: Definition | None = None
+) -> list[AgentTold]:
     """Returns all that the caller hears of a run that takes this in."""
-    step = begin(begun(request(stream=stream), quiet=quiet), definition(), NOON)
+    step = begin(begun(request(stream=stream), quiet=quiet), of or definition(), NOON)
     steps = [step]
     for place, cause in enumerate(came, start=1):
         step = advance(step.run, cause, NOON + place * SECOND)
         steps.append(step)
-    return [told for step in steps for told in _told(step)]
+    return [told for step in steps for told in told_in(step)]
 
 
-def _told(step: Step) -> list[AgentTold]:
+def told_in(step: Step) -> list[AgentTold]:
+    """Returns what a step tells."""
     told = [(topic, event) for topic, event in step.outgoing if isinstance(event, AgentTold)]
     assert {topic.name for topic, _ in told} <= {AGENT_TOLD.member("acme").name}
     return [event for _, event in told]
 
 
-def items(*came: Cause) -> list[Told]:
+def items(*came: Cause, of: Definition | None = None) -> list[Told]:
     return [
-        (told.kind.removeprefix("response."), json.loads(told.item or "")) for told in heard(*came)
+        (told.kind.removeprefix("response."), json.loads(told.item or ""))
+        for told in heard(*came, of=of)
     ]
 
 
@@ -143,7 +148,9 @@ def test_an_approval_is_told_as_one_for_a_tool() -> None:
         answered(0, calls(("one", "wipe", {}))),
         Decided(number=1, granted=False, principal="bob", reason="no"),
     )
-    wanted, decided = (item for _, item in told if "approval" in item.get("type", ""))
+    approvals = [(kind, item) for kind, item in told if "approval" in item.get("type", "")]
+    assert [kind for kind, _ in approvals] == ["output_item.added", "output_item.done"] * 2
+    wanted, decided = (item for kind, item in approvals if kind.endswith("done"))
     assert (wanted["type"], wanted["server_label"]) == ("mcp_approval_request", WIPE)
     assert decided["type"] == "mcp_approval_response"
     assert decided["approval_request_id"] == wanted["id"]
@@ -155,7 +162,8 @@ def test_an_approval_is_told_as_one_for_a_tool() -> None:
     [
         (refusal(Reason.BUDGET_EXCEEDED), "failed", None, "BUDGET_EXCEEDED"),
         (said("Sev", finish_reason=FinishReason.LENGTH), "incomplete", "max_output_tokens", None),
-        (refusal(Reason.LIMIT_EXCEEDED), "incomplete", "max_steps", "LIMIT_EXCEEDED"),
+        # A limit of somebody else's: the run has come to no bound of its own.
+        (refusal(Reason.LIMIT_EXCEEDED), "failed", None, "LIMIT_EXCEEDED"),
     ],
 )
 def test_an_end_is_told_by_the_name_that_it_has(
@@ -167,20 +175,27 @@ def test_an_end_is_told_by_the_name_that_it_has(
     assert (response["error"] or {}).get("code") == code
 
 
+def test_a_run_that_has_no_turn_left_is_told_so() -> None:
+    known = definition(limits=limits(turns=1))
+    told, response = items(answered(0, calls(added("one"))), answered(1, said("3")), of=known)[-1]
+    assert (told, response["incomplete_details"]) == ("incomplete", {"reason": "max_steps"})
+
+
 def test_a_cancelled_run_is_told_so() -> None:
-    assert outline(Cancelled())[-1] == ("cancelled", "cancelled")
+    assert outline(Cancelled())[-1] == ("failed", "cancelled")
 
 
 def test_a_run_that_is_late_is_told_so() -> None:
     known = definition(limits=limits(time="1s"))
     step = advance(begin(begun(), known, NOON).run, Expired(), NOON + HOUR)
-    assert [told.kind for told in _told(step)] == ["response.incomplete"]
+    assert [told.kind for told in told_in(step)] == ["response.incomplete"]
 
 
 def test_what_a_policy_may_hold_back_is_not_told() -> None:
     told = heard(*SEARCHED, answered(2, said("He is Ishmael.")), quiet=True)
     assert [each.item for each in told if "item" in each.kind] == [None] * 6
-    assert json.loads(told[-1].item or "")["output"] == []
+    # How it ends is told once the policy has looked.
+    assert not any(each.kind == "response.completed" for each in told)
     assert "Ishmael" not in "".join(each.item or "" for each in told)
 
 

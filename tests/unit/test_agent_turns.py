@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -24,8 +25,8 @@ from streams.agents.causes import Cancelled, Cause, Decided, Expired
 from streams.agents.progress import Step
 from streams.agents.run import Run
 from streams.agents.step import advance, begin
-from streams.agents.trimming import LEFT_OUT
-from streams.agents.turns import MOST_SAID
+from streams.agents.trimming import LEFT_OUT, MOST_SAID
+from streams.agents.turns import MOST_TRIMMED
 from tests.unit.agents import (
     AGENT,
     HOUR,
@@ -41,6 +42,7 @@ from tests.unit.agents import (
     calls,
     definition,
     emitted,
+    found,
     limits,
     refusal,
     request,
@@ -79,7 +81,7 @@ def turns(run: Run, *came: Completion | Refusal) -> Step:
 def test_the_model_is_asked_in_the_name_of_the_caller() -> None:
     [turn] = asked(started(definition(output=COUNT)))
     assert (turn.request_id, turn.tenant, turn.principal) == ("request//acme//0", "acme", "ann")
-    assert (turn.task, turn.endpoint, turn.stream) == (Task.CHAT, MODEL, False)
+    assert (turn.task, turn.endpoint) == (Task.CHAT, MODEL)
     assert turn.messages == (
         Message(role=Role.SYSTEM, content="Be brief."),
         Message(role=Role.USER, content="How many?"),
@@ -88,6 +90,17 @@ def test_the_model_is_asked_in_the_name_of_the_caller() -> None:
     assert json.loads(turn.json_schema or "") == COUNT
     assert (turn.requested_at, turn.deadline) == (NOON, NOON + timedelta(minutes=10))
     assert turn.tags == {"team": "blue", "agent": AGENT}
+
+
+def test_what_the_model_says_goes_to_a_caller_who_wants_parts_and_may_see_them() -> None:
+    def parts(*, stream: bool, quiet: bool) -> tuple[bool, str | None]:
+        step = begin(begun(request(stream=stream), quiet=quiet), definition(), NOON)
+        [turn] = asked(step)
+        return turn.stream, turn.parts_to
+
+    assert parts(stream=True, quiet=False) == (True, "reply.v1.acme")
+    assert parts(stream=True, quiet=True) == (False, None)
+    assert parts(stream=False, quiet=False) == (False, None)
 
 
 def test_without_instructions_the_caller_speaks_first() -> None:
@@ -193,6 +206,40 @@ def test_a_refused_turn_ends_the_run_with_its_refusal(reason: Reason) -> None:
     assert refused(turns(started().run, refusal(reason))) == refusal(reason)
 
 
+def test_a_plan_is_called_before_the_model_is_free() -> None:
+    step = started(definition(plan=("add", "books")))
+    assert [each.tool_choice for each in asked(step)] == ["add"]
+    step = after(step.run, answered(0, calls(added("one"))), answered(1, result(3)))
+    assert [each.tool_choice for each in asked(step)] == ["books"]
+    books = calls(("two", "books", {"query": "x"}))
+    step = after(step.run, answered(2, books), answered(3, found()))
+    assert [each.tool_choice for each in asked(step)] == ["auto"]
+    assert completed(turns(step.run, said("Three."))).content == "Three."
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        calls(("x", "add", {"a": "one"})),
+        refusal(Reason.ANSWER_UNKEPT),
+        refusal(Reason.PROVIDER_FAILED),
+        said("Seven."),
+    ],
+)
+def test_what_a_plan_names_is_asked_for_until_it_is_called_right(
+    came: Completion | Refusal,
+) -> None:
+    step = turns(started(definition(plan=("add",))).run, came)
+    assert [each.tool_choice for each in asked(step)] == ["add"]
+
+
+def test_a_model_that_does_not_keep_to_the_plan_ends_after_its_repairs() -> None:
+    run = started(definition(plan=("add",), repairs=1)).run
+    refusal = refused(turns(run, said("Seven."), said("Seven.")))
+    assert refusal.reason is Reason.ANSWER_UNKEPT
+    assert "add is to be called" in refusal.message
+
+
 def test_a_model_that_loops_ends_at_the_turns_that_it_may_take() -> None:
     step = started(definition(limits=limits(turns=3)))
     for number in (0, 2, 4):
@@ -209,6 +256,38 @@ def test_a_run_asks_no_more_when_its_tokens_are_used() -> None:
     assert (refusal.reason, refusal.limit, refusal.used) == (Reason.LIMIT_EXCEEDED, "15", "15")
     assert "limits.tokens" in refusal.message
     assert completed(turns(run, said("Seven."))).content == "Seven."
+
+
+def test_a_run_asks_no_more_when_it_cost_what_it_may() -> None:
+    run = started(definition(limits=limits(cost="0.5"))).run
+    run = after(run, answered(0, calls(added("x"), ("y", "expert", {"message": "?"})), "0.2")).run
+    cheap = after(run, answered(1, result(0), "0"), answered(2, said("Yes."), "0.299999999999"))
+    assert len(asked(cheap)) == 1
+    step = after(run, answered(1, result(0), "0"), answered(2, said("Yes."), "0.30"))
+    refusal = refused(step)
+    assert (refusal.reason, refusal.limit, refusal.used) == (Reason.LIMIT_EXCEEDED, "0.5", "0.50")
+    assert "limits.cost" in refusal.message
+    assert step.ended is not None
+    assert step.ended.cost == Decimal("0.5")
+
+
+def test_a_run_whose_cost_is_bounded_asks_no_more_of_what_has_no_price() -> None:
+    run = started(definition(limits=limits(cost="0.5"))).run
+    step = after(run, answered(0, calls(added("x"))), answered(1, result(0), "0"))
+    refusal = refused(step)
+    assert refusal.reason is Reason.PRICE_UNKNOWN
+    assert "set one on the model" in refusal.message
+    assert step.ended is not None
+    assert step.ended.cost is None
+
+
+def test_what_was_refused_costs_nothing_unless_it_says_so() -> None:
+    run = started().run
+    step = after(run, answered(0, refusal(Reason.RATE_LIMITED)), answered(1, said("Seven."), "0.5"))
+    assert step.ended is not None
+    assert step.ended.cost == Decimal("0.5")
+    step = after(run, answered(0, refusal(Reason.ANSWER_UNKEPT), "1"))
+    assert step.run.cost == 1
 
 
 @pytest.mark.parametrize(
@@ -272,14 +351,17 @@ def test_what_is_too_late_or_too_deep_does_not_begin(
 
 
 @pytest.mark.parametrize("reason", [Reason.CONTEXT_EXCEEDED, Reason.REQUEST_TOO_LARGE])
-def test_a_conversation_that_is_too_long_is_shortened_once_a_turn(reason: Reason) -> None:
+def test_a_conversation_that_is_too_long_is_shortened_a_few_times_a_turn(reason: Reason) -> None:
     exceeded = refusal(reason)
     run = after(started().run, answered(0, calls(added("one"))), answered(1, said("x" * 999))).run
     step = turns(run, exceeded)
     [turn] = asked(step)
     assert turn.messages[:2] == asked(started())[0].messages
     assert turn.messages[-1].content == LEFT_OUT
-    assert refused(turns(step.run, exceeded)) == exceeded
+    for _ in range(MOST_TRIMMED):
+        if step.ended is None:
+            step = turns(step.run, exceeded)
+    assert refused(step) == exceeded
 
 
 def test_no_more_is_said_than_a_request_can_carry() -> None:

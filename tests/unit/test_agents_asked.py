@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -297,6 +298,32 @@ def test_the_row_of_a_call_has_its_arguments_its_version_and_what_it_came_to() -
     assert json.loads(row.request) == {"model": FUNCTION, "arguments": {"city": "Ulm"}}
     assert json.loads(row.response)["choices"][0]["message"]["content"] == said
     assert (row.entity, row.cost, row.prompt_tokens) == (f"{FUNCTION}@2", 0, 0)
+
+
+@pytest.mark.parametrize("cost", [Decimal("0.25"), None])
+def test_a_run_costs_its_caller_what_it_asked_and_its_row_nothing(cost: Decimal | None) -> None:
+    done = InferenceCompleted(
+        routed=routed(run()),
+        completion=answer("sunny"),
+        started_at=NOON,
+        completed_at=NOON,
+        cost_usd=cost,
+    )
+    outgoing = list(release(done, VIEW, NOON))
+    [replied], [row] = only(outgoing, topics.REPLY), only(outgoing, topics.INFERENCE_RECORDED)
+    assert (replied.cost_usd, row.cost) == (cost, 0)
+
+
+def test_a_call_costs_nothing_whatever_its_worker_says() -> None:
+    done = InferenceCompleted(
+        routed=routed(call()),
+        completion=answer("sunny"),
+        started_at=NOON,
+        completed_at=NOON,
+        cost_usd=Decimal(7),
+    )
+    [replied] = only(release(done, VIEW, NOON), topics.REPLY)
+    assert replied.cost_usd == 0
 
 
 def test_an_auditor_is_told_what_it_was_that_somebody_may_not() -> None:

@@ -15,7 +15,7 @@ from infra import artifacts, converter, maven
 from infra.artifacts import Artifact, ensure, folder
 from infra.bootstrap import Unready, lock_of
 from infra.progress import Step
-from infra.settings import StackSettings
+from infra.stack.settings import StackSettings
 
 
 @pytest.fixture

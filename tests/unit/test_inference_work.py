@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,17 @@ async def test_parts_go_through_the_gateway_where_no_address_is_given(provider: 
         assert part.reply_to == event.request.reply_to
         assert part.tenant == event.request.tenant
         assert part.deadline == event.request.deadline
+
+
+async def test_parts_go_where_the_request_says_and_not_where_its_answer_goes(
+    provider: Scripted,
+) -> None:
+    event = routed({"words": 3}, stream=True)
+    elsewhere = replace(event.request, parts_to="reply.v1.elsewhere")
+    tried = Tried(replace(event, request=elsewhere), provider)
+    await tried.perform()
+    said = {part.reply_to for part in tried.parts if isinstance(part, InferencePart)}
+    assert said == {"reply.v1.elsewhere"}
 
 
 async def test_parts_go_straight_to_the_address_that_the_gateway_gave(provider: Scripted) -> None:

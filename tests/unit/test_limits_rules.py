@@ -98,6 +98,34 @@ def test_the_most_special_rule_of_a_kind_holds(
     assert counters_of(view_with(*rules), who) == held
 
 
+@pytest.mark.parametrize(
+    ("request_id", "held"),
+    [
+        ("request", ["endpoint ann", "slots ann", "tenant acme", "service", "hour acme"]),
+        ("request//acme//3", ["endpoint ann", "service", "hour acme"]),
+        (
+            "request//another//3",
+            ["endpoint ann", "slots ann", "tenant acme", "service", "hour acme"],
+        ),
+    ],
+)
+def test_a_run_has_one_place_in_flight_with_all_that_it_asks(
+    request_id: str, held: list[str]
+) -> None:
+    slots: dict[str, Any] = {"unit": "in_flight", "window": None}
+    view = view_with(
+        rule("endpoint", **slots),
+        tenant_rules=(
+            rule("slots", **slots),
+            rule("tenant", per="tenant", **slots),
+            rule("service", per="service", **slots),
+            rule("hour", per="tenant"),
+        ),
+    )
+    found = counters_of(view, request_id=request_id)
+    assert sorted(found) == sorted(each.replace("service", f"service {PLAIN}") for each in held)
+
+
 @pytest.mark.parametrize("per", ["service", "tenant", "user"])
 @pytest.mark.parametrize("above", ["operator", "owner"])
 def test_nobody_is_above_a_limit_not_even_the_operator_or_the_owner(above: str, per: str) -> None:

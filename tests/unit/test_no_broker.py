@@ -35,7 +35,7 @@ async def test_what_no_broker_takes_fails_in_its_time_and_names_where_it_was_to_
     began = time.monotonic()
     with pytest.raises(PublishFailed, match=TOPIC):
         await publisher.publish(asked)
-    assert 0.4 < time.monotonic() - began < 10
+    assert 0.4 < time.monotonic() - began < 60
     # What was sent before is told of as well, once.
     assert [type(each) for each in settled] == [PublishFailed]
     await publisher.close()
@@ -51,7 +51,7 @@ def test_a_metric_shows_that_no_broker_answers(
     watching.start()
     try:
         eventually(
-            lambda: REGISTRY.get_sample_value("tessera_broker_answers") == 0, 30, "the metric"
+            lambda: REGISTRY.get_sample_value("tessera_broker_answers") == 0, 60, "the metric"
         )
         assert watching.ready()[1]["broker_answers"] is False
         assert watching.live()[0]

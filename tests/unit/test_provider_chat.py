@@ -82,6 +82,32 @@ def test_pieces_of_a_call_are_joined_and_its_name_is_said_once() -> None:
     assert call == ToolCall(id="7", name="weather", arguments='{"city":"Paris"}')
 
 
+def test_arguments_of_the_tool_that_answers_are_the_content_and_its_talk_is_not() -> None:
+    transcript = Transcript("model", answer_tool=True)
+    called = [(0, "answer", '{"n":'), (1, "weather", "{}"), (0, "", " 7}")]
+    deltas = [transcript.take(choice({"content": "So I call"}))]
+    for index, name, arguments in called:
+        function = {"name": name, "arguments": arguments}
+        piece = {"index": index, "id": f"id{index}", "function": function}
+        deltas.append(transcript.take(choice({"tool_calls": [piece]})))
+    transcript.take(choice({}, "tool_calls"))
+    completion = transcript.completion()
+    assert completion.content == '{"n": 7}'
+    assert "".join(delta.content for delta in deltas if delta) == completion.content
+    assert [call.name for call in completion.tool_calls] == ["weather"]
+    assert completion.finish_reason is FinishReason.TOOL_CALLS
+
+
+def test_an_answer_that_came_as_a_call_ends_as_an_answer() -> None:
+    transcript = Transcript("model", answer_tool=True)
+    function = {"name": "answer", "arguments": "{}"}
+    transcript.take(choice({"tool_calls": [{"index": 0, "id": "7", "function": function}]}))
+    transcript.take(choice({}, "tool_calls"))
+    completion = transcript.completion()
+    assert (completion.content, completion.tool_calls) == ("{}", ())
+    assert completion.finish_reason is FinishReason.STOP
+
+
 @pytest.mark.parametrize("reason", [None, "abort", "error"])
 def test_a_stream_that_was_not_finished_gives_no_completion(reason: str | None) -> None:
     transcript = Transcript("model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from infra.bootstrap import ROOT
 from schemas.kinds import FunctionVersionSpec
-from workers.tools import Call, Fault, ToolFailed
+from workers.tools import Call, Checkpoint, Fault, ToolFailed
 from workers.tools.python import bounds_of, open_python
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -64,6 +65,45 @@ def reconcile(amounts, idempotency_key):
     call = call_of("def reconcile(): raise ValueError", deadline, {}, timeout="50s")
     with pytest.raises(ToolFailed, match="ValueError"):
         await runner.reconcile(call)
+
+
+async def test_a_version_and_what_says_whether_it_was_done_have_the_checkpoint_of_their_call() -> (
+    None
+):
+    saved = []
+
+    async def save(text: str) -> None:
+        saved.append(text)
+
+    source = """
+def total(checkpoint):
+    checkpoint.save([checkpoint.last, "and on"])
+
+def reconcile(checkpoint):
+    return {"done": checkpoint.last == "far"}
+"""
+    deadline = datetime.now(UTC) + timedelta(minutes=1)
+    call = call_of(source, deadline, {}, timeout="50s")
+    call = replace(call, checkpoint=Checkpoint(last='"far"', save=save))
+    runner = await open_python(None)
+    assert await runner.run(call) is None
+    assert saved == ['["far", "and on"]']
+    assert await runner.reconcile(call) == {"done": True}
+
+
+async def test_a_checkpoint_that_the_parameters_name_is_an_argument_like_any_other() -> None:
+    async def save(text: str) -> None:
+        raise AssertionError
+
+    parameters = {"type": "object", "properties": {"checkpoint": {"type": "string"}}}
+    deadline = datetime.now(UTC) + timedelta(minutes=1)
+    source = "def total(checkpoint): return checkpoint"
+    call = call_of(
+        source, deadline, {"checkpoint": "model-7"}, timeout="50s", parameters=parameters
+    )
+    runner = await open_python(None)
+    call = replace(call, checkpoint=Checkpoint(last=None, save=save))
+    assert await runner.run(call) == "model-7"
 
 
 def test_a_call_takes_no_longer_than_its_version_says_or_than_somebody_waits() -> None:

@@ -17,10 +17,13 @@ import pytest
 
 from infra.bootstrap import ROOT
 from infra.settings import InferenceSettings
+from infra.stack.processes import SEED
+from schemas.agents import Definition
 from schemas.avro import AVSC, whole
 from schemas.events import EVENTS, RequestCancelled
 from schemas.generate import render
 from schemas.topics import INFERENCE_REQUESTED, REQUEST_CANCELLED
+from streams.agents.definition import resolve
 from tests.seed import documents, view_of
 from tests.unit.asking import NOON, VIEW, ask
 from workers import __main__ as entry
@@ -68,6 +71,19 @@ def test_another_model_is_asked_for_under_the_name_that_its_worker_serves(
     assert entry.main() == 0
     [settings] = served
     assert (settings.pool, settings.model_name) == (route.pool, route.model)
+
+
+def test_the_agent_of_the_readme_can_run(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    [shown] = [each for each in re.findall(r"```yaml\n(.*?)```", readme, re.S) if "agent" in each]
+    file = tmp_path / "clerk.yaml"
+    file.write_text(shown)
+    view = view_of([*documents(SEED), *documents(file)])
+    [(name, spec)] = view.agents.items()
+    found = resolve(name, spec, view)
+    assert isinstance(found, Definition)
+    assert {each.target for each in found.tools.values() if each.approval} == set(spec.approvals)
+    assert f'tessera agent run {name} "' in readme
 
 
 def test_the_processor_of_the_streams_readme_is_one(

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from infra.bootstrap import ROOT
-from infra.stack.processes import OPERATOR, SEED, TENANT
+from infra.stack.places import OPERATOR, TENANT
+from infra.stack.processes import SEED
 from schemas.events import Reason, Refusal, UsageCounted
 from streams.ask import told
 from streams.client import RequestRefused

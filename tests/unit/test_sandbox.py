@@ -97,7 +97,7 @@ async def test_twenty_calls_at_once_do_not_meet() -> None:
             return [os.listdir("."), int(pathlib.Path("mine").read_text())]
     """
     said = await asyncio.gather(
-        *(call(source, replace(BOUNDS, wall_s=60), number=number) for number in range(20))
+        *(call(source, replace(BOUNDS, wall_s=120), number=number) for number in range(20))
     )
     assert said == [[["mine"], number] for number in range(20)]
 
@@ -109,6 +109,8 @@ async def test_twenty_calls_at_once_do_not_meet() -> None:
         ("def act(a): return a", {"a": 1, "c": 1}, Fault.ARGUMENTS, "'c'"),
         ("def act(:", {}, Fault.SOURCE, "SyntaxError at line 1"),
         ("x = 1\nimport numpy", {}, Fault.SOURCE, "ModuleNotFoundError at line 2"),
+        ("import confining", {}, Fault.SOURCE, "ModuleNotFoundError at line 1"),
+        ("import seccomp", {}, Fault.SOURCE, "ModuleNotFoundError at line 1"),
         ("secret = 'tiger'\nint(secret)", {}, Fault.SOURCE, "ValueError at line 2"),
         ("def other(): pass", {}, Fault.SOURCE, "no function act"),
         ("act = 1", {}, Fault.SOURCE, "no function act"),
@@ -164,7 +166,7 @@ async def test_what_never_ends_is_ended(body: str) -> None:
     began = time.monotonic()
     failed = await fails(source, BRIEF)
     assert failed.fault is Fault.LIMIT
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 async def test_cpu_time_is_bounded_even_for_what_ignores_the_warning() -> None:
@@ -250,7 +252,7 @@ def confined(pid: int) -> bool:
 async def test_a_cancelled_call_leaves_no_process() -> None:
     before = relatives()
     waiting = asyncio.create_task(call("import time\ndef act(): time.sleep(999)"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while relatives() <= before:
             await asyncio.sleep(0)
     waiting.cancel()
@@ -267,7 +269,7 @@ def test_a_killed_worker_leaves_no_process() -> None:
     """
     worker = subprocess.Popen([sys.executable, "-c", dedent(script)], cwd=ROOT)
     one = psutil.Process(worker.pid)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while not any(confined(child.pid) for child in one.children()):
         assert time.monotonic() < until
     [child] = one.children()

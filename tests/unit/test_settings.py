@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.bootstrap import ROOT
-from infra.settings import (
-    ClientSettings,
-    HealthSettings,
-    InferenceSettings,
-    SettingInvalid,
-    StackSettings,
-)
+from infra.settings import ClientSettings, HealthSettings, InferenceSettings, SettingInvalid
+from infra.stack.settings import StackSettings
 
 WRONG = "not-a-number-but-a-secret"
 

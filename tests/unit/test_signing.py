@@ -179,7 +179,11 @@ def other_key() -> str:
     return pem.decode()
 
 
-@pytest.mark.parametrize("pem", ["", "secret words", generate()[:60], other_key()])
+@pytest.mark.parametrize(
+    "pem",
+    ["", "secret words", generate()[:60], other_key()],
+    ids=["nothing", "words", "part of a key", "a key of another kind"],
+)
 def test_what_is_no_key_is_refused_without_quoting_it(pem: str) -> None:
     with pytest.raises(KeyUnusable) as refused:
         Signer(pem)

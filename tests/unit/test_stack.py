@@ -18,16 +18,19 @@ from infra.bootstrap import ROOT
 from infra.models import CARRIED, PACKAGES
 from infra.provision import EARLY
 from infra.secrets import resolve
-from infra.settings import InferenceSettings, LakeSettings, StackSettings
+from infra.settings import InferenceSettings, LakeSettings
 from infra.signing import Signer
 from infra.stack import control, kafka, postgres, state
 from infra.stack.local import LocalStack, free_ports
-from infra.stack.processes import EMBEDDER, MODEL, OPERATOR, SEED, TENANT
+from infra.stack.places import OPERATOR, TENANT
+from infra.stack.processes import SEED
 from infra.stack.secret import key_path, secret, secret_path
 from infra.stack.service import Probe, Service, http_ok, is_free, lake_folder
 from infra.stack.services import FOUNDATION, SERVICES, build, closure
+from infra.stack.settings import StackSettings
 from infra.stack.state import GOOD, State, Status
 from infra.stack.unit import Unit
+from infra.stack.workers import EMBEDDER, MODEL
 from schemas.topics import INFERENCE_ROUTED
 
 HERE = StackSettings(home=Path("/nowhere"))
@@ -247,7 +250,7 @@ async def test_the_service_of_the_readme_runs(
     )
     unit.start()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await unit.good.wait()
         assert unit.status.state in GOOD
     finally:
@@ -271,7 +274,7 @@ async def test_a_taken_port_is_named_with_the_setting_that_chooses_another(
     async with await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", taken):
         assert not is_free(taken)
         unit.start()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while unit.status.state is not State.FAILING:
                 await asyncio.sleep(0.01)
             said = unit.status.reason

@@ -123,7 +123,7 @@ def test_parameters_that_cannot_be_checked_by_are_the_functions_fault_and_take_a
     began = time.monotonic()
     kind, _ = fault((json.dumps({"city": "a" * 40 + "!"}),), parameters)
     assert kind is Fault.SOURCE
-    assert time.monotonic() - began < 20 * CHECK_S
+    assert time.monotonic() - began < 60 * CHECK_S
 
 
 @given(JSON)

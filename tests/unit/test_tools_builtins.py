@@ -33,7 +33,7 @@ async def run(name: str, **arguments: object) -> tuple[Any, str | None]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    said, _ = await asyncio.wait_for(bare.communicate(json.dumps(asked).encode()), 30)
+    said, _ = await asyncio.wait_for(bare.communicate(json.dumps(asked).encode()), 120)
     result, error = json.loads(said)
     return result, error
 

@@ -228,6 +228,25 @@ LARGE = b"x" * (MOST_RESULT_BYTES + 1)
 WRONG: dict[str, tuple[bytes | None, str, Fault, str]] = {
     "not found": (answer(WORD.encode(), b"HTTP/1.1 404 No\r\n"), "pure", Fault.RAISED, "404"),
     "broken": (answer(b"", b"HTTP/1.1 500 No\r\n"), "reconcile", Fault.RAISED, "500"),
+    "away": (answer(b"", b"HTTP/1.1 503 No\r\n"), "reconcile", Fault.UNSETTLED, "503"),
+    "away, and may be repeated": (
+        answer(b"", b"HTTP/1.1 503 No\r\n"),
+        "idempotent",
+        Fault.RAISED,
+        "503",
+    ),
+    "away behind a gateway": (
+        answer(b"", b"HTTP/1.1 502 No\r\n"),
+        "reconcile",
+        Fault.UNSETTLED,
+        "not known",
+    ),
+    "late behind a gateway": (
+        answer(b"", b"HTTP/1.1 504 No\r\n"),
+        "reconcile",
+        Fault.UNSETTLED,
+        "not known",
+    ),
     "elsewhere": (moved("https://evil.example/"), "pure", Fault.RAISED, "redirect"),
     "elsewhere on the same host": (moved("/api/b"), "pure", Fault.RAISED, "redirect"),
     "too large": (answer(LARGE, PLAIN), "pure", Fault.LIMIT, "bytes"),
@@ -237,7 +256,7 @@ WRONG: dict[str, tuple[bytes | None, str, Fault, str]] = {
     "hung up on, and may be repeated": (None, "idempotent", Fault.UNREACHABLE, "does not answer"),
     "hung up on, and may not": (None, "reconcile", Fault.UNSETTLED, "not known"),
     "half an answer": (OK + b"Content-Length: 9\r\n\r\n{", "pure", Fault.UNREACHABLE, "to the end"),
-    "silent": (b"", "pure", Fault.LIMIT, "longer than it may (300ms)"),
+    "silent": (b"", "pure", Fault.LIMIT, "longer than it may (3s)"),
     "silent, and may not be repeated": (b"", "reconcile", Fault.UNSETTLED, "not known"),
 }
 
@@ -247,7 +266,7 @@ async def test_what_goes_wrong_is_told_without_a_word_of_the_service(
     case: str, server: Server, runner: HttpRunner
 ) -> None:
     server.sends, effect, fault, words = WRONG[case]
-    timeout = "300ms" if case.startswith("silent") else "10s"
+    timeout = "3s" if case.startswith("silent") else "10s"
     await fails(runner, call("GET /a", effect=effect, timeout=timeout), fault, words)
     assert server.asked == ["GET /api/a"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import httpx2
 
+from infra.dialling import open_client
 from schemas.kinds import ConnectionSpec
-from workers.providers.http import open_client
 
 
 @dataclass(slots=True)

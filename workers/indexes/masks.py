@@ -11,11 +11,12 @@ last four characters of a longer text, ``null`` shows nothing. What has no value
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from infra.conditions import And, Condition, Not, Or
+from infra.conditions import Condition
+from infra.conditions.tree import columns_of
 from infra.documents.content import texts_of
 from schemas.indexes import IndexSpec
 from schemas.search import Found, Hit, Search
@@ -77,22 +78,6 @@ def masked(found: Found, spec: IndexSpec, masks: Masks) -> Found:
 def hides_text(spec: IndexSpec, masks: Masks) -> bool:
     """Returns whether the text of an index is made of a column that is masked."""
     return not masks.keys().isdisjoint(texts_of(spec))
-
-
-def columns_of(condition: Condition) -> Collection[str]:
-    """Returns the columns that a condition looks at."""
-    return set(_columns(condition))
-
-
-def _columns(condition: Condition) -> Iterator[str]:
-    match condition:
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _columns(part)
-        case Not(part):
-            yield from _columns(part)
-        case _:
-            yield condition.column
 
 
 def _hit(hit: Hit, masks: Masks, *, withheld: bool) -> Hit:

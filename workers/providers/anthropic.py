@@ -20,6 +20,7 @@ from anthropic import (
     Omit,
 )
 
+from infra.dialling import SILENCE_S
 from schemas.events import (
     Completion,
     Delta,
@@ -46,7 +47,7 @@ from workers.providers.calls import (
 )
 from workers.providers.chat import inner, tokens_of
 from workers.providers.checks import require_answerable
-from workers.providers.http import SILENCE_S, count_skipped
+from workers.providers.http import count_skipped
 from workers.providers.options import read
 from workers.providers.turns import (
     Offer,

@@ -25,6 +25,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.eventstream import EventStreamBuffer, ParserError
 
+from infra.dialling import SILENCE_S
 from schemas.events import (
     Completion,
     Delta,
@@ -55,7 +56,6 @@ from workers.providers.calls import (
 from workers.providers.chat import inner, tokens_of
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded
-from workers.providers.http import SILENCE_S
 from workers.providers.options import read
 from workers.providers.turns import (
     Offer,

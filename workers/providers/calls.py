@@ -14,19 +14,14 @@ from json import JSONDecodeError
 import httpx2
 
 from infra.addresses import AddressForbidden, forbidden
+from infra.dialling import SILENCE_S, open_client
 from schemas.events import InferenceRequested, Reason, Refusal
 from schemas.kinds import ConnectionSpec
 from schemas.openai import FormInvalid, mapping
 from workers.providers import ProviderRefused
 from workers.providers.answer import failed, stream_cut, whole
 from workers.providers.chat import Complaint, refusal
-from workers.providers.http import (
-    SILENCE_S,
-    address_forbidden,
-    count_skipped,
-    open_client,
-    retry_after_ms,
-)
+from workers.providers.http import address_forbidden, count_skipped, retry_after_ms
 
 # How a body that is not in the provider's form shows itself.
 MALFORMED = (FormInvalid, JSONDecodeError, RecursionError, UnicodeDecodeError)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from schemas.events import (
     Alternative,
+    Completion,
     Delta,
     FinishReason,
     InferenceRequested,
@@ -32,6 +33,7 @@ from schemas.openai import (
     text,
 )
 from workers.providers.answer import Answer, whole
+from workers.providers.turns import ANSWER
 
 # Which field of the request a parameter of the form comes from.
 FIELDS: dict[str, str] = {
@@ -98,7 +100,29 @@ def streaming_body(
 
 
 class Transcript(Answer):
-    """A completion as far as its stream of chunks has come."""
+    """A completion as far as its stream of chunks has come.
+
+    Args:
+        model: The model as asked.
+        answer_tool: Whether the arguments of the tool ``answer`` are the content, and nothing else.
+    """
+
+    def __init__(self, model: str, *, answer_tool: bool = False) -> None:
+        super().__init__(model)
+        self._answer_tool = answer_tool
+        # Indexes of the calls whose arguments are the content.
+        self._contents: set[int] = set()
+
+    def completion(self) -> Completion:
+        """Returns the whole completion.
+
+        Raises:
+            ProviderRefused: The stream ended before the completion did.
+        """
+        told = super().completion()
+        if self._contents and not told.tool_calls and told.finish_reason is FinishReason.TOOL_CALLS:
+            return replace(told, finish_reason=FinishReason.STOP)
+        return told
 
     def take(self, chunk: object) -> Delta | None:
         """Adds one chunk of the stream and returns what it brings, or None where that is nothing.
@@ -126,8 +150,15 @@ class Transcript(Answer):
         form = inner(choice, "delta")
         # A model that declines says so in a field of its own; to the caller it is what was said.
         content = text(form.get("content"), "content") + text(form.get("refusal"), "refusal")
-        pieces = listing(form.get("tool_calls"), "tool_calls")
-        return self.grow(content, [_piece(piece, place) for place, piece in enumerate(pieces)])
+        said = listing(form.get("tool_calls"), "tool_calls")
+        pieces = [_piece(piece, place) for place, piece in enumerate(said)]
+        if not self._answer_tool:
+            return self.grow(content, pieces)
+        self._contents |= {piece.index for piece in pieces if piece.name == ANSWER}
+        answers = [piece.arguments for piece in pieces if piece.index in self._contents]
+        calls = [piece for piece in pieces if piece.index not in self._contents]
+        # Beside a tool that is demanded, text is the model's talk about it.
+        return self.grow("".join(answers), calls)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

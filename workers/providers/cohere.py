@@ -17,6 +17,7 @@ from typing import Literal
 
 import httpx2
 
+from infra.dialling import SILENCE_S
 from schemas.events import (
     Completion,
     Delta,
@@ -46,7 +47,6 @@ from workers.providers.calls import (
 from workers.providers.chat import inner, tokens_of
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded, ranked
-from workers.providers.http import SILENCE_S
 from workers.providers.options import read
 from workers.providers.turns import (
     Offer,

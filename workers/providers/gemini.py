@@ -20,6 +20,7 @@ from google import genai
 from google.genai import types
 from google.genai.errors import APIError
 
+from infra.dialling import SILENCE_S
 from schemas.events import (
     Completion,
     Delta,
@@ -42,7 +43,6 @@ from workers.providers.calls import (
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded
 from workers.providers.gemini_form import config_of, contents_of, take
-from workers.providers.http import SILENCE_S
 from workers.providers.options import read
 from workers.providers.turns import Spoken, offer
 

@@ -1,117 +1,19 @@
-"""What dialects share that speak HTTP: a client that goes to one address and nowhere else.
-
-No proxy, no redirect, no cookie, nothing of the environment; addresses are judged as they are
-dialled (``infra/addresses.py``). Each connection has a pool of its own, so one that hangs holds up
-no other.
-"""
+"""What dialects share that speak HTTP (``infra/dialling.py``): what is told beside an answer."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ssl import SSLContext
 
-import httpcore2
-import httpx2
 import structlog
 from prometheus_client import Counter
 
-from infra.addresses import Guard
 from schemas.events import Reason, Refusal
-from schemas.kinds import ConnectionSpec
 
 log = structlog.get_logger()
 
 SKIPPED = Counter("tessera_stream_lines_skipped", "Lines of providers that could not be read")
-MOST_CONNECTIONS = 1_000
-# Kept open while idle, and for how long.
-IDLE_CONNECTIONS, IDLE_S = 100, 30.0
-CONNECT_S = 10.0
-# Of one body, as it travels: far more than the longest answer with all its log probabilities.
-MOST_BYTES = 256 * 1024 * 1024
-# Longest silence of a socket; shorter bounds are the route's (``first_token``, ``idle``).
-SILENCE_S = 600.0
-
-
-class GuardedTransport(httpx2.AsyncHTTPTransport):
-    """Carries requests over connections that were judged as they were dialled.
-
-    Args:
-        private: Whether addresses of this machine and of private networks may be dialled.
-    """
-
-    def __init__(self, *, private: bool) -> None:
-        # Not the parent's: it has no place for the network.
-        unreachable = (httpcore2.ConnectError, httpcore2.ConnectTimeout)
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=trusted(),
-            max_connections=MOST_CONNECTIONS,
-            max_keepalive_connections=IDLE_CONNECTIONS,
-            keepalive_expiry=IDLE_S,
-            network_backend=_Backend(httpcore2.AnyIOBackend(), unreachable, private=private),
-        )
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Returns the answer to a request; its body is not read yet."""
-        response = await super().handle_async_request(request)
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = Bounded(response.stream, MOST_BYTES)
-        return response
-
-
-class Bounded(httpx2.AsyncByteStream):
-    """A body that breaks off where it passes a bound, so that one without end fills no memory."""
-
-    def __init__(self, stream: httpx2.AsyncByteStream, most: int) -> None:
-        self._stream = stream
-        self._left = most
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._stream:
-            self._left -= len(piece)
-            if self._left < 0:
-                raise httpx2.ReadError("the body is larger than any answer")
-            yield piece
-
-    async def aclose(self) -> None:
-        """Closes the body."""
-        await self._stream.aclose()
-
-
-class _Backend(Guard[httpcore2.AsyncNetworkStream], httpcore2.AsyncNetworkBackend):
-    """The guard under the name that the pool expects."""
-
-
-def open_client(connection: ConnectionSpec, *, silence_s: float = SILENCE_S) -> httpx2.AsyncClient:
-    """Returns a client for one connection; nothing is sent yet.
-
-    Args:
-        connection: Where to.
-        silence_s: Longest wait for the next byte.
-
-    Raises:
-        ValueError: The address is none of HTTP, or would carry a key where others can read it.
-    """
-    _require_safe(connection)
-    return httpx2.AsyncClient(
-        base_url=connection.url,
-        # A stream that is unpacked comes in lumps; one that is packed all the same is unpacked.
-        headers={"Accept-Encoding": "identity"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        timeout=httpx2.Timeout(silence_s, connect=CONNECT_S),
-        transport=GuardedTransport(private=connection.private),
-        follow_redirects=False,
-        trust_env=False,
-    )
-
-
-@cache
-def trusted() -> SSLContext:
-    """Returns the certificates of this machine; loading them takes long enough to do it once."""
-    return httpx2.create_ssl_context(trust_env=False)
 
 
 def retry_after_ms(headers: Mapping[str, str]) -> int | None:
@@ -146,14 +48,3 @@ def address_forbidden() -> Refusal:
         reason=Reason.PROVIDER_FAILED,
         message="the connection leads to an address that may not be called from here",
     )
-
-
-def _require_safe(connection: ConnectionSpec) -> None:
-    try:
-        url = httpx2.URL(connection.url)
-    except httpx2.InvalidURL:
-        raise ValueError("url: this is no address") from None
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError("url: an address of http or https belongs here")
-    if url.scheme == "http" and connection.secret is not None and not connection.private:
-        raise ValueError("url: a key goes over https, or to a private address")

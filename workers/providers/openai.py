@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from infra.dialling import SILENCE_S
 from schemas.events import (
     Completion,
     Delta,
@@ -22,7 +23,6 @@ from schemas.openai import listing, mapping, number, text
 from workers.providers.chat import Transcript, inner, streaming_body, usage_of
 from workers.providers.checks import require_answerable
 from workers.providers.figures import embedded, ranked
-from workers.providers.http import SILENCE_S
 from workers.providers.openai_calls import Calls, answered, refusing
 from workers.providers.options import read
 

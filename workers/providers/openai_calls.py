@@ -21,6 +21,7 @@ from openai import (
 )
 
 from infra.addresses import AddressForbidden
+from infra.dialling import SILENCE_S, open_client
 from schemas.events import Completion, Delta, InferenceRequested, Refusal
 from schemas.kinds import ConnectionSpec
 from workers.providers import ProviderRefused
@@ -28,13 +29,7 @@ from workers.providers.answer import failed, stream_cut
 from workers.providers.calls import MALFORMED, headed, is_json, late, out_of_reach
 from workers.providers.chat import Complaint, refusal
 from workers.providers.checks import require_kept
-from workers.providers.http import (
-    SILENCE_S,
-    address_forbidden,
-    count_skipped,
-    open_client,
-    retry_after_ms,
-)
+from workers.providers.http import address_forbidden, count_skipped, retry_after_ms
 
 END = "[DONE]"
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from infra.dialling import SILENCE_S
 from schemas.events import (
     Completion,
     Delta,
@@ -28,7 +29,6 @@ from workers.providers import ProviderRefused
 from workers.providers.answer import Answer, failed
 from workers.providers.chat import inner, logprobs_of, tokens_of
 from workers.providers.checks import require_answerable
-from workers.providers.http import SILENCE_S
 from workers.providers.openai_calls import Calls, answered
 from workers.providers.options import read
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from infra.catalog import CatalogView, Limits
+from infra.catalog import CatalogView
+from infra.dialling import trusted
 from infra.secrets import SecretUnavailable, lend
 from infra.settings import InferenceSettings
 from schemas.events import (
@@ -30,7 +31,6 @@ from schemas.events import (
 from schemas.kinds import ConnectionSpec
 from workers.providers import ProviderRefused, SecretUsed
 from workers.providers.dialects import Dialect, speaker
-from workers.providers.http import trusted
 
 log = structlog.get_logger()
 
@@ -60,8 +60,7 @@ class Outside:
     """
 
     def __init__(self) -> None:
-        # Nothing is asked of the catalog here but its connections, so no bound matters.
-        self.view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+        self.view = CatalogView()
         self._lines: dict[str, Line] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()

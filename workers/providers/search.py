@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from infra import tokens
 from infra.asker import Asker
-from infra.catalog import CatalogView, Limits
+from infra.catalog import CatalogView
 from infra.embedding import Embedder
 from infra.latest import Latest
 from infra.registry import Reader, Registry
@@ -176,8 +176,7 @@ async def open_search(settings: InferenceSettings) -> Searching:
     kafka, client = KafkaSettings(), ClientSettings()
     registry = Registry(RegistrySettings())
     reader = Reader(Codec(await asyncio.to_thread(registry.ids)), registry)
-    # Nothing is admitted here, so no bound matters.
-    view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+    view = CatalogView()
     opened = AsyncExitStack()
     try:
         vectors = await opened.enter_async_context(Vectors.open(VectorSettings()))

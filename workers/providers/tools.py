@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 
 import structlog
 
-from infra.catalog import CatalogView, Limits
+from infra.catalog import CatalogView
 from infra.secrets import SecretUnavailable
 from infra.settings import InferenceSettings, PostgresSettings, ToolsSettings
 from schemas.agents import run_id
@@ -58,8 +58,7 @@ class Tools:
     """
 
     def __init__(self, journal: Journal, queue: Queue, settings: ToolsSettings) -> None:
-        # Nothing is admitted here, so no bound matters.
-        self.view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+        self.view = CatalogView()
         self._journal = journal
         self._queue = queue
         self._again_s = settings.lease_ms / 1000

@@ -155,6 +155,11 @@ class Offer:
     choice: str
     answers: bool = False
 
+    def asked(self, request: InferenceRequested) -> InferenceRequested:
+        """Returns a request that asks for what is offered, and for no schema beside an answer."""
+        schema = None if self.answers else request.json_schema
+        return replace(request, tools=self.tools, tool_choice=self.choice, json_schema=schema)
+
 
 def offer(request: InferenceRequested, *, native: bool) -> Offer:
     """Returns what to offer, the tool ``answer`` where a schema can be had in no other way.

@@ -38,6 +38,7 @@ from schemas.openai import mapping, text
 from workers.providers import ProviderBroken, ProviderRefused
 from workers.providers.chat import Complaint, Transcript, refusal, streaming_body
 from workers.providers.checks import require_answerable, require_kept
+from workers.providers.turns import offer
 
 SERVING: dict[str, object] = {
     "enable_auto_tool_choice": True,
@@ -82,8 +83,11 @@ class VLLM:
             ProviderBroken: The engine is gone; only a new process helps.
         """
         require_answerable(request)
-        transcript = Transcript(route.model)
-        async with aclosing(await self._stream(request, route.model)) as events:
+        # vLLM holds every turn to a schema, so beside one it would call no tool.
+        beside = bool(request.tools) and request.tool_choice == "auto"
+        offered = offer(request, native=not beside)
+        transcript = Transcript(route.model, answer_tool=offered.answers)
+        async with aclosing(await self._stream(offered.asked(request), route.model)) as events:
             async for event in events:
                 if (chunk := _chunk(event)) is None:
                     break

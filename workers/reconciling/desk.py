@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import structlog
 
 from infra.bus import BusUnreachable, Publisher, PublishFailed
-from infra.catalog import CatalogView, Limits
+from infra.catalog import CatalogView
 from infra.changes.source import Unfit
 from infra.follow import follow
 from infra.latest import Latest
@@ -201,8 +201,7 @@ async def open_desk(  # noqa: PLR0917 - where everything is, and who hears of it
         CatalogLost: The catalog cannot be followed.
         LookupError: A topic is missing: provisioning has not run.
     """
-    # No bound of a request matters here.
-    view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+    view = CatalogView()
     async with AsyncExitStack() as held:
         following = await follow(kafka, reader, view, NAME, ending.fail)
         held.push_async_callback(following.close)

@@ -6,7 +6,7 @@ What a call comes to is JSON text in one of two forms: ``{"result": ...}``, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -42,6 +42,20 @@ class ToolFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Where a call goes on that was cut off.
+
+    Attributes:
+        last: What an earlier attempt of the same call saved last, as JSON; None where none did.
+        save: Takes JSON in the place of what was saved before; returns once it is durable, and
+            where the call is somebody else's by now, never: it is cancelled.
+    """
+
+    last: str | None
+    save: Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A call of a function.
 
@@ -54,6 +68,7 @@ class Call:
         tenant: Who pays.
         principal: Who acts.
         deadline: When nobody waits any more.
+        checkpoint: Where it goes on; None where nothing keeps that.
     """
 
     call_id: str
@@ -64,6 +79,7 @@ class Call:
     tenant: str
     principal: str
     deadline: datetime
+    checkpoint: Checkpoint | None = None
 
 
 class Runner(Protocol):

@@ -41,11 +41,13 @@ class Office:
     secret: Resolve
 
 
+# Raises SandboxUnavailable for what this machine will lack tomorrow too; all else ends the process.
 Opening = Callable[[Office], Awaitable[Runner]]
 
 # Dotted paths, by language.
 RUNNERS: dict[str, str] = {
     "http": "workers.tools.http:open_http",
+    "mcp": "workers.tools.mcp:open_mcp",
     "python": "workers.tools.python:open_python",
     "sql": "workers.tools.sql:open_sql",
 }

@@ -16,11 +16,14 @@ from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.abc import Buffer
-from psycopg.adapt import Loader
+from psycopg.adapt import Loader, Transformer
+from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 
 # Whole numbers beyond are not the same to everyone who reads JSON.
 EXACT = 2**53
+# A row as JSON is at least so many times smaller than as it travels; but for JSON with much space.
+MOST_SHRINKING = 2
 
 
 class Bytes(Loader):
@@ -140,6 +143,29 @@ class Rows:
         self.truncated = False
         self._most = most
         self._left = most_bytes - _size(self.columns)
+
+    def read(self, session: AsyncConnection[Any], answer: PGresult) -> bool:
+        """Keeps the rows of an answer; returns False at the first that has no room.
+
+        It may take a second of processor time, so never in a loop.
+
+        Args:
+            session: Says how cells are loaded.
+            answer: As it came, nothing of it loaded.
+        """
+        loading = Transformer(session)
+        loading.set_pgresult(answer)
+        for number in range(answer.ntuples):
+            # Loading is what takes time, so what cannot have room is not loaded.
+            travelled = sum(
+                len(answer.get_value(number, column) or b"") for column in range(answer.nfields)
+            )
+            if travelled > MOST_SHRINKING * self._left:
+                self.truncated = True
+            elif self.take(loading.load_row(number, tuple)):
+                continue
+            return False
+        return True
 
     def take(self, row: Sequence[Any]) -> bool:
         """Keeps a row; returns False where it is the first that has no room."""

@@ -1,17 +1,17 @@
 """Running one call: begun in the journal, kept one's own while it runs, and ended there.
 
 What stops a call early: its caller cancels it, its time is over, its lease is somebody else's, or
-this process must end.
+this process must end; how, says ``running.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
+from uuid import uuid4
 
 import structlog
 
@@ -20,35 +20,22 @@ from infra.settings import ToolsSettings
 from infra.telemetry import described, now
 from schemas.events import CatalogChanged
 from schemas.kinds import FunctionVersionSpec
-from schemas.shapes import length
 from workers.tools import Call, Fault, Runner, ToolFailed
 from workers.tools.calls import Reconciler, Wanted, called, failed, returned, version_of
 from workers.tools.journal import Began, Entry, Journal, State
+from workers.tools.running import Running, Stop, asked, in_time, unheld
 from workers.tools.sessions import JournalUnreachable
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
-RETRY_S = 0.5
 # How long a call waits for a catalog that is as new as the one it was wanted by.
 CATALOG_S = 30.0
-# A runner stops at the function's time itself; who does not is stopped so much later.
-GRACE_S = 2.0
 # A lease is renewed so often before it would be over.
 RENEWALS = 3
 # What takes its executor with it each time must not take all of them for ever.
 MOST_ATTEMPTS = 10
 # Cancellations that are remembered before it is looked which of them are over.
 ROOM = 1000
-
-
-class Stop(StrEnum):
-    """Why a call was stopped that had not ended."""
-
-    CANCELLED = "cancelled"
-    DRAINED = "drained"
-    LOST = "lost"
 
 
 class Executing:
@@ -134,8 +121,9 @@ class Executing:
             log.info("call not begun again", call=wanted.call_id, state=begun.state)
 
     async def _begun(self, wanted: Wanted, effect: str) -> Began | Entry:
-        return await _asked(
-            lambda: self._journal.begin(wanted, effect, self._lease), wanted.deadline
+        holder = uuid4()
+        return await asked(
+            lambda: self._journal.begin(wanted, effect, self._lease, holder), wanted.deadline
         )
 
     async def _spec(self, wanted: Wanted) -> FunctionVersionSpec:
@@ -153,14 +141,20 @@ class Executing:
         return version_of(self._view, wanted.function, wanted.version)
 
     async def _refuse(self, wanted: Wanted, failure: ToolFailed) -> None:
-        """Ends a call that has nothing to run; it had no effect."""
+        """Ends a call that has nothing to run; unless it was begun before, it had no effect."""
         begun = await self._begun(wanted, "pure")
-        if isinstance(begun, Began):
-            await self._journal.finish(wanted.call_id, begun.attempt, failed(failure))
+        if not isinstance(begun, Began):
+            return
+        state = State.DONE
+        if begun.doubtful:
+            failure = _unsettled("it cannot be run any more")
+            state = State.UNSETTLED
+        await self._journal.finish(wanted.call_id, begun.attempt, failed(failure), state)
 
     async def _own(self, call: Call, begun: Began, held_from: float) -> None:
         """Runs a call that is one's own, and notes what it comes to."""
-        running = Running(asyncio.create_task(self._outcome(call, begun)))
+        running = Running(self._journal, call, begun)
+        running.start(self._outcome(running, begun))
         self._running[call.call_id] = running
         if call.call_id in self._cancelled:
             running.stop(Stop.CANCELLED)
@@ -177,7 +171,9 @@ class Executing:
         finally:
             keeping.cancel()
             running.task.cancel()
-            del self._running[call.call_id]
+            # A redelivery may have begun it once more beside this one, which was lost.
+            if self._running.get(call.call_id) is running:
+                del self._running[call.call_id]
 
     async def _stopped(self, call: Call, attempt: int, why: Stop | None) -> None:
         log.info("call stopped", call=call.call_id, attempt=attempt, why=why)
@@ -190,32 +186,37 @@ class Executing:
         failure = _unsure(call, ToolFailed(Fault.LIMIT, said))
         await self._finish(call, attempt, failed(failure), State.DONE)
 
-    async def _outcome(self, call: Call, begun: Began) -> tuple[str, State]:
+    async def _outcome(self, running: Running, begun: Began) -> tuple[str, State]:
         """Returns what a call comes to, as JSON, and how that leaves it."""
+        call = running.call
         try:
-            return await self._run(call, begun), State.DONE
+            return await self._run(running, begun), State.DONE
         except ToolFailed as failure:
             state = State.UNSETTLED if failure.fault is Fault.UNSETTLED else State.DONE
             return failed(_unsure(call, failure)), state
         # A runner is somebody's own, and what surprises it must not end the calls of others.
         except Exception as error:  # noqa: BLE001
             log.warning("runner failed", call=call.call_id, error=described(error))
-            message = f"what runs it failed ({type(error).__name__}); the executor's log says where"
-            return failed(_unsure(call, ToolFailed(Fault.RAISED, message))), State.DONE
+            why = f"what runs it failed ({type(error).__name__}); the executor's log says where"
+            if call.spec.effect == "reconcile":
+                return failed(_unsettled(why)), State.UNSETTLED
+            return failed(ToolFailed(Fault.RAISED, why)), State.DONE
 
-    async def _run(self, call: Call, begun: Began) -> str:
+    async def _run(self, running: Running, begun: Began) -> str:
+        call = running.call
         runner = self._runners.get(call.spec.language)
         if runner is None:
             message = f"nothing runs functions in {call.spec.language} here"
-            raise ToolFailed(Fault.SOURCE, message)
-        if begun.doubtful and call.spec.effect == "reconcile":
+            raise _unsettled(message) if begun.doubtful else ToolFailed(Fault.SOURCE, message)
+        if begun.doubtful:
             said = await _reconciled(runner, call)
             if said["done"]:
                 return returned(said.get("result"))
         if begun.attempt > MOST_ATTEMPTS:
             message = f"it was begun {MOST_ATTEMPTS} times and never ended"
             raise ToolFailed(Fault.LIMIT, message)
-        return returned(await _in_time(runner.run(call), call))
+        # Where it was asked before, it may have saved since.
+        return returned(await in_time(runner.run(running.call), call))
 
     async def _keep(self, call: Call, attempt: int, running: Running, held_from: float) -> None:
         """Renews the lease while a call runs; stops the call before it would be another's."""
@@ -223,77 +224,30 @@ class Executing:
         pause_s = lease_s / RENEWALS
         while True:
             await asyncio.sleep(pause_s)
-            asked = time.monotonic()
-            try:
-                async with asyncio.timeout(pause_s):
-                    mine = await self._journal.renew(call.call_id, attempt, self._lease)
-                held_from = asked
-            except (JournalUnreachable, TimeoutError):
+            asked_at = time.monotonic()
+            mine = await self._renewed(call, attempt, pause_s)
+            if mine is None:
                 mine = time.monotonic() + pause_s < held_from + lease_s
+            else:
+                held_from = asked_at
             if not mine:
                 running.stop(Stop.LOST)
                 return
 
+    async def _renewed(self, call: Call, attempt: int, seconds: float) -> bool | None:
+        """Returns whether a call is one's own still; None where the journal does not say."""
+        try:
+            return await unheld(self._journal.renew(call.call_id, attempt, self._lease), seconds)
+        except (JournalUnreachable, TimeoutError):
+            return None
+
     async def _finish(self, call: Call, attempt: int, outcome: str, state: State) -> None:
         # Whoever waits is told at the deadline; later it is for the next to find out.
-        counted = await _asked(
+        counted = await asked(
             lambda: self._journal.finish(call.call_id, attempt, outcome, state),
             call.deadline + self._lease,
         )
         log.info("call ended", call=call.call_id, attempt=attempt, state=state, counted=counted)
-
-
-class Running:
-    """A call that runs.
-
-    Attributes:
-        task: What runs it.
-        stopped: Why it was stopped; None where it was not.
-    """
-
-    def __init__(self, task: asyncio.Task[tuple[str, State]]) -> None:
-        self.task = task
-        self.stopped: Stop | None = None
-
-    def stop(self, why: Stop) -> None:
-        """Stops it; the first reason is the one that counts."""
-        self.stopped = self.stopped or why
-        self.task.cancel()
-
-
-async def _asked(question: Callable[[], Awaitable[T]], until: datetime) -> T:
-    """Asks the journal, again and again while it is away.
-
-    Raises:
-        JournalUnreachable: It was away for too long.
-    """
-    while True:
-        try:
-            return await question()
-        except JournalUnreachable:
-            if now() > until:
-                raise
-            await asyncio.sleep(RETRY_S)
-
-
-async def _in_time(work: Coroutine[Any, Any, T], call: Call) -> T:
-    """Returns what comes of work that may take as long as the call.
-
-    Raises:
-        ToolFailed: It took longer, or failed.
-    """
-    longest_s = length(call.spec.timeout).total_seconds() + GRACE_S
-    left_s = (call.deadline - now()).total_seconds()
-    try:
-        async with asyncio.timeout(min(longest_s, left_s)) as limit:
-            return await work
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        why = f"it took longer than {call.spec.timeout}"
-        if left_s < longest_s:
-            why = "the deadline of the request passed"
-        raise ToolFailed(Fault.LIMIT, f"{why}: stopped") from None
 
 
 async def _reconciled(runner: Runner, call: Call) -> dict[str, Any]:
@@ -305,7 +259,7 @@ async def _reconciled(runner: Runner, call: Call) -> dict[str, Any]:
     if not isinstance(runner, Reconciler):
         raise _unsettled("it has no way to say")
     try:
-        said = await _in_time(runner.reconcile(call), call)
+        said = await in_time(runner.reconcile(call), call)
     except ToolFailed as failure:
         raise _unsettled(f"its reconcile failed ({failure.fault})") from None
     # Whatever keeps a function from saying it leaves it unsaid.

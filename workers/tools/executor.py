@@ -6,16 +6,19 @@ It hears what callers cancel by itself, as every worker does.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib import import_module
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
 from infra.bus import Publisher, PublishFailed, Record
-from infra.catalog import CatalogView, Limits
+from infra.catalog import CatalogView
 from infra.health import Health
 from infra.registry import Reader, SchemaMissing
 from infra.secrets import SecretUnavailable, lend
@@ -27,11 +30,12 @@ from schemas.codec import Unreadable
 from schemas.events import AuditOutcome, AuditRecorded, CatalogChanged, RequestCancelled
 from schemas.topics import AUDIT_RECORDED, BEHIND, LONGEST_DEADLINE_MS, REQUEST_CANCELLED, Outgoing
 from workers.ending import Ending
-from workers.tools import Call, Runner
+from workers.tools import Call, Fault, Runner, ToolFailed
 from workers.tools.calls import RUNNERS, Office, Opening, Wanted
 from workers.tools.executing import Executing
 from workers.tools.journal import Journal, open_journal
 from workers.tools.queue import NAME, Taking
+from workers.tools.sandbox import SandboxUnavailable
 from workers.tools.sessions import JournalUnreachable
 
 log = structlog.get_logger()
@@ -41,10 +45,34 @@ REMEMBER = timedelta(milliseconds=LONGEST_DEADLINE_MS)
 PURGE_EVERY_S = 3600.0
 # How long the queue's threads may take to end when all calls have.
 STOP_S = 10.0
+# Of prctl(2).
+SET_DUMPABLE = 4
 
 
 class RunnerUnfit(RuntimeError):
-    """Functions in a language cannot be run here; the message says which, and why."""
+    """Functions cannot be run here; the message says in which language, and why."""
+
+
+class Lacking:
+    """Answers calls in a language whose functions cannot be run here.
+
+    Args:
+        why: Says which language it is, and what lacks.
+    """
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    async def run(self, call: Call) -> Any:
+        """Returns nothing.
+
+        Raises:
+            ToolFailed: It cannot be run.
+        """
+        raise ToolFailed(Fault.SOURCE, self._why)
+
+    async def close(self) -> None:
+        """Holds nothing."""
 
 
 class Executor:
@@ -71,8 +99,7 @@ class Executor:
         publisher: Publisher,
         reader: Reader,
     ) -> None:
-        # Nothing is admitted here, so no bound matters.
-        self.view = CatalogView(Limits(max_request_bytes=0, max_deadline_ms=0))
+        self.view = CatalogView()
         self._kafka = kafka
         self._postgres = postgres
         self._settings = settings
@@ -100,13 +127,15 @@ class Executor:
             Exception: What ended the work early; the process must end non-zero.
             JournalUnreachable: PostgreSQL does not answer at the start.
             LookupError: A language has nothing that runs it.
-            RunnerUnfit: What runs one cannot be opened.
+            RunnerUnfit: There is none whose functions can be run here, or one cannot be opened now.
         """
+        hide()
         self._ending.listen()
         async with AsyncExitStack() as held:
             journal = await open_journal(self._postgres, self._settings.database)
             held.push_async_callback(journal.close)
-            runners = await self._runners(held)
+            office = Office(view=self.view, settings=self._settings, secret=self._secret)
+            runners = await open_runners(office, held)
             executing = Executing(journal, self.view, runners, self._settings)
             self._executing = executing
             await self._hear(held)
@@ -125,18 +154,6 @@ class Executor:
             await stopping
         self._health.close()
         self._ending.check()
-
-    async def _runners(self, held: AsyncExitStack) -> dict[str, Runner]:
-        office = Office(view=self.view, settings=self._settings, secret=self._secret)
-        runners: dict[str, Runner] = {}
-        for language, opening in openings(self._settings).items():
-            try:
-                runners[language] = await opening(office)
-            # What a runner lacks here it says in an error of its own.
-            except Exception as problem:
-                raise RunnerUnfit(f"{language} cannot be run here: {problem}") from problem
-            held.push_async_callback(runners[language].close)
-        return runners
 
     async def _hear(self, held: AsyncExitStack) -> None:
         """Hears from now on what callers cancel, and what they cancelled lately."""
@@ -230,6 +247,45 @@ class Executor:
         self._publisher.post(
             self._publisher.encode([Outgoing(AUDIT_RECORDED, recorded)]), (), settled
         )
+
+
+def hide() -> None:
+    """Keeps this process's memory and environment from others of its user, such as commands of MCP.
+
+    Programs that it starts are not hidden; whoever may trace everything sees it all the same.
+    Source: PR_SET_DUMPABLE in prctl(2).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_DUMPABLE, 0, 0, 0, 0)
+
+
+async def open_runners(office: Office, held: AsyncExitStack) -> dict[str, Runner]:
+    """Returns what runs calls, by language; one that this machine lacks something for says so.
+
+    Args:
+        office: What they are opened with.
+        held: Closes them.
+
+    Raises:
+        LookupError: A language has nothing that runs it.
+        RunnerUnfit: There is none that can be run here, or one cannot be opened now.
+    """
+    runners: dict[str, Runner] = {}
+    lacks: list[str] = []
+    for language, opening in openings(office.settings).items():
+        try:
+            runners[language] = await opening(office)
+        except SandboxUnavailable as problem:
+            lacks.append(f"{language} cannot be run here: {problem}")
+            log.error("language lacks something", language=language, error=str(problem))
+            runners[language] = Lacking(lacks[-1])
+        # It may pass: whoever starts this process anew asks again.
+        except Exception as problem:
+            raise RunnerUnfit(f"{language} cannot be opened now: {problem!r}") from problem
+        held.push_async_callback(runners[language].close)
+    if len(lacks) == len(runners):
+        raise RunnerUnfit("; ".join(lacks))
+    return runners
 
 
 def openings(settings: ToolsSettings) -> Mapping[str, Opening]:

@@ -34,6 +34,10 @@ from workers.tools.template import Asked, asked
 
 # Characters of an Idempotency-Key beside letters and digits.
 PLAIN = "/:-._~@"
+# What a gateway says in place of a service, of which it does not know what it has done.
+GATEWAY = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
 
 
 async def open_http(office: Office) -> Runner:
@@ -83,7 +87,7 @@ class HttpRunner:
                 headers=headers,
                 extensions={"trace": under_way.hear},
             ) as answer:
-                _require_success(answer)
+                _require_success(call, answer)
                 return {"status": answer.status_code, "body": await _body(answer)}
 
 
@@ -123,10 +127,11 @@ def _below(base: httpx2.URL, target: str) -> httpx2.URL:
     return base.copy_with(raw_path=path + target.encode())
 
 
-def _require_success(answer: httpx2.Response) -> None:
+def _require_success(call: Call, answer: httpx2.Response) -> None:
     status = answer.status_code
     if status >= HTTPStatus.BAD_REQUEST:
-        raise ToolFailed(Fault.RAISED, f"its service answers with status {status}")
+        failure = ToolFailed(Fault.RAISED, f"its service answers with status {status}")
+        raise unanswered(call, failure) if status in GATEWAY else failure
     if status >= HTTPStatus.MULTIPLE_CHOICES:
         raise ToolFailed(
             Fault.RAISED, f"its service answers with status {status}: no redirect is followed"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from infra.settings import PostgresSettings
 from workers.tools.calls import Wanted
@@ -44,6 +44,13 @@ CREATE TABLE IF NOT EXISTS tessera_tools.calls (
     ended_at timestamptz
 );
 CREATE INDEX IF NOT EXISTS calls_ended ON tessera_tools.calls (ended_at);
+DO $$ BEGIN
+    -- Asked for again, a column that is there already would lock out all who read meanwhile.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attname = 'checkpoint' AND NOT attisdropped
+            AND attrelid = 'tessera_tools.calls'::regclass) THEN
+        ALTER TABLE tessera_tools.calls ADD COLUMN checkpoint text;
+    END IF;
+END $$;
 """
 BEGIN = """
 INSERT INTO tessera_tools.calls AS c (call_id, digest, function, version, tenant, principal,
@@ -51,23 +58,34 @@ INSERT INTO tessera_tools.calls AS c (call_id, digest, function, version, tenant
 VALUES (%(call_id)s, %(digest)s, %(function)s, %(version)s, %(tenant)s, %(principal)s,
     %(effect)s, 'STARTED', 1, false, %(holder)s, clock_timestamp() + %(lease)s)
 ON CONFLICT (call_id) DO UPDATE SET state = 'STARTED', attempt = c.attempt + 1,
-    doubtful = c.state = 'STARTED', holder = excluded.holder, lease_until = excluded.lease_until
+    doubtful = c.state = 'STARTED' AND c.effect = 'reconcile', holder = excluded.holder,
+    lease_until = excluded.lease_until
 WHERE c.digest = excluded.digest
     AND (c.state = 'OPEN' OR (c.state = 'STARTED' AND c.lease_until <= clock_timestamp()))
 """
-LOOK = """
-SELECT call_id, digest, state, attempt, doubtful, holder, outcome,
-    lease_until <= clock_timestamp() AS over
-FROM tessera_tools.calls WHERE call_id = ANY(%(call_ids)s)
+STANDING = """call_id, digest, state, attempt, doubtful, holder, outcome,
+    lease_until <= clock_timestamp() AS over"""
+BEGUN = f"""
+SELECT {STANDING}, checkpoint FROM tessera_tools.calls WHERE call_id = %(call_id)s
+"""
+# Asked again and again by whoever waits, who has no use for checkpoints.
+LOOK = f"""
+SELECT {STANDING} FROM tessera_tools.calls WHERE call_id = ANY(%(call_ids)s)
 """
 RENEW = """
 UPDATE tessera_tools.calls SET lease_until = clock_timestamp() + %(lease)s
 WHERE call_id = %(call_id)s AND attempt = %(attempt)s AND state = 'STARTED' RETURNING call_id
 """
+SAVE = """
+UPDATE tessera_tools.calls SET checkpoint = %(checkpoint)s
+WHERE call_id = %(call_id)s AND attempt = %(attempt)s AND state = 'STARTED' RETURNING call_id
+"""
+# What a person must look at may yet be begun once more.
 FINISH = f"""
 WITH finished AS (
     UPDATE tessera_tools.calls
-    SET state = %(state)s, outcome = %(outcome)s, ended_at = clock_timestamp()
+    SET state = %(state)s, outcome = %(outcome)s, ended_at = clock_timestamp(),
+        checkpoint = CASE WHEN %(state)s = 'UNSETTLED' THEN checkpoint END
     WHERE call_id = %(call_id)s AND attempt = %(attempt)s AND state = 'STARTED' RETURNING call_id
 )
 SELECT pg_notify('{CHANNEL}', call_id) FROM finished
@@ -79,23 +97,37 @@ WITH released AS (
 )
 SELECT pg_notify('{CHANNEL}', call_id) FROM released
 """
-SETTLE = """
+# What a person must look at: also what was lost with everybody who waited.
+LEFT = """(state = 'UNSETTLED'
+    OR (state = 'STARTED' AND effect = 'reconcile' AND lease_until <= clock_timestamp()))"""
+SETTLE = f"""
 UPDATE tessera_tools.calls
-SET state = CASE WHEN %(outcome)s::text IS NULL THEN 'OPEN' ELSE 'DONE' END, outcome = %(outcome)s
-WHERE call_id = %(call_id)s AND state = 'UNSETTLED' RETURNING call_id
+SET state = CASE WHEN %(outcome)s::text IS NULL THEN 'OPEN' ELSE 'DONE' END, outcome = %(outcome)s,
+    holder = %(settling)s, ended_at = clock_timestamp(),
+    checkpoint = CASE WHEN %(outcome)s::text IS NULL THEN checkpoint END
+WHERE call_id = %(call_id)s AND {LEFT} RETURNING call_id
 """
-UNSETTLED = """
-SELECT call_id, function || '@' || version AS function, tenant, principal
-FROM tessera_tools.calls WHERE state = 'UNSETTLED' ORDER BY began_at, call_id
+SETTLED = """
+SELECT call_id FROM tessera_tools.calls WHERE call_id = %(call_id)s AND holder = %(settling)s
 """
-# A call that began and was lost with everybody who waited is left to a person.
+UNSETTLED = f"""
+SELECT call_id, function || '@' || version AS function, tenant, principal, attempt, began_at
+FROM tessera_tools.calls WHERE {LEFT} ORDER BY began_at, call_id
+"""
+# A call that began and was lost with everybody who waited is left to a person. A bite at a time, so
+# that nobody else waits long, and none is larger than a statement has time for.
 PURGE = """
-DELETE FROM tessera_tools.calls
-WHERE (state = 'DONE' AND ended_at < clock_timestamp() - %(kept)s)
-    OR (state IN ('OPEN', 'STARTED') AND effect <> 'reconcile'
-        AND lease_until < clock_timestamp() - %(kept)s)
+DELETE FROM tessera_tools.calls WHERE call_id IN (
+    SELECT call_id FROM tessera_tools.calls
+    WHERE (state IN ('DONE', 'OPEN') AND ended_at < clock_timestamp() - %(kept)s)
+        OR (state = 'STARTED' AND effect <> 'reconcile'
+            AND lease_until < clock_timestamp() - %(kept)s)
+    LIMIT %(bite)s
+    FOR UPDATE SKIP LOCKED
+)
 RETURNING call_id
 """
+BITE = 1000
 
 
 class State(StrEnum):
@@ -113,11 +145,13 @@ class Began:
 
     Attributes:
         attempt: What one's own words about it are known by.
-        doubtful: Whether an earlier attempt may have had its effect.
+        doubtful: Whether an earlier attempt may have had an effect that must not come twice.
+        checkpoint: What an earlier attempt saved last, as JSON; None where none did.
     """
 
     attempt: int
     doubtful: bool
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +175,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsettled:
-    """A call that a person must settle: what was called, and for whom."""
+    """A call that a person must settle: what was called, for whom, how often and since when."""
 
     call_id: str
     function: str
     tenant: str
     principal: str
+    attempt: int
+    began_at: datetime
 
 
 class Journal:
@@ -161,14 +197,22 @@ class Journal:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    async def begin(self, wanted: Wanted, effect: str, lease: timedelta) -> Began | Entry:
+    async def begin(
+        self, wanted: Wanted, effect: str, lease: timedelta, holder: UUID | None = None
+    ) -> Began | Entry:
         """Begins a call where it is new, or its last holder's lease is over.
+
+        Args:
+            wanted: The call.
+            effect: Whether it may be repeated.
+            lease: For how long it is one's own.
+            holder: Who asks, where the same may ask again; a new one each time if left out.
 
         Returns:
             Began where it is one's own now; else how it stands: done, left to a person, in
             somebody's hands, or another call under the same id.
         """
-        holder = uuid4()
+        holder = holder or uuid4()
         values = {
             "call_id": wanted.call_id,
             "digest": wanted.digest,
@@ -181,9 +225,11 @@ class Journal:
             "lease": lease,
         }
         await self._sessions.ask(BEGIN, values)
-        [row] = await self._sessions.ask(LOOK, {"call_ids": [wanted.call_id]})
+        [row] = await self._sessions.ask(BEGUN, {"call_id": wanted.call_id})
         if row["holder"] == holder and row["state"] == State.STARTED:
-            return Began(attempt=row["attempt"], doubtful=row["doubtful"])
+            return Began(
+                attempt=row["attempt"], doubtful=row["doubtful"], checkpoint=row["checkpoint"]
+            )
         return _entry(row)
 
     async def look(self, call_ids: Iterable[str]) -> dict[str, Entry]:
@@ -196,6 +242,15 @@ class Journal:
         values = {"call_id": call_id, "attempt": attempt, "lease": lease}
         return bool(await self._sessions.ask(RENEW, values))
 
+    async def save(self, call_id: str, attempt: int, checkpoint: str) -> bool:
+        """Notes, as JSON, where a call goes on if it is cut off; gone when it ends.
+
+        Returns:
+            False where it is somebody else's to say.
+        """
+        values = {"call_id": call_id, "attempt": attempt, "checkpoint": checkpoint}
+        return bool(await self._sessions.ask(SAVE, values))
+
     async def finish(
         self, call_id: str, attempt: int, outcome: str, state: State = State.DONE
     ) -> bool:
@@ -207,14 +262,22 @@ class Journal:
         """Ends a lease before its time, so that another may begin."""
         await self._sessions.ask(RELEASE, {"call_id": call_id, "attempt": attempt})
 
-    async def settle(self, call_id: str, outcome: str | None) -> bool:
-        """Settles, for a person, what is left to one; returns False where nothing is.
+    async def settle(self, call_id: str, outcome: str | None, settling: UUID | None = None) -> bool:
+        """Settles, for a person, what is left to one.
 
         Args:
             call_id: Which call.
             outcome: What it came to, as JSON; None to let it be begun once more.
+            settling: What this is known by.
+
+        Returns:
+            False where nothing is left, or it was begun once more before this was heard of.
         """
-        return bool(await self._sessions.ask(SETTLE, {"call_id": call_id, "outcome": outcome}))
+        values = {"call_id": call_id, "outcome": outcome, "settling": settling or uuid4()}
+        if await self._sessions.ask(SETTLE, values):
+            return True
+        # Asked once more when its session was lost, it finds nothing left but its own work.
+        return bool(await self._sessions.ask(SETTLED, values))
 
     async def unsettled(self) -> list[Unsettled]:
         """Returns what a person must settle, the oldest first."""
@@ -222,7 +285,10 @@ class Journal:
 
     async def purge(self, kept: timedelta = KEPT) -> int:
         """Forgets calls that ended so long ago; returns how many."""
-        return len(await self._sessions.ask(PURGE, {"kept": kept}))
+        purged = 0
+        while bite := len(await self._sessions.ask(PURGE, {"kept": kept, "bite": BITE})):
+            purged += bite
+        return purged
 
     @asynccontextmanager
     async def hearing(self) -> AsyncIterator[AsyncIterator[str]]:

@@ -23,27 +23,40 @@ class PythonRunner:
             SandboxUnavailable: This machine cannot confine it.
             ToolFailed: It comes to no result.
         """
-        bounds = bounds_of(call, datetime.now(UTC))
-        return await run(call.spec.source, call.function, call.arguments, bounds, call.call_id)
+        return await _run(call, call.function)
 
     async def reconcile(self, call: Call) -> Any:
         """Returns what the source's function ``reconcile`` says of an earlier call.
 
-        It has the arguments and the key of that call, and returns ``{"done": true, "result": ...}``
-        or ``{"done": false}``. None where the source has no such function.
+        It has the arguments, the key and the checkpoint of that call, and returns
+        ``{"done": true, "result": ...}`` or ``{"done": false}``. None where the source has no such
+        function.
 
         Raises:
             SandboxUnavailable: This machine cannot confine it.
             ToolFailed: It comes to no result.
         """
-        bounds = bounds_of(call, datetime.now(UTC))
         try:
-            return await run(call.spec.source, RECONCILE, call.arguments, bounds, call.call_id)
+            return await _run(call, RECONCILE)
         except FunctionMissing:
             return None
 
     async def close(self) -> None:
         """Holds nothing: a process ends with its call."""
+
+
+async def _run(call: Call, function: str) -> Any:
+    bounds = bounds_of(call, datetime.now(UTC))
+    # Where a model is asked for it, it is an argument like any other.
+    named = "checkpoint" in call.spec.parameters.get("properties", {})
+    return await run(
+        call.spec.source,
+        function,
+        call.arguments,
+        bounds,
+        call.call_id,
+        checkpoint=None if named else call.checkpoint,
+    )
 
 
 async def open_python(_: object) -> PythonRunner:

@@ -1,7 +1,7 @@
 """Calls Python functions of the catalog in processes of their own that may do next to nothing.
 
-The child confines itself before it reads any source; see ``inside.py`` for how, ``seccomp.py`` for
-what it may ask of the kernel, and the README of this folder for what that covers.
+The child confines itself before it reads any source; see ``confining.py`` for how, ``seccomp.py``
+for what it may ask of the kernel, and the README of this folder for what that covers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.tools import Fault, ToolFailed
+from workers.tools import Checkpoint, Fault, ToolFailed
 from workers.tools.seccomp import UnknownArchitecture, program
 
 INSIDE = Path(__file__).with_name("inside.py")
@@ -34,6 +35,7 @@ CLAIMS = {Fault.ARGUMENTS, Fault.FORBIDDEN, Fault.LIMIT, Fault.RAISED, Fault.SOU
 MISSING = "missing"  # and this, which is a fault of the source
 MOST_WORDS = 500
 FRAME = 2048  # what an outcome takes beside the result: a few names, or a fault and its words
+PACE_S = 0.05  # from one checkpoint to the next of a call, so that none keeps the journal busy
 LAST_BREATH_S = 2.0  # how long a child may take to be gone that has closed its channel
 
 SPENT = {
@@ -65,6 +67,7 @@ class Bounds:
         open_files: Files open at once.
         threads: How many, the first one included; counted only where workers run as root.
         output_bytes: Its result, as JSON.
+        checkpoint_bytes: Each checkpoint, as JSON.
         network: Whether it may reach the network, all that this machine reaches.
     """
 
@@ -76,6 +79,7 @@ class Bounds:
     open_files: int = 64
     threads: int = 16
     output_bytes: int = 256 * 1024
+    checkpoint_bytes: int = 64 * 1024
     network: bool = False
 
 
@@ -90,7 +94,13 @@ async def check(bounds: Bounds) -> None:
 
 
 async def run(
-    source: str, function: str, arguments: Mapping[str, Any], bounds: Bounds, key: str
+    source: str,
+    function: str,
+    arguments: Mapping[str, Any],
+    bounds: Bounds,
+    key: str,
+    *,
+    checkpoint: Checkpoint | None = None,
 ) -> Any:
     """Returns what a function returns: a JSON value.
 
@@ -100,6 +110,7 @@ async def run(
         arguments: By parameter.
         bounds: What it may take.
         key: Handed over where it has a parameter ``idempotency_key``.
+        checkpoint: Handed over where it has a parameter ``checkpoint``, unless there is none.
 
     Raises:
         FunctionMissing: The source does not define it.
@@ -111,19 +122,23 @@ async def run(
         "name": function.rpartition(".")[2],
         "arguments": dict(arguments),
         "key": key,
+        "checkpoint": checkpoint and {"last": checkpoint.last},
     }
     with _user() as uid:
         try:
             async with asyncio.timeout(bounds.wall_s):
-                return await _ask(request, bounds, uid)
+                return await _ask(request, bounds, uid, checkpoint)
         except TimeoutError:
             late = f"it took longer than {bounds.wall_s:g} s"
             raise ToolFailed(Fault.LIMIT, late) from None
 
 
-async def _ask(request: dict[str, Any], bounds: Bounds, uid: int | None) -> Any:
+async def _ask(
+    request: dict[str, Any], bounds: Bounds, uid: int | None, checkpoint: Checkpoint | None
+) -> Any:
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
+        limit=max(bounds.output_bytes, bounds.checkpoint_bytes) + FRAME,
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,
@@ -133,9 +148,10 @@ async def _ask(request: dict[str, Any], bounds: Bounds, uid: int | None) -> Any:
     )
     try:
         _tell(process, _orders(process.pid, bounds, uid), request)
+        if checkpoint is None:
+            _hang_up(process)
         await _confined(process)
-        said = await _said(process, bounds.output_bytes + FRAME)
-        return _result(said) if said else await _silence(process)
+        return await _answer(process, bounds, checkpoint)
     finally:
         # Nothing it started can be left: it may start threads only, and they end with it.
         await _end(process)
@@ -166,7 +182,11 @@ def _orders(pid: int, bounds: Bounds, uid: int | None) -> dict[str, Any]:
 def _tell(process: Process, *parts: dict[str, Any]) -> None:
     """Hands all over and goes on: a child that does not read ends for another reason."""
     assert process.stdin is not None
-    process.stdin.write(b"\n".join(json.dumps(part).encode() for part in parts))
+    process.stdin.write(b"".join(json.dumps(part).encode() + b"\n" for part in parts))
+
+
+def _hang_up(process: Process) -> None:
+    assert process.stdin is not None
     process.stdin.close()
 
 
@@ -174,23 +194,73 @@ async def _confined(process: Process) -> None:
     """Returns once the child is confined; what it says later may be the function's own words.
 
     Raises:
-        SandboxUnavailable: It is not.
+        SandboxUnavailable: It cannot be.
+        ToolFailed: It ended before it was.
     """
     assert process.stdout is not None
     line = await process.stdout.readline()
-    said = json.loads(line) if line.endswith(b"\n") else {"unavailable": "the child ended early"}
+    if not line.endswith(b"\n"):
+        # The memory of the machine may be short for a moment, or somebody may have killed it.
+        raise ToolFailed(Fault.RAISED, "its process ended early, before anything of it was run")
+    said = json.loads(line)
     if "unavailable" in said:
-        raise SandboxUnavailable(f"functions in Python cannot run here: {said['unavailable']}")
+        raise SandboxUnavailable(str(said["unavailable"]))
 
 
-async def _said(process: Process, most: int) -> bytes:
+async def _answer(process: Process, bounds: Bounds, checkpoint: Checkpoint | None) -> Any:
+    """Returns the result; saves each checkpoint that comes before it."""
+    due = 0.0
+    while (said := await _said(process, bounds)).endswith(b"\n"):
+        number, text = _checkpoint(said, bounds)
+        if checkpoint is None:
+            raise _unreadable()
+        await asyncio.sleep(due - time.monotonic())
+        await checkpoint.save(text)
+        due = time.monotonic() + PACE_S
+        await _acknowledge(process, number)
+    return _result(said) if said else await _silence(process)
+
+
+async def _said(process: Process, bounds: Bounds) -> bytes:
+    """Returns a line, or what comes last, which has no end of line; nothing at the end."""
     assert process.stdout is not None
-    said = bytearray()
-    while part := await process.stdout.read(64 * 1024):
-        said += part
-        if len(said) > most:
-            raise ToolFailed(Fault.LIMIT, f"its result is larger than {most - FRAME} bytes")
-    return bytes(said)
+    try:
+        said = await process.stdout.readline()
+    except ValueError:
+        raise _too_large(bounds) from None
+    if not said.endswith(b"\n") and len(said) > bounds.output_bytes + FRAME:
+        raise _too_large(bounds)
+    return said
+
+
+def _too_large(bounds: Bounds) -> ToolFailed:
+    return ToolFailed(Fault.LIMIT, f"its result is larger than {bounds.output_bytes} bytes")
+
+
+def _checkpoint(said: bytes, bounds: Bounds) -> tuple[int, str]:
+    """Returns the number of a checkpoint and its JSON; a function could have written anything."""
+    try:
+        line = json.loads(said)
+        number, value = line["number"], line["checkpoint"]
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (KeyError, RecursionError, TypeError, ValueError):
+        raise _unreadable() from None
+    if not isinstance(number, int):
+        raise _unreadable()
+    if size > bounds.checkpoint_bytes:
+        most = bounds.checkpoint_bytes
+        raise ToolFailed(Fault.LIMIT, f"its checkpoint is larger than {most} bytes")
+    return number, text
+
+
+async def _acknowledge(process: Process, number: int) -> None:
+    assert process.stdin is not None
+    # One that is gone, or has closed its end, wants to hear nothing.
+    with suppress(ConnectionError):
+        if not process.stdin.is_closing():
+            process.stdin.write(b"%d\n" % number)
+            await process.stdin.drain()
 
 
 def _result(said: bytes) -> Any:
@@ -237,6 +307,7 @@ async def _end(process: Process) -> None:
         # Not `process.kill()`: that takes its status from whoever waits for it.
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
+    _hang_up(process)
     assert process.stdout is not None
     while await process.stdout.read(64 * 1024):
         pass  # a pipe that nobody reads to its end is never closed

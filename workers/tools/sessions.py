@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from infra.secrets import resolve
+from infra.secrets import SecretUnavailable, resolve
 from infra.settings import PostgresSettings
 
 Session = psycopg.AsyncConnection[dict[str, Any]]
@@ -19,6 +19,11 @@ Session = psycopg.AsyncConnection[dict[str, Any]]
 # Where one is connected before there is a database of one's own.
 MAINTENANCE = "postgres"
 CONNECT_S = 10
+# How long an answer may take; PostgreSQL itself, where it is well, gives a statement less.
+ANSWER_S = 20.0
+# A server that is gone without a word is found out by TCP.
+KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVES = 10, 5, 3
+UNACKNOWLEDGED_MS = 20_000
 OPTIONS = "-c statement_timeout=15s -c lock_timeout=5s -c TimeZone=UTC"
 MOST = 4
 
@@ -49,12 +54,18 @@ class Sessions:
         What fails with its session is asked once more: whoever asks must bear that both were done.
 
         Raises:
-            JournalUnreachable: The server does not answer.
+            JournalUnreachable: The server does not answer, or the password cannot be read now.
         """
         async with self._room:
             for again in (True, False):
                 try:
-                    return await self._asked(query, values)
+                    async with asyncio.timeout(ANSWER_S):
+                        return await self._asked(query, values)
+                except TimeoutError as problem:
+                    raise _unreachable(problem) from None
+                except SecretUnavailable as problem:
+                    # It was there at the start: whoever puts another in its place is not done yet.
+                    raise JournalUnreachable(f"the journal of tool calls: {problem}") from None
                 except psycopg.Error as problem:
                     # A server that was restarted has ended all of them.
                     await self.close()
@@ -135,10 +146,14 @@ async def open_session(settings: PostgresSettings, database: str) -> Session:
         application_name="tessera-tools",
         autocommit=True,
         row_factory=dict_row,
+        keepalives_idle=KEEPALIVE_IDLE_S,
+        keepalives_interval=KEEPALIVE_EVERY_S,
+        keepalives_count=KEEPALIVES,
+        tcp_user_timeout=UNACKNOWLEDGED_MS,
     )
 
 
-def _unreachable(problem: psycopg.Error) -> JournalUnreachable:
+def _unreachable(problem: Exception) -> JournalUnreachable:
     return JournalUnreachable(
         f"the journal of tool calls does not answer: {type(problem).__name__}"
     )

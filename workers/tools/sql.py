@@ -7,9 +7,10 @@ of 256 KiB; a call that changes something is carried out whole, whatever of its 
 
 Covered: values never become part of the statement; one statement a call; a statement that reads
 cannot turn its transaction into one that writes; addresses are judged as they are dialled; the
-password is read for each call; no error quotes a row. Not covered: what functions of the database
-reach beyond their transaction, such as ``dblink`` or ``pg_terminate_backend``: give the connection
-a role that may do no more than its functions need.
+password is read for each call; no error quotes a row; what has no room is not loaded; a statement
+whose time is over is stopped in the database, whatever it has set itself. Not covered: what
+functions of the database reach beyond their transaction, such as ``dblink`` or
+``pg_terminate_backend``: give the connection a role that may do no more than its functions need.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -45,11 +46,13 @@ MOST_ROWS = 1_000
 MOST_BYTES = MOST_RESULT_BYTES - 1024
 # Rows that are fetched at once, and what all that a call brings may come to, as it travels.
 FETCHED = 50
+FETCH = f"FETCH {FETCHED} FROM found".encode()
 MOST_WIRE_BYTES = 32 * 1024 * 1024
 CONNECT_S = 10
 LOCK_MS = 5_000
-# How much longer than the database itself a call waits for it: its own word says more.
-GRACE_S = 0.5
+# How much longer than the database itself a call waits for it: its own word says more. Before that
+# it is told to stop: what a statement sets can take its time away.
+CANCEL_S, GRACE_S = 0.2, 1.0
 MOST_MESSAGE = 300
 SEARCH_PATH = "public"
 
@@ -97,8 +100,13 @@ class SqlRunner:
         seconds = seconds_left(call)
         addresses = await _addresses(place, seconds, private=connection.private)
         wire = Wire(addresses, place.port, most=MOST_WIRE_BYTES, seconds=seconds + GRACE_S)
+        until = asyncio.get_running_loop().time() + seconds + CANCEL_S
         try:
-            async with wire, _session(place, password, wire.port, seconds) as session:
+            async with (
+                wire,
+                _session(place, password, wire.port, seconds) as session,
+                _stopped(session, until),
+            ):
                 await _begin(session, statement, connection)
                 if statement.reads:
                     return await _read(session, statement)
@@ -141,7 +149,9 @@ async def _session(
             port=port,
             dbname=place.database,
             user=place.user,
-            password=password,
+            # Else the driver would look for one of this process's own.
+            password=password or "",
+            passfile="/dev/null",
             sslmode=place.tls,
             gssencmode="disable",
             client_encoding="UTF8",
@@ -158,6 +168,29 @@ async def _session(
         yield session
     finally:
         await session.close()
+
+
+@asynccontextmanager
+async def _stopped(session: Session, until: float) -> AsyncIterator[None]:
+    """Tells the database to stop when the block lasts too long, over a connection of its own.
+
+    Args:
+        session: In which it works.
+        until: When, by the clock of the loop.
+    """
+
+    async def stop() -> None:
+        await asyncio.sleep(until - asyncio.get_running_loop().time())
+        # What cannot be told is cut off a moment later.
+        with suppress(psycopg.Error):
+            await session.cancel_safe(timeout=GRACE_S)
+
+    stopping = asyncio.create_task(stop())
+    try:
+        yield
+    finally:
+        stopping.cancel()
+        await asyncio.gather(stopping, return_exceptions=True)
 
 
 class _Unopened(psycopg.OperationalError):
@@ -190,22 +223,21 @@ async def _begin(session: Session, statement: Statement, connection: ConnectionS
 
 
 async def _read(session: Session, statement: Statement) -> dict[str, Any]:
-    async with psycopg.AsyncRawServerCursor(session, "found", scrollable=False) as cursor:
-        await cursor.execute(statement.text.encode(), statement.values)
+    async with psycopg.AsyncRawCursor(session) as cursor:
+        declared = f"DECLARE found NO SCROLL CURSOR FOR {statement.text}"
+        await _execute(cursor, declared, statement)
+        await cursor.execute(FETCH)
         rows = _rows(cursor)
-        while page := await cursor.fetchmany(FETCHED):
-            if not all(rows.take(row) for row in page):
-                break
+        while await _kept(session, cursor, rows) and cursor.rowcount == FETCHED:
+            await cursor.execute(FETCH)
     return rows.told()
 
 
 async def _write(session: Session, statement: Statement, call: Call, wire: Wire) -> dict[str, Any]:
     async with psycopg.AsyncRawCursor(session) as cursor:
-        # What is prepared is one statement, whether it has values or not.
-        await cursor.execute(statement.text.encode(), statement.values, prepare=True)
+        await _execute(cursor, statement.text, statement)
         rows = _rows(cursor)
-        if cursor.description:
-            all(rows.take(row) for row in await cursor.fetchall())
+        await _kept(session, cursor, rows)
         touched = max(0, cursor.rowcount)
     try:
         await session.execute("COMMIT")
@@ -215,7 +247,18 @@ async def _write(session: Session, statement: Statement, call: Call, wire: Wire)
     return rows.told(touched)
 
 
-def _rows(cursor: psycopg.AsyncCursor[Any] | psycopg.AsyncServerCursor[Any]) -> Rows:
+async def _execute(cursor: psycopg.AsyncRawCursor[Any], text: str, statement: Statement) -> None:
+    # What is prepared is one statement, whether it has values or not.
+    await cursor.execute(text.encode(), statement.values, prepare=True)
+
+
+async def _kept(session: Session, cursor: psycopg.AsyncRawCursor[Any], rows: Rows) -> bool:
+    """Keeps the rows of an answer; returns False where they were more than have room."""
+    answer = cursor.pgresult
+    return answer is None or await asyncio.to_thread(rows.read, session, answer)
+
+
+def _rows(cursor: psycopg.AsyncRawCursor[Any]) -> Rows:
     columns = [column.name for column in cursor.description or ()]
     return Rows(columns, most=MOST_ROWS, most_bytes=MOST_BYTES)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 
@@ -87,11 +87,15 @@ class Watch:
             await asyncio.sleep(RETRY_S)
 
     async def _look(self) -> None:
+        clock = asyncio.get_running_loop().time
+        look_at = clock() + self._every_s
         while True:
-            try:
-                async with asyncio.timeout(self._every_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(look_at):
                     await self._stirred.wait()
-            except TimeoutError:
+            # However much is told meanwhile: who was lost tells nothing.
+            if clock() >= look_at:
+                look_at = clock() + self._every_s
                 self._due.update(self._waiting)
             self._stirred.clear()
             due, self._due = self._due & self._waiting.keys(), set()

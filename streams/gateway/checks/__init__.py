@@ -16,13 +16,19 @@ from streams.gateway.checks.deadline import deadline_ahead
 from streams.gateway.checks.endpoint import asking_granted, endpoint_known
 from streams.gateway.checks.form import (
     messages_sensible,
+    previous_sensible,
     sampling_sensible,
     schemas_sensible,
     task_sensible,
 )
 from streams.gateway.checks.kind import kind_fits
 from streams.gateway.checks.search import search_sensible
-from streams.gateway.checks.sender import id_own, reply_address_owned, sender_proven
+from streams.gateway.checks.sender import (
+    id_own,
+    parts_address_owned,
+    reply_address_owned,
+    sender_proven,
+)
 from streams.gateway.checks.size import size_allowed
 from streams.gateway.checks.tool import arguments_sensible, version_there
 
@@ -33,12 +39,14 @@ CHECKS: tuple[Check, ...] = (
     sender_proven,
     id_own,
     reply_address_owned,
+    parts_address_owned,
     deadline_ahead,
     endpoint_known,
     asking_granted,
     kind_fits,
     task_sensible,
     messages_sensible,
+    previous_sensible,
     sampling_sensible,
     schemas_sensible,
     search_sensible,

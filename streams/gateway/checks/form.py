@@ -13,15 +13,15 @@ from schemas.events import (
     Role,
     Task,
 )
+from schemas.jsonschemas import MOST_CHARACTERS
 from schemas.openai import TOOL_CHOICES, parsed
+from schemas.topics import BEHIND
 from streams.gateway.asked import Asked
 
 # As many as OpenAI takes at once.
 MAX_INPUTS = 2048
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
-# Checking a schema takes time that grows with it, and a worker serves others meanwhile.
-MAX_SCHEMA_CHARACTERS = 32 * 1024
 
 # Inclusive bounds by OpenAI's names. Over them every provider refuses, so the gateway does at once.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -65,6 +65,31 @@ def task_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | N
     return None
 
 
+def previous_sensible(  # noqa: PLR0911 - one return for each thing that can be wrong
+    asked: Asked, view: CatalogView, now: datetime
+) -> Refusal | None:
+    """Only runs of agents go on with what was said; what there is of it, the run sees."""
+    request = asked.request
+    if request.previous_turns is not None and request.previous is None:
+        return _invalid("previous_turns", "previous_turns says nothing without previous")
+    if request.previous is None:
+        return None
+    if request.task is not Task.AGENT:
+        return _invalid("previous", f"{request.task} goes on with nothing: send all that was said")
+    if not request.previous:
+        return _invalid("previous", "previous is the id of an earlier request, and empty")
+    if BEHIND in request.previous:
+        return Refusal(
+            reason=Reason.NOT_FOUND,
+            message=f"nothing is kept of what agents ask each other, whose ids have a {BEHIND}: go "
+            "on with the request that began it",
+            field="previous",
+        )
+    if request.previous_turns is not None and request.previous_turns < 1:
+        return _invalid("previous_turns", "previous_turns counts turns of the model, from 1")
+    return None
+
+
 def messages_sensible(asked: Asked, view: CatalogView, now: datetime) -> Refusal | None:
     """Each turn of a conversation must be somebody's."""
     request = asked.request
@@ -97,10 +122,10 @@ def schemas_sensible(  # noqa: PLR0911 - one return for each thing that can be w
 ) -> Refusal | None:
     """What is said to be JSON Schema must at least be a JSON object, and tools well named."""
     request = asked.request
-    if len(request.json_schema or "") > MAX_SCHEMA_CHARACTERS:
-        return _invalid("json_schema", f"a schema may have {MAX_SCHEMA_CHARACTERS} characters")
-    if sum(len(tool.parameters) for tool in request.tools) > MAX_SCHEMA_CHARACTERS:
-        return _invalid("tools", f"all parameters may have {MAX_SCHEMA_CHARACTERS} characters")
+    if len(request.json_schema or "") > MOST_CHARACTERS:
+        return _invalid("json_schema", f"a schema may have {MOST_CHARACTERS} characters")
+    if sum(len(tool.parameters) for tool in request.tools) > MOST_CHARACTERS:
+        return _invalid("tools", f"all parameters may have {MOST_CHARACTERS} characters")
     if request.json_schema is not None and not _is_object(request.json_schema):
         return _invalid("json_schema", "json_schema is not the text of a JSON object")
     names = [tool.name for tool in request.tools]

@@ -44,7 +44,7 @@ def _too_large(message: str) -> Refusal:
 def _texts(request: InferenceRequested) -> Iterator[str]:
     yield from (request.request_id, request.tenant, request.principal, request.endpoint)
     yield from (request.reply_to, request.tool_choice, request.json_schema or "")
-    yield request.version or ""
+    yield from (request.version or "", request.parts_to or "")
     yield from request.sampling.stop
     yield from request.inputs
     yield from (request.query or "", request.search or "")

@@ -4,6 +4,9 @@ An endpoint's policies hold for whatever is asked of it, a tenant's for whatever
 policy, unit and window a rule that names somebody beats one that names a group, and that one the
 rule for all others. A rule for each user holds for whoever else acts, unless another does. A rule
 that is only evaluated beats none that refuses.
+
+What a run of an agent asks for goes on within the caller's request, which has its place already
+under what the tenant may have in flight: so no run waits for a place that it holds itself.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from infra.catalog import CatalogView, Endpoint
+from schemas.agents import run_of, tenant_of
 from schemas.events import InferenceRequested, Reason, Refusal
 from schemas.policies import LimitRule
 from schemas.shapes import length
@@ -158,11 +162,16 @@ def bounds(
     """
     found: list[Bound] = []
     subject: Subject | None = None
+    within = _within(request, view)
     for name in policies(request, view):
         policy = view.policies.get(name)
         if policy is None:
             return unreadable(name)
-        rules = [rule for rule in policy.rules if isinstance(rule, LimitRule)]
+        rules = [
+            rule
+            for rule in policy.rules
+            if isinstance(rule, LimitRule) and not (name in within and _has_place(rule))
+        ]
         if rules:
             subject = subject or _subject(request, who, view)
             found += _bounds(name, rules, subject)
@@ -193,6 +202,22 @@ def unreadable(policy: str) -> Refusal:
 def window_ms(window: str | None) -> int:
     """Returns a rule's window in milliseconds; 0 for none."""
     return length(window) // MILLISECOND if window else 0
+
+
+def _within(request: InferenceRequested, view: CatalogView) -> tuple[str, ...]:
+    """Returns the policies that the request that began a run is held to with all that it asks."""
+    asked = run_of(request.request_id)
+    tenant = view.tenants.get(request.tenant)
+    # What agents remember is asked in another tenant's name, which has no request under way for it.
+    if asked is None or tenant is None or tenant_of(asked[0]) != request.tenant:
+        return ()
+    return tenant.policies
+
+
+def _has_place(rule: LimitRule) -> bool:
+    """Returns whether a run's request has the place that another within it would take."""
+    # Neither a service nor a tag need be those of the request that began the run.
+    return rule.unit == "in_flight" and rule.per not in ("service", "tag")
 
 
 def _bounds(policy: str, rules: Iterable[LimitRule], subject: Subject) -> Iterator[Bound]:

@@ -1,0 +1,1 @@
+"""Servers of MCP, the Model Context Protocol, through its official SDK."""
