@@ -153,9 +153,9 @@ async def test_no_key_is_in_a_topic_a_table_a_refusal_or_a_log(town: Town, calle
         )
     ]
     assert found == []
-    lake = [path for path in (town.folder / "lake").rglob("*") if path.is_file()]
+    lake = town.stored()
     assert lake
-    for text in (town.logs(), *(path.read_bytes() for path in lake)):
+    for text in (town.logs(), *lake.values()):
         assert FIRST not in text
         assert SECOND not in text
 

@@ -34,6 +34,8 @@ ENDS = {
     "mute": ("hangs", Reason.PROVIDER_TIMEOUT),
     "unknown": ("unknown", Reason.PROVIDER_FAILED),
 }
+# A limit for each test, so that none needs what another has yet to give back.
+SLOTS = (*ENDS, "killed", "left")
 TASKS: dict[str, dict[str, Any]] = {
     "chat": {},
     "embedding": {"messages": (), "task": Task.EMBEDDING, "inputs": ("a", "b")},
@@ -61,31 +63,34 @@ def defined(town: Town) -> None:
     up = town.upstreams
     dear = {"prices": {model: [{"request": 0.6, "input": 1}] for model in MODELS.values()}}
     short = {"first_token": "500ms"}
-    one, tokens = [f"{IN}.slots-one"], limit("tokens", "total_tokens", 10**6)
+    tokens = limit("tokens", "total_tokens", 10**6)
     town.define(
         tenant(TENANT),
         connection("slots", up, **dear),
         connection("slots-free", up, prices={model: [{}] for model in MODELS.values()}),
-        policy("slots-one", limit("one", "in_flight", 1)),
-        policy("slots-two", limit("two", "in_flight", 1)),
+        *(policy(f"slots-{name}", limit("one", "in_flight", 1)) for name in SLOTS),
         policy("slots-tries", limit("requests", "requests", 2), tokens),
         policy("slots-budget", limit("budget", "cost", 0.7)),
         *(
             endpoint(
                 f"slots-{name}",
                 way("a", "slots", model, **(short if name == "mute" else {})),
-                policies=one,
+                policies=[f"{IN}.slots-{name}"],
             )
             for name, (model, _) in ENDS.items()
         ),
-        endpoint("slots-good", way("a", "slots", "good"), policies=one),
-        endpoint("slots-long", way("a", "slots", "long"), policies=one),
+        endpoint("slots-left", way("a", "slots", "long"), policies=[f"{IN}.slots-left"]),
         endpoint(
             "slots-killed",
             {**way("a", "slots", "long"), "pool": "mortal"},
-            policies=[f"{IN}.slots-two"],
+            policies=[f"{IN}.slots-killed"],
         ),
-        endpoint("slots-spare", way("a", "slots", "good"), policies=[f"{IN}.slots-two"]),
+        *(
+            endpoint(
+                f"slots-{name}-next", way("a", "slots", "good"), policies=[f"{IN}.slots-{name}"]
+            )
+            for name in SLOTS
+        ),
         endpoint(
             "slots-tries",
             way("a", "slots", "twenty-cut"),
@@ -136,7 +141,9 @@ async def passes(town: Town, caller: Caller, name: str) -> None:
         if (each.request_id, each.entry) == (passed, Entry.RESERVED)
     ]
     ended = max(n for n, each in enumerate(entries[:at]) if each.entry is Entry.SETTLED)
-    assert all(each.at - entries[ended].at < ONE_S for each in entries[ended + 1 : at])
+    # One at most was decided late and without that end: by who was held up, and had yet to read it.
+    late = [each for each in entries[ended + 1 : at] if each.at - entries[ended].at >= ONE_S]
+    assert len(late) <= 1
 
 
 @pytest.mark.parametrize("name", sorted(ENDS))
@@ -145,7 +152,7 @@ async def test_the_slot_of_a_request_that_fails_is_free_again(
 ) -> None:
     heard = await caller.ask(f"slots-{name}")
     assert heard.reason is ENDS[name][1]
-    await passes(town, caller, "slots-good")
+    await passes(town, caller, f"slots-{name}-next")
 
 
 async def test_the_slot_of_a_stream_that_its_client_leaves_is_free_again(
@@ -154,11 +161,11 @@ async def test_the_slot_of_a_stream_that_its_client_leaves_is_free_again(
     async with Client(
         tenant=TENANT, kafka=town.bus.kafka, registry=town.bus.registry_settings
     ) as client:
-        async with aclosing(client.stream(f"{IN}.slots-long", "go on")) as parts:
+        async with aclosing(client.stream(f"{IN}.slots-left", "go on")) as parts:
             assert (await anext(parts)).content
-            refused = await caller.ask("slots-good")
+            refused = await caller.ask("slots-left-next")
             assert refused.reason is Reason.LIMIT_EXCEEDED
-        await passes(town, caller, "slots-good")
+        await passes(town, caller, "slots-left-next")
     await asyncio.to_thread(town.upstreams.is_left, "slots")
 
 
@@ -171,12 +178,12 @@ async def test_the_slot_of_a_request_whose_worker_is_killed_is_free_once_another
         asked = asyncio.create_task(caller.stream("slots-killed", "go on"))
         await asyncio.to_thread(up.is_asked, "slots", before + 1)
         worker.kill()
-    assert (await caller.ask("slots-spare")).reason is Reason.LIMIT_EXCEEDED
+    assert (await caller.ask("slots-killed-next")).reason is Reason.LIMIT_EXCEEDED
     up.scripts["long"] = up.scripts["good"]
     with harness.running(town.bus, command, town.folder):
         heard = await asked
         assert heard.text == "good"
-        await passes(town, caller, "slots-spare")
+        await passes(town, caller, "slots-killed-next")
 
 
 async def test_a_request_that_took_three_tries_counts_once_with_the_tokens_of_all(

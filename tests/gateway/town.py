@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -267,6 +267,16 @@ class Town:
     def logs(self) -> bytes:
         """Returns all that all processes have logged."""
         return b"\n".join(path.read_bytes() for path in self.folder.glob("*.log"))
+
+    def stored(self) -> dict[str, bytes]:
+        """Returns the files of the lake by their names; not those that are gone when it looks."""
+        found: dict[str, bytes] = {}
+        for path in (self.folder / "lake").rglob("*"):
+            # The recorder goes on: what it writes has another name until it is whole.
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    found[str(path)] = path.read_bytes()
+        return found
 
     def cpu_s(self) -> float:
         """Returns how long the worker has kept a processor busy, in seconds."""
