@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -43,10 +44,11 @@ PATIENCE_S = 120.0
 READY_S = 240.0
 # Short, so that a killed member is missed soon.
 SESSION_MS = 3000
-# Of who is seldom killed: a member that its machine holds up for seconds does not count as dead.
-CALM_SESSION_MS = 6000
+# Of who is seldom killed: a member that its machine holds up for five seconds, a quarter of this
+# after it was last heard of, does not count as dead.
+CALM_SESSION_MS = 7000
 # Below what the system gives to whoever asks for any port, and what stacks take. In slices, so that
-# two processes of tests do not take the same, mostly.
+# two processes of one run do not take the same, and those of two runs mostly not.
 PORTS_FROM, PORTS_TO, SLICES = 10_000, 15_000, 12
 
 
@@ -120,7 +122,7 @@ class Process:
                 return found.status, json.load(found)
         except urllib.error.HTTPError as refused:
             return refused.code, json.load(refused)
-        except OSError:
+        except (HTTPException, OSError):
             return 0, {}
 
     def ready(self, timeout: float = READY_S) -> None:
@@ -319,8 +321,13 @@ def free_port() -> int:
     return next(port for port in _PORTS if is_free(port))
 
 
+def _slice() -> int:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    return (os.getppid() + int(worker[2:]) if worker else os.getpid()) % SLICES
+
+
 def _ports() -> Iterator[int]:
-    mine = range(PORTS_FROM + os.getpid() % SLICES, PORTS_TO, SLICES)
+    mine = range(PORTS_FROM + _slice(), PORTS_TO, SLICES)
     while True:
         yield from random.sample(mine, len(mine))
 
