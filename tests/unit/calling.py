@@ -47,7 +47,7 @@ def call(
     arguments: dict[str, Any] | None = None,
     *,
     names: Iterable[str] = (),
-    seconds: float = 10.0,
+    seconds: float = 60.0,
     call_id: str = CALL_ID,
     **more: Any,
 ) -> Call:
@@ -59,6 +59,7 @@ def call(
         "source": source,
         "parameters": {"type": "object", "properties": {name: {} for name in {*given, *names}}},
         "connection": CONNECTION,
+        "timeout": "60s",
     }
     return Call(
         call_id=call_id,

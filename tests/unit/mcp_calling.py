@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from infra.settings import ToolsSettings
-from tests.harness import eventually
+from tests.harness import eventually, free_port
 from tests.unit.calling import call, office
 from workers.tools import Call
 from workers.tools.mcp import McpRunner, open_mcp
@@ -53,12 +53,11 @@ _opened: list[McpRunner] = []
 @contextmanager
 def served() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Runs a server of the SDK's on a port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     command = [sys.executable, str(SERVER), "http", str(port)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            eventually(lambda: _answers(port), 60, "a server on its port")
+            eventually(lambda: _answers(port), what="a server on its port")
             yield process, port
         finally:
             process.kill()

@@ -38,7 +38,8 @@ async def fails(source: str, bounds: Bounds = BOUNDS, **arguments: Any) -> ToolF
 
 
 def relatives() -> set[int]:
-    return {one.pid for one in psutil.Process().children(recursive=True)}
+    # Not their own: those of services come and go.
+    return {one.pid for one in psutil.Process().children()}
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def test_a_second_time_nothing_is_run(made: Path) -> None:
     nowhere = made / "nowhere"
     began = time.monotonic()
     assert ensure_environment("service", nowhere, made) == python_of("service", made)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert not nowhere.exists()
 
 
@@ -198,7 +198,7 @@ def test_the_lock_is_released_when_its_holder_is_killed(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         holder.kill()
-        holder.wait(10)
+        holder.wait(60)
         with exclusive(lock):
             pass
 

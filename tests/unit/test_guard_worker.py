@@ -27,7 +27,7 @@ from tests.unit.guard_work import (
 from workers.guards import Unjudged
 from workers.guards.judge import SAFETY, read
 
-HTTP = {"type": "http", "connection": "main.tests.guard", "path": "/check", "timeout": "500ms"}
+HTTP = {"type": "http", "connection": "main.tests.guard", "path": "/check", "timeout": "60s"}
 
 
 async def asked_service(answer: Any, **rule: Any) -> InferenceJudged:
@@ -131,7 +131,8 @@ async def _text(text: str, status: int = 200) -> web.Response:
 
 @pytest.mark.parametrize("what", BAD)
 async def test_a_service_that_does_lets_nothing_pass(what: str) -> None:
-    event = await asked_service(BAD[what])
+    timeout = "500ms" if what == "hangs" else "60s"
+    event = await asked_service(BAD[what], timeout=timeout)
     assert event.refusal is not None
     assert event.refusal.reason is Reason.POLICY_FAILED
     assert event.refusal.rule == f"{POLICY}/http"

@@ -7,6 +7,7 @@ import random
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tests.harness import eventually
 from tests.unit.lakes import TOPIC, opened, places, row
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -59,12 +60,15 @@ def consume(root: Path, ready: Connection) -> None:
 def test_a_killed_writer_leaves_no_half_commit(tmp_path: Path) -> None:
     moments = random.Random(20260301)
     stored = 0
-    for _ in range(8):
+    for left in reversed(range(8)):
         ours, theirs = SPAWN.Pipe()
         writer = SPAWN.Process(target=consume, args=(tmp_path, theirs), daemon=True)
         writer.start()
         assert ours.poll(120)
         assert ours.recv() == stored
+        if not left:
+            # On a slow machine none may have come so far until now.
+            eventually(lambda: opened(tmp_path).offset(TOPIC, 0) is not None, what="a commit")
         writer.join(moments.uniform(0, 0.3))
         writer.kill()
         writer.join()

@@ -206,7 +206,11 @@ async def test_the_control_socket_works_in_a_folder_deeper_than_a_socket_path(
     ("reply", "passes"),
     [(b"HTTP/1.1 200 OK\r\n\r\n", True), (b"HTTP/1.1 503 No\r\n\r\n", False), (b"", False)],
 )
-async def test_a_probe_passes_on_the_expected_answer_alone(reply: bytes, passes: bool) -> None:
+async def test_a_probe_passes_on_the_expected_answer_alone(
+    reply: bytes, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.stack.service.PROBE_TIMEOUT_S", 60.0)
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply)

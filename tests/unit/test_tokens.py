@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -88,9 +88,9 @@ def test_a_count_is_never_more_than_the_bytes(text: str) -> None:
 @pytest.mark.parametrize("text", ["a", " ", "🙂", "a b\n"])
 def test_a_count_takes_time_in_proportion_whatever_the_text(text: str) -> None:
     count("warm")
-    began = perf_counter()
+    began = process_time()
     assert count(text * 1_000_000) > 0
-    assert perf_counter() - began < 5
+    assert process_time() - began < 5
 
 
 @given(st.text(max_size=60), st.integers(0, 30))

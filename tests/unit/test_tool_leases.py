@@ -201,9 +201,10 @@ async def test_a_password_that_is_away_for_a_while_is_a_journal_that_is() -> Non
         await Sessions(settings, "none").ask("SELECT 1")
 
 
-async def test_a_checkpoint_waits_no_longer_than_its_call() -> None:
+async def test_a_checkpoint_waits_no_longer_than_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.tools.running.GRACE_S", 30.0)
     journal = Forgetful(*[None] * 20)
-    await saved_with(journal, seconds=4)
+    await saved_with(journal, seconds=8)
     [outcome] = journal.outcomes
     error = json.loads(outcome)["error"]
     # What the journal was last, and not that the call was stopped.

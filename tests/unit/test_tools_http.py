@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness import free_port
 from tests.unit.calling import CALL_ID, WORD, call, fails, office, shipped
 from workers.tools import Fault
 from workers.tools.calls import MOST_RESULT_BYTES
@@ -256,7 +257,7 @@ WRONG: dict[str, tuple[bytes | None, str, Fault, str]] = {
     "hung up on, and may be repeated": (None, "idempotent", Fault.UNREACHABLE, "does not answer"),
     "hung up on, and may not": (None, "reconcile", Fault.UNSETTLED, "not known"),
     "half an answer": (OK + b"Content-Length: 9\r\n\r\n{", "pure", Fault.UNREACHABLE, "to the end"),
-    "silent": (b"", "pure", Fault.LIMIT, "longer than it may (3s)"),
+    "silent": (b"", "pure", Fault.LIMIT, "longer than it may (8s)"),
     "silent, and may not be repeated": (b"", "reconcile", Fault.UNSETTLED, "not known"),
 }
 
@@ -266,7 +267,7 @@ async def test_what_goes_wrong_is_told_without_a_word_of_the_service(
     case: str, server: Server, runner: HttpRunner
 ) -> None:
     server.sends, effect, fault, words = WRONG[case]
-    timeout = "3s" if case.startswith("silent") else "10s"
+    timeout = "8s" if case.startswith("silent") else "60s"
     await fails(runner, call("GET /a", effect=effect, timeout=timeout), fault, words)
     assert server.asked == ["GET /api/a"]
 
@@ -282,10 +283,8 @@ async def test_an_address_of_this_machine_is_called_only_where_its_connection_al
     assert server.asked == []
 
 
-async def test_what_was_never_sent_had_no_effect(server: Server) -> None:
-    async with served(Server()) as gone:
-        connection = gone.connection
-    runner = await open_http(office(connection))
+async def test_what_was_never_sent_had_no_effect() -> None:
+    runner = await open_http(office(Server(port=free_port()).connection))
     await fails(runner, call("POST /a"), Fault.UNREACHABLE, "does not answer")
     await fails(runner, call("POST /a", seconds=-1), Fault.LIMIT, "before it began")
     await runner.close()

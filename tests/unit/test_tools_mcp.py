@@ -159,11 +159,15 @@ async def test_a_command_that_ends_in_the_middle_leaves_the_effect_unknown(effec
 
 async def test_a_server_that_hangs_is_left_in_time(port: int, tmp_path: Path) -> None:
     given = {"notes": str(tmp_path / "notes"), "then": "hang"}
-    for effect, fault in (("reconcile", Fault.UNSETTLED), ("idempotent", Fault.LIMIT)):
+    runner = await running(over_http(port))
+
+    async def is_left(effect: str, fault: Fault) -> None:
         asked = call(
-            "effect", given, language="mcp", parameters=EFFECT, effect=effect, timeout="6s"
+            "effect", given, language="mcp", parameters=EFFECT, effect=effect, timeout="10s"
         )
-        await fails(await running(over_http(port)), asked, fault, "longer than it may (6s)")
+        await fails(runner, asked, fault, "longer than it may (10s)")
+
+    await asyncio.gather(is_left("reconcile", Fault.UNSETTLED), is_left("idempotent", Fault.LIMIT))
 
 
 async def test_a_server_that_answers_is_heard_though_it_prints_more_than_messages() -> None:
@@ -186,14 +190,14 @@ WRONG: dict[str, tuple[Fault, str]] = {
     "missing": (Fault.UNREACHABLE, "does not answer"),
     "mute": (Fault.LIMIT, "longer than it may (2s)"),
     "refuses": (Fault.ARGUMENTS, "refuses (-32602): no id"),
-    "silent": (Fault.UNSETTLED, "longer than it may (6s)"),
+    "silent": (Fault.UNSETTLED, "longer than it may (10s)"),
 }
 
 
 @pytest.mark.parametrize("how", WRONG)
 async def test_a_server_that_answers_wrongly_is_a_fault_that_says_how(how: str) -> None:
     fault, words = WRONG[how]
-    time = next((each for each in ("2s", "6s") if f"({each})" in words), "60s")
+    time = next((each for each in ("2s", "10s") if f"({each})" in words), "60s")
     await fails(await running(over_pipes(how)), order(timeout=time, seconds=60), fault, words)
 
 
