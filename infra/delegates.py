@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
@@ -185,7 +186,8 @@ def run(command: list[str], stack: LocalStack | None, folder: Path | None) -> in
     """
     extra = stack.environment() if stack else {}
     inherited = StackSettings().inherited
-    return _awaited(subprocess.Popen(command, cwd=folder, env={**inherited, **extra}))
+    environment = {**inherited, **extra}
+    return _awaited(lambda: subprocess.Popen(command, cwd=folder, env=environment))
 
 
 def running_stack() -> LocalStack:
@@ -200,10 +202,16 @@ def running_stack() -> LocalStack:
     return stack
 
 
-def _awaited(process: subprocess.Popen[bytes]) -> int:
-    """Waits for a process and returns its exit code; 130 after Ctrl-C, which it hears, too."""
-    killing = Timer(LEAVE_S, process.kill)
+def _awaited(begin: Callable[[], subprocess.Popen[bytes]]) -> int:
+    """Begins a process and returns its exit code; 130 after Ctrl-C, which it hears, too."""
+    process: subprocess.Popen[bytes] | None = None
     interrupts = 0
+
+    def kill() -> None:
+        if process is not None:
+            process.kill()
+
+    killing = Timer(LEAVE_S, kill)
 
     # An exception could be raised anywhere, and leave the process running.
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -212,10 +220,11 @@ def _awaited(process: subprocess.Popen[bytes]) -> int:
         if interrupts == 1:
             killing.start()
         else:
-            process.kill()
+            kill()
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
+        process = begin()
         code = process.wait()
     finally:
         signal.signal(signal.SIGINT, before)
