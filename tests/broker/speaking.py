@@ -20,15 +20,18 @@ from infra.bootstrap import ROOT
 from infra.telemetry import now
 from schemas.codec import Unreadable
 from schemas.events import (
+    CatalogChanged,
     InferenceReplied,
     InferenceRequested,
+    Reason,
     RecordDeadLettered,
     Role,
     Sampling,
 )
 from schemas.events import Message as Turn
-from schemas.topics import DEAD_LETTERS, REPLY
-from tests.harness import Bus, eventually
+from schemas.topics import DEAD_LETTERS, INFERENCE_REQUESTED, REPLY
+from tests.harness import Bus, eventually, unique
+from tests.seed import changes, publish
 
 TENANT = "contract"
 REPLIES = REPLY.member(TENANT)
@@ -143,6 +146,24 @@ def replies(bus: Bus, *requests: InferenceRequested) -> list[InferenceReplied]:
 
     eventually(all_there, WAIT_S, "a terminal reply to each request")
     return [found[each.request_id] for each in requests]
+
+
+def teach(bus: Bus, *made: CatalogChanged) -> None:
+    """Publishes changes of the catalog; returns when the gateway, which is at work, knows them."""
+    # It hears of changes in their order.
+    last = f"main.tests.{unique('last')}"
+    route = {"name": "local", "pool": "echo", "model": "echo"}
+    publish(bus, *made, *changes([{"kind": "endpoint", "name": last, "spec": {"routes": [route]}}]))
+
+    def is_known() -> bool:
+        # Nothing is asked, so it is refused all the same.
+        asked = request(endpoint=last, messages=())
+        put(bus.producer, INFERENCE_REQUESTED.name, TENANT.encode(), bus.codec.encode(asked))
+        [replied] = replies(bus, asked)
+        assert replied.refusal is not None
+        return replied.refusal.reason is not Reason.ENDPOINT_UNKNOWN
+
+    eventually(is_known, WAIT_S, "that the gateway knows the last change")
 
 
 def letters(bus: Bus, places: Iterable[Place]) -> list[RecordDeadLettered]:

@@ -91,6 +91,7 @@ def test_provisioning_again_changes_nothing(bus: Bus, small: Small) -> None:
         )
 
     small.provision()
+    eventually(lambda: small.partitions(small.reply) and small.partitions(small.routed))
     first = state()
     small.provision()
     assert state() == first
@@ -291,6 +292,10 @@ async def test_a_newer_schema_comes_while_an_older_producer_runs_and_all_read_al
     assert new_id != old_id
     for value in said["values"]:
         bus.put(topic.name, b"new", bytes.fromhex(value))
+    eventually(
+        lambda: [record.key for record in bus.records(topic.name)].count(b"new") == 10,
+        what="the newer records",
+    )
     before = len(bus.records(topic.name))
     eventually(lambda: len(bus.records(topic.name)) > before + 20, what="the older producer")
 

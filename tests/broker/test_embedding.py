@@ -20,9 +20,10 @@ from infra.registry import Registry
 from infra.settings import ClientSettings, RedisSettings
 from schemas.events import Reason, Task
 from schemas.topics import INFERENCE_REQUESTED, REPLY, REQUEST_CANCELLED
+from tests.broker.speaking import teach
 from tests.conftest import running as running_stack
 from tests.harness import PATIENCE_S, Bus, free_port, soon, unique
-from tests.seed import LIMITS, changes, publish
+from tests.seed import LIMITS, changes
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("gateway", "echo")]
 
@@ -43,7 +44,7 @@ class Town:
 
     def make(self, *documents: dict[str, Any]) -> None:
         made = changes(documents)
-        publish(self.bus, *made)
+        teach(self.bus, *made)
         for change in made:
             self.view.apply(change)
 

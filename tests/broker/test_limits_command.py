@@ -12,7 +12,8 @@ import pytest
 
 from infra.bootstrap import ROOT
 from streams.client import Client
-from tests.harness import PATIENCE_S, Bus, soon, unique
+from tests.broker.speaking import teach
+from tests.harness import PATIENCE_S, Bus, unique
 from tests.seed import changes, publish
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("gateway", "echo")]
@@ -41,7 +42,7 @@ CATALOG: list[dict[str, Any]] = [
 
 @pytest.fixture
 async def client(bus: Bus) -> AsyncIterator[Client]:
-    publish(bus, *changes(CATALOG))
+    teach(bus, *changes(CATALOG))
     async with Client(tenant="seen", kafka=bus.kafka, registry=bus.registry_settings) as client:
         yield client
 
@@ -59,14 +60,7 @@ def limits(bus: Bus, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_what_was_asked_is_seen_as_used(bus: Bus, client: Client) -> None:
-    async def answered() -> bool:
-        try:
-            await client.chat(NAME, "hello")
-        except RuntimeError:  # The gateway has not heard of the endpoint yet.
-            return False
-        return True
-
-    await soon(answered, what=f"that {NAME} is known")
+    await client.chat(NAME, "hello")
     await client.chat(NAME, "hello again")
     ran = limits(bus, "seen", NAME, "--json")
     assert ran.returncode == 0, ran.stderr

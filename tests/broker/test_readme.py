@@ -15,8 +15,9 @@ import pytest
 
 from infra.bootstrap import ROOT
 from infra.signing import Signer, generate
+from tests.broker.speaking import teach
 from tests.harness import Bus
-from tests.seed import changes, publish
+from tests.seed import changes
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("gateway", "echo")]
 
@@ -41,7 +42,7 @@ def key_file(bus: Bus, folder: Path) -> Path:
             {**principal, "keys": [{"public_key": public_key}]},
         ]
     )
-    publish(bus, *made)
+    teach(bus, *made)
     file = folder / "runner.pem"
     file.write_text(pem)
     return file

@@ -48,7 +48,7 @@ from tests.broker.proving import (
     routed,
     sealed,
 )
-from tests.broker.speaking import request, requests_with
+from tests.broker.speaking import request, requests_with, teach
 from tests.harness import Bus, Process, eventually, soon, unique
 from tests.seed import changed, publish
 
@@ -220,7 +220,7 @@ def client(bus: Bus, folder: Path, name: str) -> Client:
     SIGNERS[name] = Signer(pem)
     file = folder / f"{name}.pem"
     file.write_text(pem)
-    publish(bus, changed("key", SIGNERS[name].key_id, key(name)))
+    teach(bus, changed("key", SIGNERS[name].key_id, key(name)))
     return Client(
         tenant=TENANT, key=f"file:{file}", kafka=bus.kafka, registry=bus.registry_settings
     )
