@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from infra.stack.local import LocalStack
+from tests.harness import PATIENCE_S
 from tests.unit.calling import WORD
 
 DATABASE, ROLE = "shop", "clerk"
@@ -38,6 +40,22 @@ GRANT ALL ON public.orders, public.late TO clerk;
 GRANT ALL ON SEQUENCE public.numbers TO clerk;
 """
 CUSTOMERS = ["Ada", "Bob", "O'Hara"]
+
+
+@pytest.fixture
+def located(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database's address is known at once."""
+
+    async def permitted(host: str, port: int, *, private: bool) -> list[str]:
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("workers.tools.sql.permitted", permitted)
+
+
+@pytest.fixture
+def graceful(located: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it has all the time that it takes to say that a statement was stopped."""
+    monkeypatch.setattr("workers.tools.sql.GRACE_S", PATIENCE_S)
 
 
 @dataclass

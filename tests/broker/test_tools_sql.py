@@ -10,13 +10,24 @@ from typing import Any
 
 import pytest
 
-from tests.broker.shopping import CUSTOMERS, DATABASE, ROLE, Shop, built, encrypted
+from tests.broker.shopping import (
+    CUSTOMERS,
+    DATABASE,
+    ROLE,
+    Shop,
+    built,
+    encrypted,
+    graceful,
+    located,
+)
 from tests.conftest import running
-from tests.harness import PATIENCE_S, eventually
+from tests.harness import eventually
 from tests.unit.calling import call, fails, office, shipped
 from workers.tools import Fault
 from workers.tools.cells import EXACT
 from workers.tools.sql import FETCHED, MOST_BYTES, SqlRunner
+
+__all__ = ["graceful", "located"]
 
 pytestmark = pytest.mark.stack
 
@@ -161,12 +172,6 @@ async def test_a_row_that_fills_the_memory_is_not_read(runner: SqlRunner) -> Non
     await fails(runner, huge, Fault.LIMIT, "more than 32 MiB")
 
 
-@pytest.fixture
-def graceful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database has all the time that it takes to say that a statement was stopped."""
-    monkeypatch.setattr("workers.tools.sql.GRACE_S", PATIENCE_S)
-
-
 @pytest.mark.usefixtures("graceful")
 async def test_a_statement_ends_with_the_time_of_its_call(shop: Shop, runner: SqlRunner) -> None:
     for effect in ("pure", "reconcile"):
@@ -293,6 +298,7 @@ async def test_tls_is_with_the_database_itself(
         await fails(SqlRunner(office(another)), asked, Fault.UNREACHABLE, "does not let it in")
 
 
+@pytest.mark.usefixtures("located")
 async def test_a_database_that_says_nothing_is_not_waited_for(shop: Shop) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.broker.shopping import CUSTOMERS, DATABASE, Shop, built
+from tests.broker.shopping import CUSTOMERS, DATABASE, Shop, built, graceful, located
 from tests.conftest import running
 from tests.unit.calling import CALL_ID, call, fails, office
 from workers.tools import Fault, ToolFailed
 from workers.tools.sql import SqlRunner
+
+__all__ = ["graceful", "located"]
 
 pytestmark = pytest.mark.stack
 
@@ -123,6 +125,7 @@ async def test_one_statement_is_sent_where_changes_may_be(shop: Shop, runner: Sq
     assert shop.customers() == CUSTOMERS
 
 
+@pytest.mark.usefixtures("graceful")
 async def test_a_lock_is_not_waited_for_past_the_call(shop: Shop, runner: SqlRunner) -> None:
     with shop.session() as other, other.transaction():
         other.execute("LOCK TABLE orders")
