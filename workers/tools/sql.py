@@ -181,9 +181,12 @@ async def _stopped(session: Session, until: float) -> AsyncIterator[None]:
 
     async def stop() -> None:
         await asyncio.sleep(until - asyncio.get_running_loop().time())
-        # What cannot be told is cut off a moment later.
-        with suppress(psycopg.Error):
-            await session.cancel_safe(timeout=GRACE_S)
+        # Between two statements, the database takes no notice. What cannot be told is cut off a
+        # moment later.
+        while True:
+            with suppress(psycopg.Error):
+                await session.cancel_safe(timeout=GRACE_S)
+            await asyncio.sleep(CANCEL_S)
 
     stopping = asyncio.create_task(stop())
     try:
