@@ -117,6 +117,8 @@ async def make_database(settings: PostgresSettings, database: str) -> None:
     try:
         async with await open_session(settings, MAINTENANCE) as session:
             if await (await session.execute(exists, (database,))).fetchone() is None:
+                # Whoever is as fast may take longer to make it than a lock is waited for.
+                await session.execute("SET lock_timeout = 0")
                 made = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database))
                 try:
                     await session.execute(made)
