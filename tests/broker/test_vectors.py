@@ -200,7 +200,7 @@ async def test_many_may_make_a_place_at_once(vectors: Vectors) -> None:
                 return True
             return False
 
-        await asyncio.gather(*(soon(made, 10, "the place") for _ in range(4)))
+        await asyncio.gather(*(soon(made, what="the place") for _ in range(4)))
         assert {place, second} <= await vectors.places()
         await vectors.drop(second)
 

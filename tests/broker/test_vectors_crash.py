@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -28,7 +30,7 @@ from tests.broker.storing import (
 from tests.conftest import running
 from tests.harness import soon
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 DIMENSIONS = 64
 BATCH = 300
@@ -67,7 +69,6 @@ def lose_the_graph(stack: LocalStack) -> None:
     for log in logs:
         shutil.rmtree(log)
     stack.start("weaviate")
-    stack.wait_ready(["weaviate"], WAIT_S)
 
 
 def lose_objects(stack: LocalStack) -> None:
@@ -78,7 +79,6 @@ def lose_objects(stack: LocalStack) -> None:
         for lost in bucket.glob(f"{names[-1]}.*"):
             lost.unlink()
     stack.start("weaviate")
-    stack.wait_ready(["weaviate"], WAIT_S)
 
 
 async def answers(vectors: Vectors, place: Place) -> bool:
@@ -90,17 +90,27 @@ async def answers(vectors: Vectors, place: Place) -> bool:
     return True
 
 
+async def is_back(stack: LocalStack, vectors: Vectors, place: Place) -> None:
+    """Returns when a store that was restarted answers."""
+    await asyncio.to_thread(stack.wait_ready, ["weaviate"], WAIT_S)
+    await soon(partial(answers, vectors, place), WAIT_S, "the store answers")
+
+
 async def killed_in_the_midst(
     stack: LocalStack, vectors: Vectors, place: Place, batch: Sequence[Document]
 ) -> None:
+    pid = stack.pid("weaviate")
+    assert pid is not None
     before = (await vectors.count(place)).chunks
     storing = asyncio.create_task(vectors.store(place, batch))
     while (await vectors.count(place)).chunks <= before:
         assert not storing.done()
+    # However long it takes to kill it, it comes no further.
+    os.killpg(pid, signal.SIGSTOP)
     await asyncio.to_thread(kill, stack)
     with pytest.raises(VectorsUnreachable):
         await storing
-    await asyncio.to_thread(stack.wait_ready, ["weaviate"], WAIT_S)
+    await is_back(stack, vectors, place)
 
 
 async def test_what_was_acknowledged_survives_a_kill_and_the_batch_is_stored_again(
@@ -142,7 +152,7 @@ async def test_no_delete_is_undone_by_a_kill(mortal: LocalStack) -> None:
         gone = [document(place, number, version="2", deleted=True) for number in range(10)]
         await vectors.store(place, gone)
         await asyncio.to_thread(kill, mortal)
-        await asyncio.to_thread(mortal.wait_ready, ["weaviate"], WAIT_S)
+        await is_back(mortal, vectors, place)
         assert await vectors.count(place) == Counted(rows=40, chunks=40)
         assert all(
             head.deleted for head in (await vectors.heads(place, [d.id for d in gone])).values()
@@ -157,6 +167,7 @@ async def test_holes_in_the_graph_are_found_and_closed(mortal: LocalStack) -> No
         lost = batch_of(place, 0, 30)
         await vectors.store(place, lost)
         await asyncio.to_thread(lose_the_graph, mortal)
+        await is_back(mortal, vectors, place)
         kept = batch_of(place, 30, 20)
         await vectors.store(place, kept)
         # To write the same again closes no hole.
@@ -186,13 +197,12 @@ async def test_what_a_crash_has_lost_ends_no_scan_or_truncation_early_and_counts
         kept = [each for each in batch_of(place, 0, 60) if each.key["id"] % 10 not in {3, 4, 5}]
         await vectors.store(place, kept)
         await asyncio.to_thread(mortal.restart, "weaviate")
-        await asyncio.to_thread(mortal.wait_ready, ["weaviate"], WAIT_S)
-        await soon(partial(answers, vectors, place), WAIT_S, "the store answers")
+        await is_back(mortal, vectors, place)
         lost = [each for each in batch_of(place, 0, 60) if each.key["id"] % 10 in {3, 4, 5}]
         gone = [document(place, number, version="2", deleted=True) for number in range(60, 70)]
         await vectors.store(place, [*lost, *gone])
         await asyncio.to_thread(lose_objects, mortal)
-        await soon(partial(answers, vectors, place), WAIT_S, "the store answers")
+        await is_back(mortal, vectors, place)
 
         wanted = [each.key["id"] for each in kept]
         for k in (1, 2, 7, 100):
