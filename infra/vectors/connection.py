@@ -47,7 +47,6 @@ UNREACHABLE = (
     WeaviateTimeoutError,
 )
 RECONNECT_MS = 500
-STARTING_S = 5
 SERVER_FAULT = 500
 NOT_FOUND = 404
 
@@ -63,7 +62,7 @@ async def connected(settings: VectorSettings) -> AsyncIterator[weaviate.Weaviate
     """
     # It logs whole objects that were refused.
     logging.getLogger("weaviate-client").disabled = True
-    address = urlsplit(settings.url)
+    address, longest_s = urlsplit(settings.url), settings.timeout_s
     secure = address.scheme == "https"
     host = address.hostname or ""
     client = weaviate.use_async_with_custom(
@@ -75,7 +74,7 @@ async def connected(settings: VectorSettings) -> AsyncIterator[weaviate.Weaviate
         grpc_secure=secure,
         auth_credentials=Auth.api_key(resolve(settings.key)) if settings.key else None,
         additional_config=AdditionalConfig(
-            timeout=Timeout(init=STARTING_S, insert=settings.timeout_s, query=settings.timeout_s),
+            timeout=Timeout(init=longest_s, insert=longest_s, query=longest_s),
             # Otherwise a store that comes back is noticed after up to two minutes.
             grpc_config=GrpcConfig(
                 channel_options=[
