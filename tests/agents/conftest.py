@@ -85,17 +85,19 @@ _gates = count(2)
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a call of a tool waits at.
+    """What a call of a tool waits at, or the model.
 
     Attributes:
         call: The call: it comes to 3, once the gate is open.
+        number: What the model knows it by.
     """
 
     call: list[Any]
+    number: int
     path: Path
 
     def open(self) -> None:
-        """Lets the call go on."""
+        """Lets go on what waits."""
         self.path.touch()
 
 
@@ -120,7 +122,8 @@ class Office:
     def gate(self) -> Gate:
         """Returns a gate that nobody else knows."""
         number = next(_gates)
-        return Gate(["add", {"a": 1, "b": 2, "gate": number}], gate(self.effects, number))
+        call = ["add", {"a": 1, "b": 2, "gate": number}]
+        return Gate(call, number, gate(self.effects, number))
 
     def did(self, request_id: str) -> list[str]:
         """Returns the calls of a run that had an effect, as often as they had it."""
@@ -164,11 +167,9 @@ def office(bus: Bus, gateway: Process, folder: Path, postgres: LocalStack) -> It
             process = running(bus, command, folder, start_s=PATIENCE_S, **more)
             return opened.enter_context(process)
 
-        start([*WORKERS, "tests.agents.playing:open_model", "--pool", "played"])
-        start(
-            [*WORKERS, "tests.agents.playing:open_tools", "--pool", "tools"],
-            INFERENCE_MODEL=str(effects),
-        )
+        for played, pool in (("open_model", "played"), ("open_tools", "tools")):
+            command = [*WORKERS, f"tests.agents.playing:{played}", "--pool", pool]
+            start(command, INFERENCE_MODEL=str(effects))
         agents = start(AGENTS, **asking)
         yield Office(bus, gateway, agents, asking, effects)
 

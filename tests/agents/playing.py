@@ -5,7 +5,7 @@
 Each turn is what the model says: a text, or the calls that it asks for. Which turn it is follows
 from what was said before, so that it says the same however often it is asked. An agent that has
 instructions finds its turns under those, and not under ``turns``. A text of several words comes in
-parts, where parts are wanted.
+parts, where parts are wanted; behind them the model waits at the ``gate`` that it is given, if any.
 
 Each effect of a tool is a line of the file that ``INFERENCE_MODEL`` names. A tool that is given a
 gate waits until that is open.
@@ -36,6 +36,9 @@ from schemas.search import Found, Hit
 class Model:
     """Plays the turns."""
 
+    def __init__(self, effects: Path) -> None:
+        self._effects = effects
+
     async def complete(
         self, request: InferenceRequested, route: Route
     ) -> AsyncGenerator[Delta | Completion, None]:
@@ -43,12 +46,14 @@ class Model:
         first = next(each for each in request.messages if each.role is Role.USER)
         number = sum(each.role is Role.ASSISTANT for each in request.messages)
         system = (each.content for each in request.messages if each.role is Role.SYSTEM)
-        said = json.loads(first.content)[next(system, "turns")][number]
+        script = json.loads(first.content)
+        said = script[next(system, "turns")][number]
         calls = () if isinstance(said, str) else tuple(said)
         words = re.findall(r"\S+\s*", said) if isinstance(said, str) else []
         if request.stream and len(words) > 1:
             for word in words:
                 yield Delta(content=word)
+            await opened(self._effects, script.get("gate"))
         yield Completion(
             model=route.model,
             content=said if isinstance(said, str) else "",
@@ -76,6 +81,12 @@ def gate(effects: Path, number: int) -> Path:
     return effects.with_name(f"{effects.name}.gate-{number}")
 
 
+async def opened(effects: Path, number: int | None) -> None:
+    """Returns once a gate is open, if there is one."""
+    while number and not gate(effects, number).exists():
+        await asyncio.sleep(LOOK_S)
+
+
 class Tools:
     """Adds, and waits where it is told to."""
 
@@ -88,9 +99,7 @@ class Tools:
         """Returns the sum of what it is given, after a while."""
         given = json.loads(request.inputs[0])
         await asyncio.sleep(given.pop("wait_s", 0))
-        if number := given.pop("gate", None):
-            while not gate(self._effects, number).exists():
-                await asyncio.sleep(LOOK_S)
+        await opened(self._effects, given.pop("gate", None))
         with self._effects.open("a", encoding="utf-8") as effects:
             effects.write(f"{request.request_id}\n")
         yield Completion(
@@ -135,7 +144,7 @@ async def open_index(settings: InferenceSettings) -> Index:
 
 async def open_model(settings: InferenceSettings) -> Model:
     """Opens the model."""
-    return Model()
+    return Model(Path(settings.model))
 
 
 async def open_tools(settings: InferenceSettings) -> Tools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -49,9 +50,14 @@ async def test_a_run_is_heard_as_it_goes_and_again_from_anywhere(client: Client)
     assert await heard(client, run, after=99) == live[-1:]
 
 
-async def test_an_answer_is_heard_as_the_model_says_it(client: Client) -> None:
-    answer = "one two three four"
-    live = [event async for event in client.stream_run(CLERK, turns([SUM], answer))]
+async def test_an_answer_is_heard_as_the_model_says_it(client: Client, office: Office) -> None:
+    begun, grows, answer = office.gate(), office.gate(), "one two three four"
+    script = json.dumps({"turns": [[begun.call], answer], "gate": grows.number})
+    live: list[RunEvent] = []
+    async with aclosing(client.stream_run(CLERK, script)) as events:
+        async for event in events:
+            live.append(event)
+            (grows if event.delta else begun).open()
     grown = [event for event in live if event.delta]
     # Where it is told whole before its last words are heard, they are not heard twice.
     assert answer.startswith("".join(event.delta for event in grown))
