@@ -61,10 +61,12 @@ def test_a_principal_cannot_rid_its_key_of_its_end(office: Office) -> None:
 def test_an_expired_key_is_not_rotated(office: Office) -> None:
     office.hire("alice")
     old, new = Signer(generate()), Signer(generate())
-    end = now() + timedelta(seconds=5)
+    end = now() + timedelta(hours=1)
     office.ask("key-create", principal="alice", public_key=told(old), expires_at=end.isoformat())
     command = wanted("key-rotate", "alice", key_id=old.key_id, public_key=told(new))
-    said = office.send(command, office.signers["alice"], at=end + timedelta(seconds=1))
+    later = end + timedelta(seconds=1)
+    ahead = replace(command, deadline=later + timedelta(seconds=9))
+    said = office.send(ahead, office.signers["alice"], at=later)
     assert said.reason is Reason.KEY_EXPIRED
 
 

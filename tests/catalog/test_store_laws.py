@@ -25,6 +25,7 @@ from tests.catalog.acting import (
     new_key,
     route,
 )
+from tests.harness import PATIENCE_S
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -231,10 +232,12 @@ def store_changes(
 def test_many_writers_leave_no_gap_and_keep_the_order_of_commits(store: Store) -> None:
     begun(store)
     writers, each = 4, 40
-    done = threading.Event()
+    done, looked_on = threading.Event(), threading.Event()
 
     def write(writer: int) -> None:
         for number in range(each):
+            # Who looks does so in the middle of the work, too.
+            assert number < each // 2 or looked_on.wait(PATIENCE_S)
             with store.change(replace(ACTOR, request_id=f"{writer}-{number}")) as change:
                 change.create("group", f"g-{writer}-{number}", owner="root")
                 change.update("group", f"g-{writer}-{number}", comment="now")
@@ -247,6 +250,8 @@ def test_many_writers_leave_no_gap_and_keep_the_order_of_commits(store: Store) -
             seen = [event.position for event in events if isinstance(event, CatalogChanged)]
             assert seen == list(range(1, len(seen) + 1))
             looked += 1
+            if looked > 1 and len(seen) > 5:
+                looked_on.set()
         return looked
 
     with ThreadPoolExecutor(writers + 1) as pool:

@@ -19,7 +19,7 @@ from tests.contract.conftest import at_once, on_the_session_loop
 from tests.contract.connections import connect, connected
 from tests.contract.openai_servers import CHAT
 from tests.contract.scripted_server import SECRET_WORDS, ScriptedServer, scripted_server
-from tests.harness import soon
+from tests.harness import PATIENCE_S, soon
 from tests.routed import routed
 from tests.unit.test_inference_work import Tried
 from workers.providers import outside
@@ -76,8 +76,9 @@ async def test_a_connection_that_is_not_known_is_a_fault_of_the_route(
 
 
 async def test_a_connection_that_is_heard_of_a_moment_later_is_waited_for(
-    subject: Subject, server: ScriptedServer
+    subject: Subject, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(outside, "HEARSAY_S", PATIENCE_S)
     asking = asyncio.create_task(completion(replace(subject, connection=OTHER), ask("hi")))
     await asyncio.sleep(0)
     connect(provider_of(subject), {"type": "openai", "url": server.base_url}, "main.tests.third")
