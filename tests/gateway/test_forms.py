@@ -162,7 +162,7 @@ async def test_a_packed_stream_is_asked_for_or_unpacked_as_it_comes(
         pieces = [part for part in heard.parts if part.content]
         return len(pieces) > 10 and heard.times[-1] - heard.times[0] > 0.2
 
-    await soon(comes_in_pieces, 60, "an answer in pieces")
+    await soon(comes_in_pieces, what="an answer in pieces")
 
 
 async def test_a_prompt_of_five_thousand_mails_is_masked_and_answered_in_time(

@@ -144,7 +144,7 @@ async def test_no_more_is_held_back_of_a_stream_than_what_may_be_masked_in_it(
             shown = heard.times[visible[0] :]
             return len(visible) > 30 and shown[-1] - shown[0] > 0.65
 
-        await soon(flows, 60, f"that {name} is shown as it comes")
+        await soon(flows, what=f"that {name} is shown as it comes")
 
 
 async def test_arguments_of_a_call_in_pieces_are_json_with_what_was_masked(caller: Caller) -> None:

@@ -163,4 +163,4 @@ async def test_no_key_is_in_a_topic_a_table_a_refusal_or_a_log(town: Town, calle
         used = [each for each in bus.events(AUDIT_RECORDED) if each.action == "secret.used"]
         return {each.name for each in used} >= {"env:KEY_FIRST", "env:KEY_SECOND"}
 
-    await asyncio.to_thread(eventually, told, 30, "an entry for each secret")
+    await asyncio.to_thread(eventually, told, what="an entry for each secret")
