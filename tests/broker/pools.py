@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
+from urllib.request import urlopen
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -31,6 +33,8 @@ class Follower(Generic[E]):
         self._bus = bus
         self._topic = topic
         self._events: list[E] = []
+        # What was just made, the broker tells of a moment later.
+        eventually(lambda: topic.name in bus.admin.list_topics(timeout=PATIENCE_S).topics)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bus.kafka.bootstrap_servers,
@@ -67,6 +71,14 @@ def following(bus: Bus, topic: Topic[E]) -> Iterator[Follower[E]]:
         yield follower
     finally:
         follower.close()
+
+
+def in_flight(process: Process) -> float:
+    """Returns how many records a process has taken up and not acknowledged."""
+    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=30) as metrics:
+        found = re.search(rb"^tessera_in_flight ([0-9.e+-]+)$", metrics.read(), re.M)
+    assert found
+    return float(found[1])
 
 
 class Pool:

@@ -14,7 +14,7 @@ from aiokafka.partitioner import murmur2
 from schemas.events import DeadLetterCause, Header
 from tests.broker.flows import Flow, Flows, event, flows
 from tests.broker.garbage import ODD_HEADERS, garbage, put
-from tests.broker.pools import PATIENCE_S
+from tests.broker.pools import PATIENCE_S, in_flight
 from tests.broker.steps_for_tests import PLACED, SOUGHT, TOPIC
 from tests.harness import SESSION_MS, Process, eventually, unique
 from tests.routed import routed
@@ -140,6 +140,8 @@ def test_a_processor_that_is_told_to_stop_has_committed_all_that_it_processed(
     with flow.processor("open_copying") as processor:
         ids = flow.send(*range(500))
         flow.processes(*ids)
+        # An effect lies on the log before the processor hears that it does.
+        flow.waits_for(lambda: in_flight(processor) == 0, "the last acknowledgement")
         assert processor.stop() == 0
     assert flow.lag() == 0
     with flow.processor("open_copying"):

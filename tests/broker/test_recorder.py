@@ -130,7 +130,8 @@ def test_records_trimmed_before_they_were_stored_are_named_and_the_rest_goes_on(
     )
     for each in trimmed.values():
         each.result(30)
-    later = {unique("later") for _ in range(30)}
+    # So many that some lie on each partition: else nothing is ever committed there.
+    later = {unique("later") for _ in range(300)}
     bus.send(INFERENCE_RECORDED, *(row(each) for each in later))
     with running(bus, named(group), tmp_path) as recorder:
         stored(tmp_path, later)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import re
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
@@ -25,7 +23,8 @@ from infra.lake import QueryInvalid, query
 from infra.telemetry import now
 from schemas.events import InferenceAttempted, InferenceRecorded, Outcome, Reason
 from schemas.topics import AUDIT_RECORDED, INFERENCE_ATTEMPTED, INFERENCE_RECORDED
-from tests.harness import PATIENCE_S, Bus, Process, eventually, running, unique
+from tests.broker.pools import in_flight
+from tests.harness import PATIENCE_S, Bus, eventually, running, unique
 
 pytestmark = pytest.mark.stack
 
@@ -135,14 +134,6 @@ def test_a_recorder_that_is_told_to_stop_stores_what_it_has_gathered(
     assert bus.lag(group, INFERENCE_RECORDED.name) == 0
 
 
-def in_flight(process: Process) -> float:
-    """Returns how many records a process has taken up and not acknowledged."""
-    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=30) as metrics:
-        found = re.search(rb"^tessera_in_flight ([0-9.e+-]+)$", metrics.read(), re.M)
-    assert found
-    return float(found[1])
-
-
 def test_a_failed_request_is_one_row_that_cost_nothing_and_misses_no_price(
     bus: Bus, tmp_path: Path
 ) -> None:
@@ -239,11 +230,12 @@ def test_in_a_terminal_live_figures_are_drawn_over_and_it_is_left_in_order(
         while tenant.encode() not in seen or b"Ctrl-C ends it" not in seen:
             seen += terminal.read(4096)
         child.send_signal(signal.SIGINT)
-        assert child.wait(PATIENCE_S) == 130
-        # Reading what a terminal shows ends in an error when its last writer is gone.
+        # It ends only once all that it draws is read; reading what a terminal shows ends in an
+        # error when its last writer is gone.
         with suppress(OSError):
             while more := terminal.read(4096):
                 seen += more
+        assert child.wait(PATIENCE_S) == 130
     hidden, shown = b"\x1b[?25l", b"\x1b[?25h"
     assert seen.rfind(shown) > seen.rfind(hidden) >= 0
     assert b"Traceback" not in seen

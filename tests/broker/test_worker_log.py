@@ -88,8 +88,11 @@ def test_work_that_outlasts_the_poll_interval_keeps_its_membership_and_is_done_o
 ) -> None:
     pool = pools(2)
     with ExitStack() as running:
-        for _ in range(workers):
+        members = [
             running.enter_context(pool.worker(KAFKA_MAX_POLL_INTERVAL_MS="10000"))
+            for _ in range(workers)
+        ]
+        pool.waits_for(lambda: {*map(shares, members)} == {2 // workers}, "equal shares")
         ids = pool.send(*(routed({"delay_s": 14}) for _ in range(4)))
         pool.concludes(*ids)
         pool.commits_all()
