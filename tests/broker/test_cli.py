@@ -156,8 +156,9 @@ def test_a_first_start_makes_whom_it_asks_as_and_what_may_be_asked(
         return verified.stdout.startswith(f"operator signed request {request_id}, completed at ")
 
     eventually(proved, WAIT_S, "the proof of who asked")
-    seeded = terminal.types("audit", "--on", "main.default.smollm2", "--what", "catalog.*")
-    assert "operator  catalog.create  endpoint main.default.smollm2  DONE" in seeded.stdout
+    what = ("--on", "main.default.smollm2", "--what", "catalog.*")
+    seeded = "operator  catalog.create  endpoint main.default.smollm2  DONE"
+    eventually(lambda: seeded in terminal.types("audit", *what).stdout, WAIT_S, "who made it")
     key = key_path(OPERATOR, terminal.settings).read_text().splitlines()[1]
     for log in (terminal.settings.home / "logs").iterdir():
         assert key not in log.read_text(errors="replace"), log

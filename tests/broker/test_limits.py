@@ -20,6 +20,7 @@ from infra.prices import dollars
 from schemas.events import Entry, Reason, Refusal
 from schemas.topics import INFERENCE_RECORDED, USAGE_COUNTED
 from streams.client import Client, RequestRefused
+from tests.broker.speaking import teach
 from tests.harness import READY_S, Bus, Process, eventually, running, soon
 from tests.seed import changes, documents, publish, seed
 
@@ -39,6 +40,7 @@ def gateways(
 ) -> Iterator[tuple[Process, Process]]:
     """Two gateways, and workers that echo or follow a script."""
     seed(bus, CATALOG)
+    teach(bus)
     journal = str(folder / "limits-journal")
     provider = ["--provider", "tests.scripted:open_scripted", "--model", journal]
     with ExitStack() as processes:
