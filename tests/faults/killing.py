@@ -26,7 +26,7 @@ from tests.agents.identity import AGENTS, identity
 from tests.broker.pools import following
 from tests.conftest import CATALOG
 from tests.faults.test_kill import Crew
-from tests.harness import READY_S, Bus, eventually, running
+from tests.harness import READY_S, Bus, eventually, running, unique
 from tests.seed import Document, seed
 
 PATIENCE_S = 600.0
@@ -91,15 +91,22 @@ class Scene:
         """A call that notes something."""
         return ["note", {"notes": str(self.notes)}]
 
-    def wanted(self, turns: Sequence[Any], agent: str = CLERK) -> InferenceRequested:
-        """Returns a request to an agent whose model says this, turn by turn."""
-        instant = now()
+    @property
+    def gate(self) -> Path:
+        """A file that is there when nobody is killed any more: another each time."""
+        return self.notes.with_name(unique("gate"))
+
+    def wanted(
+        self, turns: Sequence[Any], agent: str = CLERK, gate: Path | None = None
+    ) -> InferenceRequested:
+        """Returns a request to an agent whose model says this, turn by turn, at an open gate."""
+        instant, told = now(), {"turns": turns} | ({"until": str(gate)} if gate else {})
         return InferenceRequested(
             request_id=str(uuid4()),
             tenant=TENANT,
             endpoint=agent,
             task=Task.AGENT,
-            messages=(Message(role=Role.USER, content=json.dumps({"turns": turns})),),
+            messages=(Message(role=Role.USER, content=json.dumps(told)),),
             sampling=Sampling(),
             reply_to=REPLIES.name,
             requested_at=instant,
@@ -146,7 +153,7 @@ def opened(stack: LocalStack, folder: Path) -> Iterator[Scene]:
     commands: dict[str, tuple[list[str], dict[str, str]]] = {
         "agents": (AGENTS, asks),
         "executor": (["-m", "workers", "tools"], {**tools, "TOOLS_RUNNERS": runners}),
-        "model": ([*inference, "tests.agents.playing:open_model", "--pool", "played"], {}),
+        "model": ([*inference, "tests.faults.holding:open_held", "--pool", "played"], {}),
         "tools": ([*inference, "tools", "--pool", "tools"], tools),
     }
     (notes := folder / "notes").touch()
@@ -176,7 +183,11 @@ def nobody(scene: Scene) -> Iterator[None]:
 
 
 def kill_often(
-    scene: Scene, asking: Mapping[str, asyncio.Task[Any]], victims: Sequence[str], entries: int
+    scene: Scene,
+    asking: Mapping[str, asyncio.Task[Any]],
+    victims: Sequence[str],
+    entries: int,
+    gate: Path,
 ) -> int:
     """Kills one of the crew after another while runs go on; returns how often one went on then.
 
@@ -185,11 +196,12 @@ def kill_often(
         asking: Who waits for the end of a run, by the run's id.
         victims: Who is killed, in this order.
         entries: What all these runs take in.
+        gate: Opened behind the last kill: whoever waits for it goes on however late that is.
     """
     drawn, killed = random.Random(11), 0
     with following(scene.bus, AGENT_JOURNALED) as journal:
         for number, victim in enumerate(victims, start=1):
-            # A third is left when the last one is killed: runs go on then, however late that is.
+            # A third is left when the last one is killed.
             steps = 2 * number * entries // (3 * len(victims))
 
             def far(steps: int = steps) -> bool:
@@ -200,6 +212,7 @@ def kill_often(
             eventually(partial(_past, moment), what="a moment")
             killed += any(not each.done() for each in asking.values())
             scene.crew.processes[victim].kill()
+    gate.touch()
     return killed
 
 

@@ -60,8 +60,9 @@ class Crew:
     def _watch(self) -> None:
         while not self._done.wait(0.1):
             # Others join and leave meanwhile.
-            for process in list(self.processes.values()):
-                process.revive()
+            for name in list(self.processes):
+                if process := self.processes.get(name):
+                    process.revive()
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from streams.client import Client, RequestRefused
 from streams.gateway.limits.counters import DECISIONS, Counters
 from streams.gateway.limits.recover import Takeover, recover
 from tests.faults.test_kill import Crew
-from tests.harness import PATIENCE_S, Bus, eventually, running, unique
+from tests.harness import PATIENCE_S, READY_S, Bus, eventually, running, unique
 from tests.seed import seed
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
@@ -118,6 +118,8 @@ async def test_ten_kills_amid_twenty_thousand_requests_leave_answers_rows_and_co
     found = rows(bus)
     assert {each: found[each].reason for each in ledger} == ledger
     await asyncio.to_thread(eventually, lambda: settled(bus), PATIENCE_S, "every settlement")
+    # Who was killed last may still be on its way, and would not end in good order.
+    await asyncio.to_thread(eventually, lambda: stand(crew), READY_S, "both gateways")
     crew.close()
     for name in ("gateway", "gateway2"):
         assert crew.processes[name].stop() == 0
@@ -136,6 +138,11 @@ async def test_ten_kills_amid_twenty_thousand_requests_leave_answers_rows_and_co
     assert {name: sums(each) for name, each in folded(bus).items()} == {
         name: sums(each) for name, each in counted.items()
     }
+
+
+def stand(crew: Crew) -> bool:
+    """Returns whether both gateways are ready."""
+    return all(crew.processes[name].ask("/ready")[0] == 200 for name in ("gateway", "gateway2"))
 
 
 def rows(bus: Bus) -> dict[str, InferenceRecorded]:
