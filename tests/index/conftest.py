@@ -12,7 +12,7 @@ from infra.stack.local import LocalStack
 from infra.vectors import Vectors
 from tests.broker.storing import settings_of
 from tests.conftest import running as running_stack
-from tests.harness import Bus, Process, running
+from tests.harness import CALM_SESSION_MS, Bus, Process, running
 from tests.seed import documents, seed
 
 CATALOG = documents(Path(__file__).with_name("catalog.yaml"))
@@ -32,7 +32,7 @@ def index_stack() -> Iterator[LocalStack]:
 @pytest.fixture(scope="package")
 def index_bus(index_stack: LocalStack) -> Bus:
     """The bus of these tests, provisioned."""
-    bus = Bus(index_stack)
+    bus = Bus(index_stack, CALM_SESSION_MS)
     seed(bus, CATALOG)
     return bus
 

@@ -125,7 +125,8 @@ def recorded(bus: Bus, tags: dict[str, str], many: int = 1) -> list[InferenceRec
     rows: list[InferenceRecorded] = []
 
     def there() -> bool:
-        rows[:] = [each for each in bus.events(INFERENCE_RECORDED) if each.tags == tags]
+        found = {each.row_id: each for each in bus.events(INFERENCE_RECORDED) if each.tags == tags}
+        rows[:] = found.values()
         return len(rows) >= many
 
     eventually(there, 120.0, f"{many} rows")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra.stack.local import LocalStack
-from infra.vectors import Place, Vectors
+from infra.vectors import Place, PlaceUnknown, Vectors, VectorsUnreachable
 from schemas.events import IndexState
 from schemas.indexes import IndexSpec
 from schemas.topics import DEAD_LETTERS, INDEX_REPORTED
@@ -66,8 +66,12 @@ async def equal(vectors: Vectors, place: Place, wanted: IndexSpec, table: Table)
     """Returns when an index holds what its table does, within reach of a search."""
 
     async def so() -> bool:
-        same = await held(vectors, place, wanted) == table.texts()
-        return same and await vectors.unreachable(place) == ()
+        try:
+            same = await held(vectors, place, wanted) == table.texts()
+            return same and await vectors.unreachable(place) == ()
+        # The store is started, or the place made anew.
+        except (PlaceUnknown, VectorsUnreachable):
+            return False
 
     await soon(so, PATIENCE_S, "the index is as the table")
 
@@ -91,8 +95,9 @@ async def test_an_index_is_as_its_table_though_its_processor_is_killed(
     churn(table, chance, 50)
     process.revive()
     await equal(vectors, place, wanted, table)
-    report = stands(index_bus, index, IndexState.READY, generation=1, waiting=0)
-    assert report.rows == report.chunks == len(table.rows)
+    many = len(table.rows)
+    report = stands(index_bus, index, IndexState.READY, generation=1, waiting=0, rows=many)
+    assert report.chunks == many
     assert report.freshness_ms is not None
     assert report.building is None
 
@@ -251,8 +256,13 @@ async def test_a_column_that_goes_stops_the_index_and_loses_nothing(
     wanted = spec(table, text="{body}")
     define(index_bus, index, wanted)
     stands(index_bus, index, IndexState.READY, waiting=0)
-    found = await held(vectors, Place(index, 1), wanted)
-    assert found == {1: ("salt", 0), 2: ("moss", 0)}
+
+    async def both() -> bool:
+        found = await held(vectors, Place(index, 1), wanted)
+        return found == {1: ("salt", 0), 2: ("moss", 0)}
+
+    # They may lie on two partitions, and the first is read once more.
+    await soon(both, PATIENCE_S, "the rows by the new definition")
 
 
 async def test_what_cannot_be_stored_is_a_dead_letter_and_the_rest_is_stored(
@@ -269,7 +279,7 @@ async def test_what_cannot_be_stored_is_a_dead_letter_and_the_rest_is_stored(
     letters = [
         each for each in index_bus.events(DEAD_LETTERS) if each.processor == f"index-{index}-1"
     ]
-    assert len(letters) == 4
+    assert len({(each.partition, each.offset) for each in letters}) == 4
     values = {record.value for record in index_bus.records(table.topic)}
     assert all(each.value in values and "price" in each.message for each in letters)
     assert not any("soon" in each.message for each in letters)

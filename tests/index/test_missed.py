@@ -12,7 +12,7 @@ from schemas.events import IndexState, SourceState
 from schemas.indexes import IndexSpec
 from schemas.topics import INDEX_RECONCILED
 from tests.broker.capturing import Town
-from tests.harness import Bus, running
+from tests.harness import CALM_SESSION_MS, Bus, running
 from tests.index.conftest import CATALOG, WORDS
 from tests.index.indexing import define, indexer, stands
 from tests.seed import seed
@@ -27,7 +27,7 @@ OLD, NEW = 30, 5
 @pytest.fixture(scope="module")
 def town(full_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     """A table with rows from before it was captured, and all that brings it into an index."""
-    bus, folder = Bus(full_stack), tmp_path_factory.mktemp("missed")
+    bus, folder = Bus(full_stack, CALM_SESSION_MS), tmp_path_factory.mktemp("missed")
     seed(bus, CATALOG)
     town = Town(full_stack, bus, folder)
     town.connection(ON)
@@ -63,8 +63,8 @@ def test_rows_that_never_came_are_missed_until_they_are_read_again(town: Town) -
     town.runs(f"INSERT INTO notes SELECT 'z', i, 'hill ' || i FROM generate_series(1, {NEW}) i")
     define(town.bus, INDEX, IndexSpec(source=NOTES, text="body", endpoint="main.tests.words"))
 
-    wrong = stands(town.bus, INDEX, IndexState.DEGRADED, rows=NEW, drift=OLD)
-    assert wrong.remedy == f"have them read again: tessera source snapshot {NOTES}"
+    remedy = f"have them read again: tessera source snapshot {NOTES}"
+    stands(town.bus, INDEX, IndexState.DEGRADED, rows=NEW, drift=OLD, remedy=remedy)
     found = next(reversed(town.bus.events(INDEX_RECONCILED, INDEX)))
     assert (found.missed, found.table_rows, found.indexed_rows) == (OLD, OLD + NEW, NEW)
 
