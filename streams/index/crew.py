@@ -224,10 +224,13 @@ class Crew:
         generation, keeping = self._newest(name, spec)
         progress: Progress | None = None
         counted: Counted | None = None
+        trigger = 0
         if keeping is not None and keeping.joined:
             if not keeping.leads:
                 return None, 0
             progress = await keeping.look()
+            # Before another may come, of which this says nothing.
+            trigger = keeping.trigger
             serving = generation if progress.complete else (last.generation if last else 0)
             if serving and (last is None or _moved(progress, serving, last)):
                 counted = await _counted(office.vectors, Place(name, serving))
@@ -243,7 +246,7 @@ class Crew:
             source=self._sources.get(spec.source or ""),
             reconciled=self._compared(name, last),
         )
-        return seen, keeping.trigger if keeping else 0
+        return seen, trigger
 
     def _compared(self, name: str, last: IndexReported | None) -> IndexReconciled | None:
         """Returns what the last comparison of the generation that queries see has found."""
