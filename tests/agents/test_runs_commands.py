@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,18 +24,28 @@ from tests.harness import eventually
 
 pytestmark = pytest.mark.stack
 
+PLAIN = ["-m", "streams"]
+# Waits for as long as it takes to hear that a deadline has passed.
+INSISTENT = [
+    "-c",
+    f"import runpy; from infra import asker; asker.GRACE_S = {PATIENCE_S}; "
+    "runpy.run_module('streams', run_name='__main__')",
+]
+
 
 def environment(office: Office, folder: Path) -> Mapping[str, str]:
     who = {"CLIENT_TENANT": TENANT, "CLIENT_PRINCIPAL": "", "CLIENT_KEY": ""}
     return {**os.environ, **office.bus.environment, "LAKE_ROOT": str(folder / "lake"), **who}
 
 
-async def tessera(office: Office, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+async def tessera(
+    office: Office, folder: Path, *words: str, how: Sequence[str] = PLAIN
+) -> subprocess.CompletedProcess[str]:
     """Runs a command of streams."""
     return await asyncio.to_thread(
         partial(
             subprocess.run,
-            [sys.executable, "-m", "streams", *words],
+            [sys.executable, *how, *words],
             cwd=ROOT,
             env=environment(office, folder),
             capture_output=True,
@@ -118,9 +128,8 @@ async def test_ctrl_c_cancels_a_run(office: Office, folder: Path) -> None:
 
 
 async def test_how_a_run_ended_is_told_by_the_exit_code(office: Office, folder: Path) -> None:
-    late = await tessera(
-        office, folder, "agent", "run", CAREFUL, turns([SUM], "3"), "--timeout", "20s"
-    )
+    asks = ["agent", "run", CAREFUL, turns([SUM], "3"), "--timeout", "20s"]
+    late = await tessera(office, folder, *asks, how=INSISTENT)
     assert (late.returncode, late.stdout) == (LATE, "")
     assert "refused: DEADLINE_EXPIRED" in late.stderr
     lost = await tessera(office, folder, "agent", "run", LOST, "hello", "--json")

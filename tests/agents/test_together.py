@@ -37,8 +37,8 @@ PRICED, BOOKS = "main.agents.priced", "main.agents.books"
 LIBRARIAN, CHIEF, DESK = "main.agents.librarian", "main.agents.chief", "main.agents.desk"
 HURRIED, LOOP, THRIFTY = "main.agents.hurried", "main.agents.loop", "main.agents.thrifty"
 MODEST = "modest"
-# Time enough to ask another, whose tool then takes too long.
-HURRY_S = 20
+# Of what is left to each who asks, a tenth is time enough to say that it took too long.
+HURRY_S = 75
 # A turn has 10 tokens read and 5 written: it costs a cent.
 PRICES = [{"input": 500, "output": 1000}]
 A_TURN = Decimal("0.01")
