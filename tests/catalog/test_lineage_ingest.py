@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import Engine, text
 
-from catalog.lineage.edges import reading, walk
+from catalog.lineage.edges import walk
 from catalog.lineage.ingest import GROUP, SOURCES, Ingest
 from catalog.lineage.lineage import Node
 from catalog.lineage.walks import Walk
@@ -51,7 +51,7 @@ def ingesting(bus: Bus, engine: Engine) -> Iterator[None]:
 
 
 def reaches(engine: Engine, start: Node) -> set[str]:
-    with reading(engine) as connection:
+    with engine.connect() as connection:
         links = walk(connection, Walk(start=start)).links
     return {f"{link.relation} {link.upstream.kind} {link.upstream.name}" for link in links}
 
@@ -170,7 +170,7 @@ def test_two_members_share_the_work_and_tell_all_of_it(bus: Bus, store: Store) -
         version = Node("model_version", entity)
 
         def answers() -> int:
-            with reading(store.engine) as connection:
+            with store.engine.connect() as connection:
                 return len(walk(connection, Walk(start=version, downstream=True)).links)
 
         eventually(lambda: answers() == len(requests), 120)

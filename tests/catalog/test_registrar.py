@@ -280,7 +280,10 @@ def test_a_reply_that_nobody_can_hear_holds_nothing_up(town: Town) -> None:
         town.result("create", kind="user", name=f"{deaf}-ann", spec={"tenant": deaf})
         signer = Signer(generate())
         town.result("key-create", principal=f"{deaf}-ann", public_key=told(signer))
-        gone(town.bus, REPLY.member(deaf))
+        replies = REPLY.member(deaf)
+        known = town.bus.admin.list_topics
+        eventually(lambda: replies.name in known(timeout=30).topics, PATIENCE_S, "its topic")
+        gone(town.bus, replies)
         town.send(wanted("list", "", deaf), signer)
         town.send(replace(wanted("list", "", deaf), request_id="x" * 2000), signer)
         assert town.result("list")["entries"]

@@ -21,7 +21,7 @@ from schemas.events import CatalogWanted, InferenceReplied
 from schemas.topics import CATALOG_CHANGED, CATALOG_WANTED, REPLY, TOPICS
 from tests.catalog.commanding import wanted
 from tests.catalog.relaying import anew
-from tests.harness import Bus, Process, eventually, unique
+from tests.harness import CALM_SESSION_MS, Bus, Process, eventually, unique
 
 # How long anything may take on a busy machine.
 PATIENCE_S = 120.0
@@ -126,7 +126,7 @@ class Town:
 
 def bare(stack: LocalStack) -> Bus:
     """Returns the bus with what every process needs, without a tenant or a pool."""
-    bus = Bus(stack)
+    bus = Bus(stack, CALM_SESSION_MS)
     bus.make(*(topic for topic in TOPICS if not topic.family))
     Registry(bus.registry_settings).register_all(TOPICS)
     return bus
