@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -26,6 +26,7 @@ from schemas.topics import (
     APPROVAL_GIVEN,
     APPROVAL_WANTED,
     BEHIND,
+    LONGEST_DEADLINE_MS,
     REQUEST_CANCELLED,
 )
 from streams.gateway.approvals import Answered, Decided, give, nobody_decided
@@ -38,6 +39,8 @@ log = structlog.get_logger()
 SKEW = timedelta(seconds=60)
 # Nothing is due for so long: old decisions are forgotten meanwhile.
 IDLE_S = 600.0
+# How long it is known that a request was cancelled.
+LONGEST = timedelta(milliseconds=LONGEST_DEADLINE_MS)
 READ_S = 10.0
 
 
@@ -66,6 +69,8 @@ class Watch:
         self._changed = asyncio.Event()
         self._said: set[str] = set()
         self._cancelled: set[str] = set()
+        # What nobody waits for any more, and until when: it may be read before what it concerns.
+        self._left: list[tuple[datetime, RequestCancelled]] = []
         self._tail = Tail(
             runtime.kafka,
             [APPROVAL_WANTED.name, APPROVAL_DECIDED.name, REQUEST_CANCELLED.name],
@@ -123,7 +128,7 @@ class Watch:
     async def _take(self, record: Record) -> None:
         try:
             if record.topic == APPROVAL_WANTED.name:
-                self.board.want(await self._reader.read(record.value, ApprovalWanted))
+                self._want(await self._reader.read(record.value, ApprovalWanted))
             elif record.topic == REQUEST_CANCELLED.name:
                 self._cancel(await self._reader.read(record.value, RequestCancelled))
             else:
@@ -135,8 +140,16 @@ class Watch:
         if record.topic == APPROVAL_DECIDED.name:
             self._known[record.partition] = record.offset + 1
 
+    def _want(self, wanted: ApprovalWanted) -> None:
+        self.board.want(wanted)
+        if any(concerns(cancelled, wanted) for _, cancelled in self._left):
+            self._cancelled.add(wanted.approval_id)
+
     def _cancel(self, cancelled: RequestCancelled) -> None:
         """Lets nobody be asked about what nobody waits for."""
+        until = min(cancelled.deadline, now() + LONGEST)
+        if until > now():
+            self._left.append((until, cancelled))
         for wanted in self.board.wanted.values():
             if concerns(cancelled, wanted):
                 self._cancelled.add(wanted.approval_id)
@@ -148,6 +161,7 @@ class Watch:
             self._changed.clear()
             instant = now()
             self.board.forget(instant)
+            self._left = [each for each in self._left if each[0] > instant]
             over = [self.board.wanted[name] for name in self._cancelled & {*self.board.wanted}]
             self._cancelled.clear()
             for wanted in (*self.board.due(instant), *over):

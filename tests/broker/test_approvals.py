@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.telemetry import now
 from schemas.events import (
     AuditOutcome,
     InferenceRecorded,
     Reason,
+    RequestCancelled,
 )
 from schemas.topics import (
     APPROVAL_DECIDED,
@@ -20,12 +22,15 @@ from schemas.topics import (
     AUDIT_RECORDED,
     INFERENCE_COMPLETED,
     INFERENCE_RECORDED,
+    INFERENCE_REQUESTED,
     REPLY,
+    REQUEST_CANCELLED,
 )
 from streams.client import Client, Part, RequestRefused
 from tests.broker.approving import OFFICE, PATIENCE_S, command, officers, wanted
+from tests.broker.speaking import request, teach
 from tests.harness import READY_S, Bus, Process, eventually, running, unique
-from tests.seed import changes, publish
+from tests.seed import changes
 
 pytestmark = pytest.mark.stack
 
@@ -36,8 +41,8 @@ ASKED, JUDGED, ANSWERED = (f"main.tests.{name}" for name in ("asked", "judged", 
 @pytest.fixture(scope="module", autouse=True)
 def people(bus: Bus, folder: Path, gateway: Process, echo: Process) -> Iterator[None]:
     echoes = {"routes": [{"name": "local", "pool": "echo", "model": "echo"}]}
-    judge = {"name": "judge", "type": "judge", "endpoint": "main.tests.judge"}
-    publish(
+    judge = {"name": "judge", "type": "judge", "endpoint": "main.tests.judge", "timeout": "60s"}
+    teach(
         bus,
         *changes(
             [
@@ -118,6 +123,12 @@ def terminal(bus: Bus, request_id: str) -> int:
     return sum(each.delta is None for each in replies)
 
 
+def refusals(bus: Bus, request_id: str) -> list[Reason]:
+    """Returns why a request is refused."""
+    replies = bus.events(REPLY.member(TENANT), request_id)
+    return [each.refusal.reason for each in replies if each.refusal]
+
+
 def commits_all(bus: Bus) -> None:
     """Returns when the gateway has committed what it decided."""
     for topic in (APPROVAL_DECIDED, APPROVAL_GIVEN, INFERENCE_COMPLETED):
@@ -155,13 +166,19 @@ async def test_a_request_goes_on_when_somebody_approves_and_a_second_time_does_n
     assert again.returncode == 1
     assert "already granted by boss" in again.stderr
     assert terminal(bus, waits.request_id) == 1
-    audits = [
-        (each.action, each.principal, each.outcome)
-        for each in bus.events(AUDIT_RECORDED)
-        if each.request_id == waits.request_id
-    ]
-    assert ("approval.granted", "boss", AuditOutcome.DONE) in audits
-    assert ("approval.granted", "judge", AuditOutcome.DENIED) in audits
+
+    def audits() -> set[tuple[str, str, AuditOutcome]]:
+        return {
+            (each.action, each.principal, each.outcome)
+            for each in bus.events(AUDIT_RECORDED)
+            if each.request_id == waits.request_id
+        }
+
+    told = {
+        ("approval.granted", "boss", AuditOutcome.DONE),
+        ("approval.granted", "judge", AuditOutcome.DENIED),
+    }
+    await asyncio.to_thread(eventually, lambda: told <= audits(), PATIENCE_S, "both in the audit")
 
 
 async def test_a_request_is_refused_when_somebody_denies(bus: Bus, folder: Path) -> None:
@@ -202,13 +219,24 @@ async def test_what_its_caller_cancels_waits_no_more(bus: Bus) -> None:
         waits = await wanted(bus, TENANT, tag)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
+    ended = partial(refusals, bus, waits.request_id)
+    # Before it would end by itself.
+    await asyncio.to_thread(eventually, ended, PATIENCE_S / 2, "the end of the wait")
+    assert ended() == [Reason.CANCELLED]
 
-    def refused() -> list[Reason]:
-        replies = bus.events(REPLY.member(TENANT), waits.request_id)
-        return [each.refusal.reason for each in replies if each.refusal]
 
-    await asyncio.to_thread(eventually, refused, PATIENCE_S / 2, "the end of the wait")
-    assert refused() == [Reason.CANCELLED]
+async def test_a_cancellation_that_overtakes_what_it_cancels_counts(bus: Bus) -> None:
+    asked = request(
+        "a wire transfer", tenant=TENANT, endpoint=ASKED, reply_to=REPLY.member(TENANT).name
+    )
+    cancelled = RequestCancelled(
+        request_id=asked.request_id, tenant=TENANT, cancelled_at=now(), deadline=asked.deadline
+    )
+    await asyncio.to_thread(bus.send, REQUEST_CANCELLED, cancelled)
+    await asyncio.to_thread(bus.send, INFERENCE_REQUESTED, asked)
+    ended = partial(refusals, bus, asked.request_id)
+    await asyncio.to_thread(eventually, ended, PATIENCE_S, "the end of the wait")
+    assert ended() == [Reason.CANCELLED]
 
 
 async def test_what_waits_is_decided_once_though_the_gateway_is_killed_meanwhile(
