@@ -6,7 +6,8 @@ import io
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,18 @@ class Town:
             autocommit=True,
         )
 
+    @contextmanager
+    def locked(self) -> Iterator[psycopg.Connection[Any]]:
+        """Gives a session of the superuser, in which nobody who captures looks or comes back."""
+        within = "SELECT FROM pg_stat_activity WHERE application_name = 'tessera-sources'"
+        with self.session() as session:
+            session.execute(f"ALTER ROLE {USER} NOLOGIN")
+            try:
+                eventually(lambda: not session.execute(within).rowcount, what="nobody looks")
+                yield session
+            finally:
+                session.execute(f"ALTER ROLE {USER} LOGIN")
+
     def runs(self, *statements: str) -> None:
         """Runs statements as the owner of the tables."""
         with self.session() as session:
@@ -150,6 +163,14 @@ class Town:
     def changes(self, table: str, location: str) -> list[Change]:
         """Returns what lies on the topic of a table."""
         return [self.decoded(record) for record in self.bus.records(captured(table, location))]
+
+    def lacks_topics(self, table: str) -> None:
+        """Returns once a table has no topic any more, not even one beside its own."""
+
+        def gone() -> bool:
+            return not any(table in each for each in self.bus.admin.list_topics(timeout=30).topics)
+
+        eventually(gone, what=f"no topic of {table}")
 
     def arrive(
         self, table: str, location: str, wanted: Callable[[list[Change]], object]

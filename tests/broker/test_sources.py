@@ -77,7 +77,7 @@ def docs(town: Town, watch: Process) -> str:
 
 def test_rows_that_are_there_arrive_under_their_keys(town: Town, docs: str) -> None:
     # A connector that is started anew may tell once more what it told.
-    found = town.arrive(docs, DOCS, lambda changes: len(changes) >= 2)
+    found = town.arrive(docs, DOCS, lambda changes: len({str(each.key) for each in changes}) >= 2)
     assert {change.op for change in found} == {"r"}
     rows = {(each.key["tenant"], each.key["id"]): each.after for each in found if each.key}
     assert set(rows) == {('tä"n/t', 1), ("z", 2)}
@@ -187,8 +187,10 @@ def test_a_slot_lost_behind_its_back_is_never_healthy_again(
 ) -> None:
     table = f"main.tests.{name}"
     slot = town.stands(table, SourceState.STREAMING).slot
+    noted = f"/connectors/{slot}/offsets"
+    eventually(lambda: town.connect(noted)["offsets"], what="it notes how far it has read")
     ours = ("FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,))
-    with town.session() as session:
+    with town.locked() as session:
         session.execute(f"SELECT pg_terminate_backend(active_pid) {ours[0]}".encode(), ours[1])
         eventually(lambda: not session.execute(f"SELECT {ours[0]}".encode(), ours[1]).rowcount)
         session.execute(
@@ -237,7 +239,9 @@ def test_a_lost_capture_begun_anew_takes_in_every_row(town: Town, docs: str) -> 
     town.stands(table, SourceState.REMOVED)
     town.table("slotted", "public.slotted")
     town.stands(table, SourceState.STREAMING)
-    found = town.arrive(table, "public.slotted", lambda changes: len(changes) >= 2)
+    found = town.arrive(
+        table, "public.slotted", lambda changes: len({str(each.key) for each in changes}) >= 2
+    )
     assert {(each.op, each.after["id"]) for each in found} == {("r", 1), ("r", 2)}
 
 
@@ -305,6 +309,5 @@ def test_another_process_takes_over_and_what_is_removed_goes_once_its_database_i
     assert name not in town.connect("/connectors")
     assert town.asks("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", name) is None
     assert town.asks("SELECT 1 FROM pg_publication WHERE pubname = %s", name) is None
-    left = town.bus.admin.list_topics(timeout=30).topics
-    assert [topic for topic in left if docs in topic] == []
+    town.lacks_topics(docs)
     assert not (Path(town.bus.environment["CONNECT_LENT"]) / name).exists()
