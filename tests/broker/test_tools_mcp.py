@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from infra.bootstrap import ROOT
-from tests.broker.tooling import LOST_SOON, Yard, id_of, tools_bus, tools_stack, yard
+from tests.broker.tooling import LOST_LATER, Yard, id_of, tools_bus, tools_stack, yard
 from tests.harness import Process
 
 __all__ = ["tools_bus", "tools_stack", "yard"]
@@ -40,7 +40,7 @@ def test_a_call_whose_executor_is_killed_is_made_again_only_under_its_key(
     effects = ("idempotent", "reconcile")
     notes = {effect: tmp_path / effect for effect in effects}
     calls = {effect: yard.call(f"server_{effect}", id=notes[effect]) for effect in effects}
-    with yard.executor(TOOLS_MCP_COMMANDS=COMMANDS, **LOST_SOON) as executor:
+    with yard.executor(TOOLS_MCP_COMMANDS=COMMANDS, **LOST_LATER) as executor:
         yard.send(*calls.values())
         yard.waits_for(lambda: all(map(lines, notes.values())), "both calls at their servers")
         executor.kill()

@@ -41,6 +41,8 @@ PATIENCE_S = 240.0
 LEASE_MS = 60_000
 # Where whoever holds a call is lost, others wait for so long.
 LOST_SOON = {"TOOLS_LEASE_MS": "8000"}
+# And for so long where it first holds it for a while: in each third, the journal must answer once.
+LOST_LATER = {"TOOLS_LEASE_MS": "18000"}
 # So short that the queue gives a call out again while it runs.
 VISIBILITY_MS = 2000
 PARAMETERS = {
