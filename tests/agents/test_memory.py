@@ -50,9 +50,9 @@ DOCUMENTS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def people(office: Office, folder: Path) -> Iterator[tuple[str, str]]:
-    """Two principals of the tenant whom no other test knows, and where facts about them lie."""
-    names = unique("ann"), unique("bob")
+def people(office: Office, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Three principals of the tenant whom no other test knows, and where facts about them lie."""
+    names = unique("ann"), unique("bob"), unique("eve")
     users = [{"kind": "user", "name": name, "spec": {"tenant": TENANT}} for name in names]
     publish(office.bus, *changes([*DOCUMENTS, *users]))
     played = [*WORKERS, "tests.agents.recalling:open_facts", "--pool", "search"]
@@ -61,15 +61,21 @@ def people(office: Office, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def ann(people: tuple[str, str]) -> str:
+def ann(people: tuple[str, str, str]) -> str:
     """One who asks."""
     return people[0]
 
 
 @pytest.fixture
-def bob(people: tuple[str, str]) -> str:
+def bob(people: tuple[str, str, str]) -> str:
     """Another."""
     return people[1]
+
+
+@pytest.fixture
+def eve(people: tuple[str, str, str]) -> str:
+    """Who is forgotten."""
+    return people[2]
 
 
 def asks(who: str, said: str, **changes: Any) -> InferenceRequested:
@@ -199,24 +205,22 @@ async def test_a_fact_is_found_in_a_later_run_by_whom_it_is_about_and_nobody_els
 
 
 async def test_who_is_forgotten_has_said_nothing_and_is_known_to_nobody(
-    office: Office, asker: Asker, people: tuple[str, str]
+    office: Office, asker: Asker, eve: str
 ) -> None:
-    name = unique("eve")
-    publish(office.bus, *changes([{"kind": "user", "name": name, "spec": {"tenant": TENANT}}]))
-    asked = asks(name, turns([["remember", {"fact": "Eve is 7."}]], "noted", "what?"))
+    asked = asks(eve, turns([["remember", {"fact": "Eve is 7."}]], "noted", "what?"))
     await answer(asker, asked)
     said = await kept(office, asked)
-    [one] = command(office, "conversations", "--principal", name, "--json").stdout.splitlines()
+    [one] = command(office, "conversations", "--principal", eve, "--json").stdout.splitlines()
     assert json.loads(one)["request_id"] == asked.request_id
     assert "calls remember" in said
     assert said.splitlines()[-1].split() == ["assistant", "noted"]
-    assert "Eve is 7." in command(office, "facts", "--principal", name).stdout
-    forgotten = command(office, "forget", "--principal", name)
+    assert "Eve is 7." in command(office, "facts", "--principal", eve).stdout
+    forgotten = command(office, "forget", "--principal", eve)
     assert (forgotten.returncode, forgotten.stderr) == (0, "")
     assert "1 conversations" in forgotten.stdout
     assert f"1 facts deleted in {FACTS}" in forgotten.stdout
-    assert "nothing is written down" in command(office, "facts", "--principal", name).stdout
-    gone = await refusal(asker, asks(name, "Hm?", previous=asked.request_id))
+    assert "nothing is written down" in command(office, "facts", "--principal", eve).stdout
+    gone = await refusal(asker, asks(eve, "Hm?", previous=asked.request_id))
     assert gone[0] is Reason.NOT_FOUND
 
 
