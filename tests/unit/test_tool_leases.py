@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,10 +14,12 @@ import pytest
 from infra.settings import PostgresSettings, ToolsSettings
 from tests.seed import view_of
 from tests.unit.calling import call
-from workers.tools import Call, Fault, Runner
+from workers.tools import Call, Fault, Runner, ToolFailed
 from workers.tools.calls import Wanted, returned, wanted
 from workers.tools.executing import Executing
 from workers.tools.journal import Began, Entry, Journal, State
+from workers.tools.outside import out_of_time, seconds_left, unanswered
+from workers.tools.running import in_time
 from workers.tools.sessions import JournalUnreachable, Sessions
 
 LEASE_MS = 300
@@ -217,3 +220,24 @@ async def test_a_call_that_is_somebody_elses_by_now_is_stopped_where_it_saves() 
     assert [type(error) for error in runner.left] == [asyncio.CancelledError]
     # It is another's now to say what it came to.
     assert journal.outcomes == []
+
+
+async def test_a_worker_that_stood_still_lets_a_runner_say_what_it_leaves_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.tools.running.GRACE_S", 0.5)
+    asked = call("SELECT 1", timeout="1s", effect="reconcile")
+
+    async def unheard() -> str:
+        """Hears nothing more of what it has sent."""
+        try:
+            async with asyncio.timeout(seconds_left(asked)):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            raise unanswered(asked, out_of_time(asked)) from None
+        return ""
+
+    asyncio.get_running_loop().call_later(0.1, time.sleep, 2)
+    with pytest.raises(ToolFailed) as failed:
+        await in_time(unheard(), asked)
+    assert failed.value.fault is Fault.UNSETTLED

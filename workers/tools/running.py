@@ -135,12 +135,20 @@ async def in_time(work: Coroutine[Any, Any, T], call: Call) -> T:
     Raises:
         ToolFailed: It took longer, or failed.
     """
-    longest_s = length(call.spec.timeout).total_seconds() + GRACE_S
+    longest_s = length(call.spec.timeout).total_seconds()
     left_s = (call.deadline - now()).total_seconds()
+    loop = asyncio.get_running_loop()
     try:
-        # A runner that ends in time by itself knows best what it leaves behind.
-        async with asyncio.timeout(min(longest_s, left_s + GRACE_S)) as limit:
-            return await work
+        async with asyncio.timeout(None) as limit:
+            # A runner that ends in time by itself knows best what it leaves behind. Grace begins
+            # when its time is over for itself, too, however long this process stood still.
+            over = loop.call_later(
+                max(min(longest_s, left_s), 0), lambda: limit.reschedule(loop.time() + GRACE_S)
+            )
+            try:
+                return await work
+            finally:
+                over.cancel()
     except TimeoutError:
         if not limit.expired():
             raise
