@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -183,11 +184,17 @@ async def test_a_worker_tells_the_audit_of_each_key_that_it_uses_and_never_the_k
                 found = await asyncio.to_thread(bus.events, INFERENCE_COMPLETED)
                 return event.request in [each.routed.request for each in found]
 
+            async def audited(event: InferenceRouted) -> bool:
+                found = await asyncio.to_thread(bus.events, AUDIT_RECORDED)
+                return event.request.request_id in [each.request_id for each in found]
+
             await asyncio.to_thread(bus.send, topic, first)
             await soon(lambda: concluded(first), what="the answer")
             key.unlink()
             await asyncio.to_thread(bus.send, topic, second)
             await soon(lambda: concluded(second), what="the refusal")
+            for each in (first, second):
+                await soon(partial(audited, each), what="that the audit is told")
             assert "sk-very-hidden" not in process.log()
         finally:
             await asyncio.to_thread(worker.__exit__, None, None, None)
