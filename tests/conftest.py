@@ -29,6 +29,9 @@ settings.register_profile("search", deadline=None)
 # with --hypothesis-profile=search.
 settings.register_profile("tessera", deadline=None, derandomize=True)
 settings.load_profile("tessera")
+# Else it draws what stands in the modules that are loaded, which tests before decide.
+LOCAL = "hypothesis.internal.conjecture.providers.is_local_module_file"
+pytest.MonkeyPatch().setattr(LOCAL, lambda path: False)
 
 # Services that many tests share; there is one of each in a process of pytest-xdist that needs it.
 SHARED = ("full_stack", "index_stack", "stack", "vector_stack")
