@@ -131,6 +131,7 @@ async def test_no_key_is_in_a_topic_a_table_a_refusal_or_a_log(town: Town, calle
     assert heard.refusal
     assert heard.reason is Reason.PROVIDER_FAILED
     assert "sk-" not in str(heard.refusal)
+    assert (await caller.ask("secrets-over")).reason is None
     missing = await caller.ask("secrets-missing")
     assert missing.refusal
     assert "KEY_OF_NOBODY" not in missing.refusal.message
