@@ -33,7 +33,7 @@ from tests.harness import Bus, eventually, running, soon, unique
 from tests.index.indexing import INDEX, compared, define, jobs, stands
 from tests.seed import changes, publish, seed
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
 CHANGES = 20_000
 # Of rows: a key comes back soon after it has gone.

@@ -28,7 +28,7 @@ from tests.gateway.town import (
 from tests.gateway.upstreams import says
 from tests.harness import eventually, soon, unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 # Of their own each time, since what is used up stays so; some on each of both gateways.
 TENANTS = one_for_each_partition(unique("counted"))

@@ -25,7 +25,7 @@ from tests.gateway.town import (
 )
 from tests.gateway.upstreams import says
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 # Some of them on the gateway whose guard can break, the others not.
 TENANTS = one_for_each_partition("closed")

@@ -22,7 +22,7 @@ from tests.gateway.town import Caller, Town, connection, endpoint, tenant, way
 from tests.gateway.upstreams import says
 from tests.harness import soon
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 TENANT = "failing-over"
 SCHEMA = json.dumps({"type": "object", "properties": {"name": {"type": "string"}}})

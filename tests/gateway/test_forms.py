@@ -26,7 +26,7 @@ from tests.gateway.town import (
 from tests.gateway.upstreams import says
 from tests.harness import soon
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 TENANT = "forms"
 ADA = "ada@example.com"

@@ -41,7 +41,7 @@ from tests.gateway.town import (
 from tests.gateway.upstreams import says
 from tests.harness import READY_S, eventually, running
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 TENANT = "hidden"
 # An address that no other test uses.

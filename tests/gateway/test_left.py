@@ -73,7 +73,7 @@ async def test_of_hundreds_of_streams_that_are_left_not_one_object_each_stays(
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_worker_and_gateways_are_as_before_once_their_streams_are_left(town: Town) -> None:
     up = town.upstreams
     up.scripts["so on"] = says(lambda text: ["so on "] * 900, gap_s=0.2)

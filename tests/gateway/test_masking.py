@@ -28,7 +28,7 @@ from tests.gateway.town import (
 from tests.gateway.upstreams import calls, says
 from tests.harness import soon
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 TENANT = "masking"
 ADA, BOB = "ada@example.com", "bob@example.com"

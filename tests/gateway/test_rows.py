@@ -17,7 +17,7 @@ from tests.gateway.town import Caller, Town, connection, endpoint, request, tena
 from tests.gateway.upstreams import says
 from tests.harness import soon
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 TENANT = "rows"
 USAGE = {

@@ -28,7 +28,7 @@ from tests.gateway.town import KEYS, Caller, Town, connection, endpoint, tenant,
 from tests.gateway.upstreams import Call, says
 from tests.harness import eventually
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 TENANT, ANN = "secrets", "secrets-ann"
 FIRST, SECOND = (key.encode() for key in KEYS.values())

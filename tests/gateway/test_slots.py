@@ -21,7 +21,7 @@ from tests.gateway.town import IN, Caller, Heard, Town, connection, endpoint, po
 from tests.gateway.upstreams import says
 from tests.harness import eventually, soon, unique
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 # Of its own each time, since what is used up stays so.
 TENANT = unique("slots")

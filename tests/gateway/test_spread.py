@@ -30,7 +30,7 @@ from tests.gateway.upstreams import GAP_S, GOOD, Upstreams, good_once, says
 from tests.harness import eventually, unique
 from tests.seed import view_of
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 # Several, so that both gateways decide.
 TENANTS = tuple(unique("spread") for _ in range(4))

@@ -20,7 +20,7 @@ from tests.gateway.town import Caller, Heard, Town, connection, endpoint, tenant
 from tests.gateway.upstreams import GAP_S, GOOD, good_once, says
 from tests.harness import eventually, soon
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 TENANT = "streams"
 SIXTY = " ".join(f"word{number}" for number in range(60))

@@ -50,7 +50,7 @@ from tests.gateway.upstreams import heard, says
 from tests.harness import READY_S, eventually, running
 from tests.seed import Document
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 # One of them at least asks the gateway that tells all it can.
 TENANTS = one_for_each_partition("untold")

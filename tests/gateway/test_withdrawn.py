@@ -30,7 +30,7 @@ from tests.gateway.town import (
 from tests.gateway.upstreams import says
 from tests.seed import Document, changes, publish
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 # Each gateway decides for some of them.
 SIGNERS = {each: Signer(generate()) for each in one_for_each_partition("withdrawn")}
