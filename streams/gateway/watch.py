@@ -28,6 +28,7 @@ from schemas.topics import (
     BEHIND,
     LONGEST_DEADLINE_MS,
     REQUEST_CANCELLED,
+    root_of,
 )
 from streams.gateway.approvals import Answered, Decided, give, nobody_decided
 from streams.gateway.board import KNOWN, Board
@@ -69,8 +70,9 @@ class Watch:
         self._changed = asyncio.Event()
         self._said: set[str] = set()
         self._cancelled: set[str] = set()
-        # What nobody waits for any more, and until when: it may be read before what it concerns.
-        self._left: list[tuple[datetime, RequestCancelled]] = []
+        # By root: what nobody waits for any more, and until when. It may be read before what it
+        # concerns.
+        self._left: dict[str, list[tuple[datetime, RequestCancelled]]] = {}
         self._tail = Tail(
             runtime.kafka,
             [APPROVAL_WANTED.name, APPROVAL_DECIDED.name, REQUEST_CANCELLED.name],
@@ -142,14 +144,15 @@ class Watch:
 
     def _want(self, wanted: ApprovalWanted) -> None:
         self.board.want(wanted)
-        if any(concerns(cancelled, wanted) for _, cancelled in self._left):
+        left = self._left.get(root_of(wanted.request_id), ())
+        if any(concerns(cancelled, wanted) for _, cancelled in left):
             self._cancelled.add(wanted.approval_id)
 
     def _cancel(self, cancelled: RequestCancelled) -> None:
         """Lets nobody be asked about what nobody waits for."""
         until = min(cancelled.deadline, now() + LONGEST)
         if until > now():
-            self._left.append((until, cancelled))
+            self._left.setdefault(root_of(cancelled.request_id), []).append((until, cancelled))
         for wanted in self.board.wanted.values():
             if concerns(cancelled, wanted):
                 self._cancelled.add(wanted.approval_id)
@@ -161,7 +164,7 @@ class Watch:
             self._changed.clear()
             instant = now()
             self.board.forget(instant)
-            self._left = [each for each in self._left if each[0] > instant]
+            self._forget(instant)
             over = [self.board.wanted[name] for name in self._cancelled & {*self.board.wanted}]
             self._cancelled.clear()
             for wanted in (*self.board.due(instant), *over):
@@ -175,6 +178,12 @@ class Watch:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, min(wait_s, IDLE_S))):
                     await self._changed.wait()
+
+    def _forget(self, instant: datetime) -> None:
+        for root, left in [*self._left.items()]:
+            left[:] = [each for each in left if each[0] > instant]
+            if not left:
+                del self._left[root]
 
     def _say(self, wanted: ApprovalWanted) -> None:
         def done(failed: PublishFailed | None) -> None:
