@@ -22,8 +22,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from infra.bootstrap import ROOT
 from infra.bus import Record, fetch, partitions
@@ -199,8 +204,20 @@ class Bus:
         return self._codec
 
     def make(self, *topics: Topic[Any]) -> None:
-        """Creates topics."""
+        """Creates topics; returns when the broker serves them."""
         make_topics(self.admin, list(topics))
+        end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {
+            TopicPartition(topic.name, partition): end
+            for topic in topics
+            for partition in range(topic.partitions)
+        }
+
+        def served() -> bool:
+            found = self.admin.list_offsets(asked, request_timeout=PATIENCE_S).values()
+            return all(each.exception(PATIENCE_S) is None for each in found)
+
+        eventually(served, what="a leader of each partition")
 
     def put(self, topic: str, key: bytes | None, value: bytes | None, **options: Any) -> None:
         """Produces one record; ``settle`` waits for it."""
@@ -287,10 +304,10 @@ class Bus:
         consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": group})
         try:
             wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
-            return sum(
-                consumer.get_watermark_offsets(each, PATIENCE_S)[1] - max(each.offset, 0)
-                for each in consumer.committed(wanted, PATIENCE_S)
-            )
+            committed = consumer.committed(wanted, PATIENCE_S)
+            ends = [consumer.get_watermark_offsets(each, PATIENCE_S) for each in committed]
+            pairs = zip(committed, ends, strict=True)
+            return sum(high - max(each.offset, low) for each, (low, high) in pairs)
         finally:
             consumer.close()
 

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 # How long a call waits for a catalog that is as new as the one it was wanted by.
 CATALOG_S = 30.0
 # A lease is renewed so often before it would be over.
-RENEWALS = 3
+RENEWALS = 5
 # What takes its executor with it each time must not take all of them for ever.
 MOST_ATTEMPTS = 10
 # Cancellations that are remembered before it is looked which of them are over.
