@@ -35,6 +35,7 @@ from tests.seed import changes, publish, seed
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
 
+PATIENCE_S = 400.0
 CHANGES = 20_000
 # Of rows: a key comes back soon after it has gone.
 KEYS = [(shelf, number) for shelf in ("ä/1", 'b"', "z") for number in range(1000)]
@@ -264,7 +265,8 @@ class Watch:
 def strike(town: Town, crew: Crew, watch: Watch) -> None:
     """Kills each of them in the midst of the work."""
     for each in STRIKES:
-        eventually(partial(watch.reaches, each), 180, f"{each.at} records, to kill {each.victim}")
+        due = partial(watch.reaches, each)
+        eventually(due, PATIENCE_S, f"{each.at} records, to kill {each.victim}")
         if each.victim in crew.processes:
             crew.processes[each.victim].kill()
         else:
@@ -295,9 +297,9 @@ async def test_four_kills_amid_twenty_thousand_changes_leave_the_index_as_its_ta
         query = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots"
         return bool(town.asks(f"{query} WHERE slot_name = %s", written, name_of(table)))
 
-    await asyncio.to_thread(town.stack.wait_ready, ["connect", "weaviate"], 90)
-    await asyncio.to_thread(eventually, captured_all, 120, "that all is captured")
-    await asyncio.to_thread(eventually, watch.caught_up, 180, "that all is taken in")
+    await asyncio.to_thread(town.stack.wait_ready, ["connect", "weaviate"], PATIENCE_S)
+    await asyncio.to_thread(eventually, captured_all, PATIENCE_S, "that all is captured")
+    await asyncio.to_thread(eventually, watch.caught_up, PATIENCE_S, "that all is taken in")
     async with Vectors.open(settings_of(town.stack)) as vectors:
 
         async def differing() -> list[str]:
@@ -313,7 +315,7 @@ async def test_four_kills_amid_twenty_thousand_changes_leave_the_index_as_its_ta
             return not await differing()
 
         try:
-            await soon(equal, 60, "the index is as the table")
+            await soon(equal, PATIENCE_S, "the index is as the table")
         except AssertionError as late:
             raise AssertionError(f"{late}: {', '.join(await differing())}") from None
         print(f"{CHANGES} changes and {len(STRIKES)} kills in {time.monotonic() - began:.0f} s")
