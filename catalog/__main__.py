@@ -14,7 +14,8 @@ from importlib import import_module
 
 import structlog
 
-from infra.telemetry import close
+from infra.settings import SettingInvalid
+from infra.telemetry import close, configure_command
 
 log = structlog.get_logger()
 
@@ -25,6 +26,11 @@ def main() -> int:
     if not sys.argv[1:]:
         code: int = import_module("catalog.registrar.process").main()
         return code
+    try:
+        configure_command(sys.argv[1])
+    except SettingInvalid as problem:
+        print(f"{sys.argv[1]}: {problem}", file=sys.stderr)
+        return 1
     import_module("catalog.operator.cli").app(prog_name="tessera", args=sys.argv[1:])
     return 0
 

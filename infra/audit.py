@@ -32,9 +32,8 @@ from infra.settings import (
     LakeSettings,
     RegistrySettings,
     SettingInvalid,
-    TelemetrySettings,
 )
-from infra.telemetry import configure, now
+from infra.telemetry import configure_command, now
 from schemas.events import AuditOutcome
 
 AGO = re.compile(r"([0-9]{1,6})([dhmsw])")
@@ -253,6 +252,5 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    # What is asked for stands on standard output; of the log only what is wrong is of interest.
-    configure("audit", TelemetrySettings(log_level="warning"))
+    configure_command("audit")
     sys.exit(main(sys.argv[1:]))

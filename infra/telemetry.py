@@ -97,6 +97,14 @@ def configure(process: str, settings: TelemetrySettings) -> None:
         _exporting.cache_clear()
 
 
+def configure_command(name: str) -> None:
+    """Sets up the logs of a command, which are of interest where something is wrong.
+
+    They go to standard error: what is asked for stands on standard output.
+    """
+    configure(name, TelemetrySettings(log_level="warning"))
+
+
 def close() -> None:
     """Sends the spans that still wait; call it last."""
     provider = trace.get_tracer_provider()

@@ -40,10 +40,9 @@ from infra.settings import (
     LakeSettings,
     RegistrySettings,
     SettingInvalid,
-    TelemetrySettings,
 )
 from infra.tail import TailBroken
-from infra.telemetry import configure, now
+from infra.telemetry import configure_command, now
 
 DAY = timedelta(days=1)
 HEIGHT, WIDTH, PIPED_WIDTH = 6, 60, 200
@@ -290,6 +289,5 @@ def _grouped(text: str) -> str:
 
 
 if __name__ == "__main__":
-    # What is asked for stands on standard output; of the log only what is wrong is of interest.
-    configure("usage", TelemetrySettings(log_level="warning"))
+    configure_command("usage")
     sys.exit(main(sys.argv[1:]))

@@ -52,7 +52,7 @@ from infra.settings import (
     TelemetrySettings,
     VectorSettings,
 )
-from infra.telemetry import close, configure
+from infra.telemetry import close, configure, configure_command
 from schemas.codec import Codec
 from streams.group import SettingRefused
 from streams.processor import Crew, Fixed, Processor
@@ -153,8 +153,13 @@ def _named(path: str) -> Any:
 
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
-    if command := COMMANDS.get("".join(sys.argv[1:2])):
+    if command := COMMANDS.get(named := "".join(sys.argv[1:2])):
         answer: Callable[[Sequence[str]], int] = _named(command)
+        try:
+            configure_command(named)
+        except SettingInvalid as problem:
+            print(f"{named}: {problem}", file=sys.stderr)
+            return 1
         return answer(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m streams",

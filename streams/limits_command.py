@@ -30,9 +30,8 @@ from infra.settings import (
     KafkaSettings,
     RegistrySettings,
     SettingInvalid,
-    TelemetrySettings,
 )
-from infra.telemetry import configure, now
+from infra.telemetry import now
 from schemas.codec import Codec
 from schemas.events import Charge, InferenceRequested, Refusal, Sampling
 from schemas.topics import INFERENCE_REQUESTED, INFERENCE_WEIGHED, USAGE_COUNTED
@@ -86,8 +85,6 @@ def main(words: Sequence[str]) -> int:
     """Shows what the command line asks for; returns the exit code."""
     arguments = _arguments(words)
     try:
-        # What is asked for stands on standard output; of the log only what is wrong is of interest.
-        configure("limits", TelemetrySettings(log_level="warning"))
         client = ClientSettings()
         who = arguments.principal or client.principal or client.tenant
         found = asyncio.run(read(who, arguments.endpoint, dict(arguments.tag)))

@@ -31,9 +31,8 @@ from infra.follow import CatalogLost, follow
 from infra.mcp.serving import CallRefused, serve
 from infra.registry import Reader, Registry, SchemaMissing
 from infra.secrets import SecretUnavailable
-from infra.settings import KafkaSettings, RegistrySettings, SettingInvalid, TelemetrySettings
+from infra.settings import KafkaSettings, RegistrySettings, SettingInvalid
 from infra.signing import KeyUnusable
-from infra.telemetry import configure
 from schemas.agents import Reachable
 from schemas.codec import Codec
 from schemas.kinds import AgentSpec
@@ -181,8 +180,6 @@ def _text(arguments: Mapping[str, Any], name: str) -> str:
 def main(words: Sequence[str]) -> int:
     """Serves until the client is gone; returns the exit code."""
     arguments = _arguments(words)
-    # Standard error is the client's to show.
-    configure("mcp", TelemetrySettings(log_level="warning"))
     try:
         # Not ``asyncio.run``: it would wait for who reads standard input, which nothing ends but
         # the client.

@@ -35,11 +35,9 @@ from infra.settings import (
     PostgresSettings,
     RegistrySettings,
     SettingInvalid,
-    TelemetrySettings,
 )
 from infra.signing import KeyUnusable
 from infra.sql import DatabaseUnreachable
-from infra.telemetry import configure
 from schemas.agents import run_id
 from schemas.codec import Codec
 from schemas.events import Message
@@ -62,8 +60,6 @@ def main(words: Sequence[str]) -> int:
     """Does what the command line says; returns the exit code."""
     arguments = _arguments(words)
     try:
-        # What is asked for stands on standard output; of the log only what is wrong is of interest.
-        configure("memory", TelemetrySettings(log_level="warning"))
         asyncio.run(COMMANDS[arguments.command](arguments))
     except (
         DatabaseUnreachable,

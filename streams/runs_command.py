@@ -30,9 +30,9 @@ from rich.console import Console
 from infra.audit import instant
 from infra.lake import QueryInvalid
 from infra.registry import Reader, Registry, SchemaMissing
-from infra.settings import KafkaSettings, LakeSettings, RegistrySettings, TelemetrySettings
+from infra.settings import KafkaSettings, LakeSettings, RegistrySettings
 from infra.tail import BEGINNING
-from infra.telemetry import configure, now
+from infra.telemetry import now
 from schemas.codec import Codec, Unreadable
 from schemas.topics import BEHIND
 from streams.agent_command import ANSWERED, UNANSWERED, client_of, outcome, show
@@ -55,8 +55,6 @@ PIPED_WIDTH = 200
 def main(words: Sequence[str]) -> int:
     """Does what the command line says; returns the exit code."""
     arguments = _arguments(words)
-    # What is asked for stands on standard output; of the log only what is wrong is of interest.
-    configure("runs", TelemetrySettings(log_level="warning"))
     try:
         return outcome("runs", COMMANDS[arguments.command](arguments), left="left; a run goes on")
     except QueryInvalid as problem:

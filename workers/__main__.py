@@ -51,7 +51,7 @@ from infra.settings import (
 )
 from infra.signing import KeyUnusable, Signer
 from infra.tail import TailBroken
-from infra.telemetry import close, configure
+from infra.telemetry import close, configure, configure_command
 from schemas.codec import Codec
 from schemas.topics import INFERENCE_HELD, INFERENCE_ROUTED, LONGEST_DEADLINE_MS, REPLY
 from workers.guard import Guarding
@@ -215,7 +215,7 @@ PROCESSES: dict[str, Callable[[], Coroutine[None, None, None]]] = {
 def main() -> int:
     """Runs what the command line names; returns the exit code."""
     if sys.argv[1:2] == ["calls"]:
-        configure("calls", TelemetrySettings(log_level="warning"))
+        configure_command("calls")
         # The service environment alone has a driver for databases.
         code: int = import_module("workers.tools.settling").main(sys.argv[2:])
         return code
