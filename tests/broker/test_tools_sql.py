@@ -312,6 +312,18 @@ async def test_a_database_that_says_nothing_is_not_waited_for(shop: Shop) -> Non
     listening.close()
 
 
+async def test_a_name_that_nobody_resolves_in_time_is_told_as_time_that_is_over(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def permitted(host: str, port: int, *, private: bool) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr("workers.tools.sql.permitted", permitted)
+    asked = call("SELECT 1", effect="pure", timeout="300ms")
+    await fails(SqlRunner(office(shop.connection)), asked, Fault.LIMIT, "longer than it may")
+
+
 async def test_a_database_is_asked_by_the_function_that_comes_with_the_platform(
     runner: SqlRunner,
 ) -> None:

@@ -98,7 +98,7 @@ class SqlRunner:
         statement, place = stated(call), _place(connection)
         password = await secret_of(call, connection, self._office)
         seconds = seconds_left(call)
-        addresses = await _addresses(place, seconds, private=connection.private)
+        addresses = await _addresses(place, call, private=connection.private)
         wire = Wire(addresses, place.port, most=MOST_WIRE_BYTES, seconds=seconds + GRACE_S)
         until = asyncio.get_running_loop().time() + seconds + CANCEL_S
         try:
@@ -127,12 +127,14 @@ def _place(connection: ConnectionSpec) -> Place:
         raise ToolFailed(Fault.SOURCE, f"{refused}: {refused.remedy}") from None
 
 
-async def _addresses(place: Place, seconds: float, *, private: bool) -> list[str]:
+async def _addresses(place: Place, call: Call, *, private: bool) -> list[str]:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds_left(call)):
             return await permitted(place.host, place.port, private=private)
     except AddressForbidden as forbidden:
         raise ToolFailed(Fault.FORBIDDEN, str(forbidden)) from None
+    except TimeoutError:
+        raise out_of_time(call) from None
     except OSError:
         raise ToolFailed(Fault.UNREACHABLE, f"{place.host} has no address") from None
 
