@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
-from infra.bootstrap import ROOT
+from infra.bootstrap import ROOT, python_of
 from infra.stack import postgres
 from infra.stack.places import OPERATOR, bus, cache, operator, vectors
 from infra.stack.secret import key_path, private_key, secret, secret_path
-from infra.stack.service import Service, http_ok, lake_folder, private
+from infra.stack.service import Service, http_ok, lake_folder, no_preparation, private
 from infra.stack.settings import StackSettings
 
 SEED = ROOT / "catalog" / "seed.yaml"
@@ -17,15 +17,12 @@ SEED = ROOT / "catalog" / "seed.yaml"
 
 def agents(settings: StackSettings) -> Service:
     """The processor of agents; runs ask for their callers, signed by the operator."""
-    own = process(
+    return process(
         "agents",
-        (sys.executable, "-m", "streams", "agents"),
+        "streams agents",
         settings.agents_health_port,
         settings,
-    )
-    return replace(
-        own,
-        environment={**own.environment, **postgres.reached(settings), **operator(settings)},
+        environment={**postgres.reached(settings), **operator(settings)},
         # It is answered on the tenant's topic, which comes with the catalog.
         depends_on=("catalog", "postgres"),
     )
@@ -33,13 +30,12 @@ def agents(settings: StackSettings) -> Service:
 
 def catalog(settings: StackSettings) -> Service:
     """The registrar: the one writer of the catalog, in PostgreSQL."""
-    own = process(
-        "catalog", (sys.executable, "-m", "catalog"), settings.catalog_health_port, settings
-    )
-    return replace(
-        own,
+    return process(
+        "catalog",
+        "catalog",
+        settings.catalog_health_port,
+        settings,
         environment={
-            **own.environment,
             **postgres.reached(settings),
             "CATALOG_FIRST_KEY": f"file:{key_path(OPERATOR, settings)}",
             "CATALOG_FIRST_PRINCIPAL": OPERATOR,
@@ -52,18 +48,12 @@ def catalog(settings: StackSettings) -> Service:
 
 def gateway(settings: StackSettings) -> Service:
     """The processor that admits requests and releases replies."""
-    own = process(
+    return process(
         "gateway",
-        (sys.executable, "-m", "streams", "gateway"),
+        "streams gateway",
         settings.gateway_health_port,
         settings,
-    )
-    return replace(
-        own,
-        environment={
-            **own.environment,
-            "GATEWAY_SEAL": f"file:{secret_path('seal', settings)}",
-        },
+        environment={"GATEWAY_SEAL": f"file:{secret_path('seal', settings)}"},
         prepare=lambda: _seal(settings),
         # One that starts earlier refuses what it does not know yet.
         depends_on=("catalog",),
@@ -72,20 +62,12 @@ def gateway(settings: StackSettings) -> Service:
 
 def indexer(settings: StackSettings) -> Service:
     """The processor that keeps indexes up to date; endpoints are asked as the operator."""
-    own = process(
+    return process(
         "indexer",
-        (sys.executable, "-m", "streams", "index"),
+        "streams index",
         settings.indexer_health_port,
         settings,
-    )
-    return replace(
-        own,
-        environment={
-            **own.environment,
-            **cache(settings),
-            **vectors(settings),
-            **operator(settings),
-        },
+        environment={**cache(settings), **vectors(settings), **operator(settings)},
         # It is answered on the tenant's topic, which comes with the catalog.
         depends_on=("catalog", "redis", "weaviate"),
     )
@@ -105,26 +87,47 @@ def provision(settings: StackSettings) -> Service:
 
 def recorder(settings: StackSettings) -> Service:
     """The sinks that write the tables of the lake."""
-    own = process(
+    return process(
         "recorder",
-        (sys.executable, "-m", "streams", "recorder"),
+        "streams recorder",
         settings.recorder_health_port,
         settings,
+        prepare=lambda: private(lake_folder(settings)),
+        depends_on=("provision",),
     )
-    return replace(own, prepare=lambda: private(lake_folder(settings)))
 
 
-def process(name: str, command: tuple[str, ...], port: int, settings: StackSettings) -> Service:
-    """A process of ours: it tells its health on a port, and starts when the bus is provisioned."""
+def process(
+    name: str,
+    words: str,
+    port: int,
+    settings: StackSettings,
+    *,
+    depends_on: tuple[str, ...],
+    environment: Mapping[str, str] | None = None,
+    prepare: Callable[[], None] = no_preparation,
+    artifacts: tuple[str, ...] = (),
+    needs_worker: bool = False,
+    start_s: float = 180.0,
+) -> Service:
+    """A process of ours, as a service: it tells its health on the port.
+
+    It is begun with ``python -m`` and these words, in the environment of the workers where it
+    needs that, and is given the variables of the bus before its own.
+    """
+    python = str(python_of("worker")) if needs_worker else sys.executable
     return Service(
         name=name,
-        command=command,
-        environment={**bus(settings), "HEALTH_PORT": str(port)},
+        command=(python, "-m", *words.split()),
+        environment={**bus(settings), "HEALTH_PORT": str(port), **(environment or {})},
         port=port,
         ready=http_ok(port, "/ready"),
         live=http_ok(port, "/live"),
-        depends_on=("provision",),
-        start_s=180.0,
+        prepare=prepare,
+        depends_on=depends_on,
+        artifacts=artifacts,
+        needs_worker=needs_worker,
+        start_s=start_s,
         stop_grace_s=30.0,
     )
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-from dataclasses import replace
 
 from infra import artifacts, models
-from infra.bootstrap import python_of
 from infra.stack import connect, places, postgres
 from infra.stack.places import cache, operator, vectors
 from infra.stack.processes import process
@@ -33,21 +30,12 @@ EMBEDDER = "all-minilm-l6-v2"
 
 def embedding(settings: StackSettings) -> Service:
     """The worker that embeds texts with the packaged sentence encoder."""
-    own = process(
+    return process(
         "embedding",
-        (
-            str(python_of("worker")),
-            *("-m", "workers", "inference", "--provider", "embedding", "--pool", "embedding"),
-        ),
+        "workers inference --provider embedding --pool embedding",
         settings.embedding_health_port,
         settings,
-    )
-    return replace(
-        own,
-        # The topic of its pool comes with the catalog's endpoint.
-        depends_on=("catalog",),
         environment={
-            **own.environment,
             "HF_HUB_OFFLINE": "1",
             "INFERENCE_MODEL": f"package:{models.CARRIED[EMBEDDER]}",
             "INFERENCE_MODEL_NAME": EMBEDDER,
@@ -55,6 +43,8 @@ def embedding(settings: StackSettings) -> Service:
             "OMP_NUM_THREADS": str(os.cpu_count() or 1),
             "OMP_WAIT_POLICY": "PASSIVE",
         },
+        # The topic of its pool comes with the catalog's endpoint.
+        depends_on=("catalog",),
         needs_worker=True,
         start_s=300.0,
     )
@@ -62,15 +52,12 @@ def embedding(settings: StackSettings) -> Service:
 
 def guard(settings: StackSettings) -> Service:
     """The worker that asks who judges requests and answers; judges are asked as the operator."""
-    own = process(
-        "guard", (sys.executable, "-m", "workers", "guard"), settings.guard_health_port, settings
-    )
-    return replace(
-        own,
-        environment={
-            **own.environment,
-            **operator(settings),
-        },
+    return process(
+        "guard",
+        "workers guard",
+        settings.guard_health_port,
+        settings,
+        environment=operator(settings),
         # It is answered on the tenant's topic, which comes with the catalog.
         depends_on=("catalog",),
     )
@@ -81,41 +68,31 @@ def inference(settings: StackSettings) -> Service:
 
     The topic of its pool comes with the catalog's endpoint.
     """
-    own = process(
+    return process(
         "inference",
-        (str(python_of("worker")), "-m", "workers", "inference"),
+        "workers inference",
         settings.inference_health_port,
         settings,
-    )
-    model = artifacts.folder(MODEL, settings.cache)
-    return replace(
-        own,
-        depends_on=("catalog",),
         environment={
-            **own.environment,
             **VLLM,
-            "INFERENCE_MODEL": str(model),
+            "INFERENCE_MODEL": str(artifacts.folder(MODEL, settings.cache)),
             "OMP_NUM_THREADS": str(os.cpu_count() or 1),
         },
+        depends_on=("catalog",),
         artifacts=(MODEL,),
         needs_worker=True,
         start_s=600.0,
-        stop_grace_s=30.0,
     )
 
 
 def jobs(settings: StackSettings) -> Service:
     """The worker of the jobs that come by the clock: comparing indexes with their sources."""
-    own = process(
-        "jobs", (sys.executable, "-m", "workers", "jobs"), settings.jobs_health_port, settings
-    )
-    return replace(
-        own,
-        environment={
-            **own.environment,
-            **vectors(settings),
-            **places.jobs(settings),
-        },
+    return process(
+        "jobs",
+        "workers jobs",
+        settings.jobs_health_port,
+        settings,
+        environment={**vectors(settings), **places.jobs(settings)},
         depends_on=("catalog", "redis", "weaviate"),
     )
 
@@ -125,42 +102,25 @@ def outside(settings: StackSettings) -> Service:
 
     Secrets that connections name as ``env:NAME`` are those of whoever started the stack.
     """
-    own = process(
+    return process(
         "outside",
-        (
-            sys.executable,
-            *("-m", "workers", "inference", "--provider", "outside", "--pool", "outside"),
-        ),
+        "workers inference --provider outside --pool outside",
         settings.outside_health_port,
         settings,
-    )
-    return replace(
-        own,
         # Its requests only wait for somebody else's machines.
-        environment={**own.environment, "INFERENCE_MAX_IN_FLIGHT": "1000"},
+        environment={"INFERENCE_MAX_IN_FLIGHT": "1000"},
         depends_on=("catalog",),
     )
 
 
 def searcher(settings: StackSettings) -> Service:
     """The worker that searches indexes and writes to them; endpoints are asked as the operator."""
-    own = process(
+    return process(
         "searcher",
-        (
-            sys.executable,
-            *("-m", "workers", "inference", "--provider", "search", "--pool", "search"),
-        ),
+        "workers inference --provider search --pool search",
         settings.searcher_health_port,
         settings,
-    )
-    return replace(
-        own,
-        environment={
-            **own.environment,
-            **cache(settings),
-            **vectors(settings),
-            **operator(settings),
-        },
+        environment={**cache(settings), **vectors(settings), **operator(settings)},
         # It is answered on the tenant's topic, which comes with the catalog.
         depends_on=("catalog", "redis", "weaviate"),
     )
@@ -171,34 +131,24 @@ def sources(settings: StackSettings) -> Service:
 
     Secrets that connections name as ``env:NAME`` are those of whoever started the stack.
     """
-    own = process(
+    return process(
         "sources",
-        (sys.executable, "-m", "workers", "sources"),
+        "workers sources",
         settings.sources_health_port,
         settings,
-    )
-    return replace(
-        own,
-        environment={**own.environment, **connect.reached(settings)},
+        environment=connect.reached(settings),
         depends_on=("catalog", "connect"),
     )
 
 
 def toolbox(settings: StackSettings) -> Service:
     """The worker that checks calls of tools, has them run and tells what each came to."""
-    own = process(
+    return process(
         "toolbox",
-        (
-            sys.executable,
-            *("-m", "workers", "inference", "--provider", "tools", "--pool", "tools"),
-        ),
+        "workers inference --provider tools --pool tools",
         settings.toolbox_health_port,
         settings,
-    )
-    return replace(
-        own,
         environment={
-            **own.environment,
             **postgres.reached(settings),
             **places.tools(settings),
             # Its requests only wait for calls that others run.
@@ -213,15 +163,11 @@ def tools(settings: StackSettings) -> Service:
 
     Secrets that connections name as ``env:NAME`` are those of whoever started the stack.
     """
-    own = process(
-        "tools", (sys.executable, "-m", "workers", "tools"), settings.tools_health_port, settings
-    )
-    return replace(
-        own,
-        environment={
-            **own.environment,
-            **postgres.reached(settings),
-            **places.tools(settings),
-        },
+    return process(
+        "tools",
+        "workers tools",
+        settings.tools_health_port,
+        settings,
+        environment={**postgres.reached(settings), **places.tools(settings)},
         depends_on=("catalog", "postgres", "redis"),
     )
