@@ -214,6 +214,8 @@ class Bus:
         }
 
         def served() -> bool:
+            # A client that looked too soon finds no leader ever after, unless it looks again.
+            self.admin.list_topics(timeout=PATIENCE_S)
             found = self.admin.list_offsets(asked, request_timeout=PATIENCE_S).values()
             return all(each.exception(PATIENCE_S) is None for each in found)
 

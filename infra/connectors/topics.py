@@ -71,8 +71,11 @@ class Topics:
         """Returns all that a connector has told of itself, the oldest first."""
         place = TopicPartition(source.notices, 0)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        [end] = self._admin.list_offsets({place: latest}).values()
         try:
+            # A client that looked before there was a leader finds none ever after, unless it is
+            # told to look again.
+            self._admin.list_topics(source.notices, timeout=TRANSFER_S)
+            [end] = self._admin.list_offsets({place: latest}).values()
             ends = {0: end.result(TRANSFER_S).offset}
         except KafkaException as problem:
             raise _unreachable(problem) from None

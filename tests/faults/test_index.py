@@ -198,8 +198,12 @@ def crew(town: Town) -> Iterator[Crew]:
 
 
 async def held(vectors: Vectors, place: Place, spec: IndexSpec) -> dict[Key, Row]:
-    """Returns what an index holds: text and price by key."""
+    """Returns what an index holds: text and price by key; no text where a chunk is missing.
+
+    A store that was killed may have lost some of a row, until it is told again.
+    """
     pieces: defaultdict[Key, list[str]] = defaultdict(list)
+    torn: set[Key] = set()
     prices: dict[Key, int] = {}
     after: str | None = None
     while True:
@@ -207,12 +211,16 @@ async def held(vectors: Vectors, place: Place, spec: IndexSpec) -> dict[Key, Row
         page = await vectors.scan(place, spec, search, where=None)
         for hit in page.hits:
             key = (hit.key["shelf"], hit.key["id"])
-            assert hit.position == len(pieces[key])
+            alike = prices.setdefault(key, hit.columns["price"]) == hit.columns["price"]
+            if hit.position != len(pieces[key]) or not alike:
+                torn.add(key)
             pieces[key].append(hit.text)
-            assert prices.setdefault(key, hit.columns["price"]) == hit.columns["price"]
         after = page.next
         if after is None:
-            return {key: (" ".join(pieces[key]), price) for key, price in prices.items()}
+            return {
+                key: ("" if key in torn else " ".join(pieces[key]), price)
+                for key, price in prices.items()
+            }
 
 
 @dataclass(frozen=True)
