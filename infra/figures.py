@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
-from infra.lake import query
+from infra.lake import is_table, query
 from schemas.events import InferenceRecorded, Outcome
 
 TAG = "tag:"
@@ -154,4 +154,4 @@ def over_time(root: Path, since: datetime, until: datetime, parts: int) -> list[
 
 def anything(root: Path) -> bool:
     """Returns whether the lake has the table of inferences, which appears with the first one."""
-    return (root / "inferences" / "_delta_log").is_dir()
+    return is_table(root / "inferences")

@@ -345,6 +345,11 @@ def _only(path: Path) -> Iterator[bool]:
             yield True
 
 
+def is_table(path: Path) -> bool:
+    """Returns whether a table lies there, of one event at least."""
+    return path.is_dir() and DeltaTable.is_deltatable(str(path))
+
+
 def query(root: Path, sql: str, values: Mapping[str, object] | None = None) -> pa.Table:
     """Answers one SELECT over the tables of a lake; only the columns and files it needs are read.
 
@@ -355,7 +360,8 @@ def query(root: Path, sql: str, values: Mapping[str, object] | None = None) -> p
     Raises:
         QueryInvalid: The SQL is wrong, names no table of the lake, or does not only read.
     """
-    found = {path.parent.name: path.parent for path in sorted(root.glob("*/_delta_log"))}
+    # One whose first event is not written yet, or never was, is none.
+    found = {path.name: path for path in sorted(root.glob("*")) if is_table(path)}
     if not found:
         raise QueryInvalid(f"there is no table in {root} yet: one appears with its first event")
     views = [name for name in VIEWS if "inferences" in found and name not in found]

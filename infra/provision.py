@@ -9,12 +9,13 @@ as a difference, and nothing after it is registered.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -22,6 +23,7 @@ from confluent_kafka.admin import (
     ConfigResource,
     NewPartitions,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -43,6 +45,9 @@ from schemas.topics import INFERENCE_ROUTED, REPLY, TOPICS, USAGE_COUNTED, Topic
 log = structlog.get_logger()
 
 TRANSFER_S = 30
+POLL_S = 0.05
+# How long a broker may take from knowing of a topic to serving it.
+SERVED_S = 60
 
 STATIC = tuple(topic for topic in TOPICS if not topic.family)
 # Members that are there before the catalog names them: pools whose workers start with the stack,
@@ -152,6 +157,8 @@ MEMBERS: dict[str, Callable[[str, dict[str, Any]], list[Topic[Any]]]] = {
 def make_topics(admin: AdminClient, topics: list[Topic[Any]]) -> None:
     """Creates topics, adds partitions and sets what differs; never takes a partition away.
 
+    Returns when the broker serves what is new, and not only knows of it.
+
     Raises:
         ProvisioningFailed: The broker does not answer or refuses.
     """
@@ -170,6 +177,8 @@ def make_topics(admin: AdminClient, topics: list[Topic[Any]]) -> None:
             _wait(admin.create_partitions(grown))
         if present:
             _wait(admin.incremental_alter_configs([_altered(topic) for topic in present]))
+        if missing or grown:
+            _await_leaders(admin, topics)
     except KafkaException as problem:
         raise ProvisioningFailed(f"the broker: {problem.args[0].str()}") from None
     log.info("topics provisioned", created=[topic.name for topic in missing], kept=len(present))
@@ -205,6 +214,27 @@ def _wait(futures: Mapping[Any, Future[Any]]) -> None:
         except KafkaException as problem:
             if problem.args[0].code() not in DONE_ALREADY:
                 raise
+
+
+def _await_leaders(admin: AdminClient, topics: Iterable[Topic[Any]]) -> None:
+    end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {
+        TopicPartition(topic.name, partition): end
+        for topic in topics
+        for partition in range(topic.partitions)
+    }
+    deadline = time.monotonic() + SERVED_S
+    while True:
+        try:
+            # A client that looked too soon finds no leader ever after, unless it looks again.
+            admin.list_topics(timeout=TRANSFER_S)
+            _wait(admin.list_offsets(asked, request_timeout=TRANSFER_S))
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(POLL_S)
 
 
 def main() -> int:

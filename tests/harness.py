@@ -25,10 +25,11 @@ from uuid import uuid4
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
+    KafkaException,
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from infra.bootstrap import ROOT
 from infra.bus import Record, fetch, partitions
@@ -47,6 +48,8 @@ POLL_S = 0.05
 # These tell what takes long on a machine that others use, too, from what never comes.
 PATIENCE_S = 120.0
 READY_S = 240.0
+# One of several tries.
+TRY_S = 20.0
 # Short, so that a killed member is missed soon.
 SESSION_MS = 3000
 # Of who is seldom killed: a member that its machine holds up for five seconds, a quarter of this
@@ -126,8 +129,8 @@ class Process:
             with urllib.request.urlopen(url, timeout=30) as found:
                 return found.status, json.load(found)
         except urllib.error.HTTPError as refused:
-            return refused.code, json.load(refused)
-        except (HTTPException, OSError):
+            return refused.code, _whole(refused)
+        except (HTTPException, OSError, ValueError):
             return 0, {}
 
     def ready(self, timeout: float = READY_S) -> None:
@@ -206,20 +209,6 @@ class Bus:
     def make(self, *topics: Topic[Any]) -> None:
         """Creates topics; returns when the broker serves them."""
         make_topics(self.admin, list(topics))
-        end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {
-            TopicPartition(topic.name, partition): end
-            for topic in topics
-            for partition in range(topic.partitions)
-        }
-
-        def served() -> bool:
-            # A client that looked too soon finds no leader ever after, unless it looks again.
-            self.admin.list_topics(timeout=PATIENCE_S)
-            found = self.admin.list_offsets(asked, request_timeout=PATIENCE_S).values()
-            return all(each.exception(PATIENCE_S) is None for each in found)
-
-        eventually(served, what="a leader of each partition")
 
     def put(self, topic: str, key: bytes | None, value: bytes | None, **options: Any) -> None:
         """Produces one record; ``settle`` waits for it."""
@@ -264,7 +253,7 @@ class Bus:
         )
         try:
             ends = {
-                each: consumer.get_watermark_offsets(TopicPartition(topic, each), PATIENCE_S)
+                each: edges(consumer, TopicPartition(topic, each))
                 for each in partitions(consumer, topic)
             }
             left = {each for each, (low, high) in ends.items() if high > low}
@@ -307,11 +296,33 @@ class Bus:
         try:
             wanted = [TopicPartition(topic, each) for each in partitions(consumer, topic)]
             committed = consumer.committed(wanted, PATIENCE_S)
-            ends = [consumer.get_watermark_offsets(each, PATIENCE_S) for each in committed]
+            ends = [edges(consumer, each) for each in committed]
             pairs = zip(committed, ends, strict=True)
             return sum(high - max(each.offset, low) for each, (low, high) in pairs)
         finally:
             consumer.close()
+
+
+def edges(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """Returns where a partition begins and ends, once the broker serves it if it is new."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            # A client that looked too soon finds no leader ever after, unless it looks again.
+            consumer.list_topics(place.topic, timeout=TRY_S)
+            return consumer.get_watermark_offsets(place, TRY_S)
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
+
+
+def _whole(refused: urllib.error.HTTPError) -> dict[str, Any]:
+    """Returns the body of an answer; nothing where it was cut off."""
+    try:
+        return dict(json.load(refused))
+    except (HTTPException, OSError, ValueError):
+        return {}
 
 
 @contextmanager

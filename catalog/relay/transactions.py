@@ -64,7 +64,7 @@ class Transactions:
         self._insist(lambda: self._producer.init_transactions(TRANSFER_S))
 
     def publish(self, lot: Sequence[Encoded]) -> None:
-        """Publishes a lot; returns when all of it can be read.
+        """Publishes a lot; returns when it is committed, which readers see a moment later.
 
         Raises:
             WriterLost: Another writer has taken over, or the broker refuses a record for good.

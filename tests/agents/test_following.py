@@ -126,8 +126,9 @@ async def test_a_run_that_told_nothing_is_answered_still(client: Client) -> None
 
 async def test_a_caller_says_how_tokens_are_drawn(client: Client, office: Office) -> None:
     reply = await client.run(CLERK, turns([SUM], "once"), sampling=Sampling(temperature=0.25))
-    asked = office.bus.events(INFERENCE_ROUTED.member("played"))
-    own = [each.request for each in asked if root_of(each.request.request_id) == reply.request_id]
+    routed = office.bus.events(INFERENCE_ROUTED.member("played"))
+    asked = {each.request.request_id: each.request for each in routed}
+    own = [each for name, each in asked.items() if root_of(name) == reply.request_id]
     assert [each.sampling.temperature for each in own] == [0.25, 0.25]
 
 

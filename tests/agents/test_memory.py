@@ -30,6 +30,8 @@ from tests.seed import changes, publish
 
 pytestmark = pytest.mark.stack
 
+# How long a command may take of which another try is made.
+TRY_S = 60.0
 KEEPER, FACTS = "main.agents.keeper", "main.facts.people"
 COLUMNS = [{"name": name} for name in ("tenant", "principal", "at")]
 # Nobody is granted the facts: the agents reach them in their own name.
@@ -104,7 +106,9 @@ def outputs(office: Office, asked: InferenceRequested) -> list[Any]:
     return [json.loads(each["output"]) for each in items if "output" in each]
 
 
-def command(office: Office, *words: str) -> subprocess.CompletedProcess[str]:
+def command(
+    office: Office, *words: str, timeout: float = PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     """Runs `tessera memory` as whom agents ask."""
     return subprocess.run(
         [sys.executable, "-m", "streams", "memory", *words],
@@ -113,14 +117,21 @@ def command(office: Office, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE_S,
+        timeout=timeout,
     )
 
 
 async def kept(office: Office, asked: InferenceRequested) -> str:
     """Waits until the conversation of a run is kept; returns what is shown of it."""
     shown = partial(command, office, "conversations", asked.request_id, "--tenant", TENANT)
-    await asyncio.to_thread(eventually, lambda: shown().returncode == 0, what="the conversation")
+
+    def is_shown() -> bool:
+        try:
+            return shown(timeout=TRY_S).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    await asyncio.to_thread(eventually, is_shown, PATIENCE_S, "the conversation")
     return shown().stdout
 
 

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,8 @@ class Town:
             except urllib.error.HTTPError as problem:
                 if problem.code not in BUSY:
                     raise
+                return False
+            except (HTTPException, OSError):
                 return False
             return True
 

@@ -15,7 +15,7 @@ from schemas.events import AuditRecorded, InferenceReplied, InferenceRequested, 
 from schemas.kinds import Key
 from schemas.topics import AUDIT_RECORDED, INFERENCE_REQUESTED, INFERENCE_ROUTED, REPLY
 from tests.broker.speaking import Place, put, request
-from tests.harness import Bus, eventually
+from tests.harness import PATIENCE_S, Bus, eventually
 from tests.seed import SEEDED, changed, changes, publish
 
 TENANT, OTHER = "signed", "signedtoo"
@@ -66,7 +66,7 @@ def enrol(bus: Bus) -> None:
         lay(bus, last := sealed(bus, ask(), "sealed"))
         return reason(replied(bus, last)[0]) is Reason.KEY_REVOKED
 
-    eventually(is_known, what="that the gateway knows the last key")
+    eventually(is_known, 2 * PATIENCE_S, "that the gateway knows the last key")
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,7 @@ def teach(bus: Bus, *made: CatalogChanged) -> None:
         assert replied.refusal is not None
         return replied.refusal.reason is not Reason.ENDPOINT_UNKNOWN
 
-    eventually(is_known, WAIT_S, "that the gateway knows the last change")
+    eventually(is_known, 2 * WAIT_S, "that the gateway knows the last change")
 
 
 def letters(bus: Bus, places: Iterable[Place]) -> list[RecordDeadLettered]:

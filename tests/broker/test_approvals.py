@@ -321,5 +321,6 @@ async def test_nothing_of_an_answer_is_shown_before_it_is_judged(bus: Bus) -> No
             await hear(asking, "quite harmful", seen)
         assert denied.value.refusal.reason is Reason.POLICY_DENIED
         assert not "".join(part.content for part in seen)
-    rows = await asyncio.to_thread(bus.events, INFERENCE_RECORDED, denied.value.request_id)
-    assert all(row.response is None for row in rows)
+    rows = partial(bus.events, INFERENCE_RECORDED, denied.value.request_id)
+    await asyncio.to_thread(eventually, rows, PATIENCE_S, "the row")
+    assert all(row.response is None for row in await asyncio.to_thread(rows))

@@ -125,7 +125,7 @@ def test_a_request_that_is_delivered_again_after_a_kill_is_answered_and_not_refu
     [sent] = found
     gateway.start()
     gateway.ready()
-    eventually(lambda: routed(bus, sent.id) == 2, what="the second delivery")
+    eventually(lambda: routed(bus, sent.id) >= 2, what="the second delivery")
     copy = sealed(bus, ask("after it"))
     lay(bus, copy)
     replied(bus, copy)

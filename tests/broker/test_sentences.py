@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.lake import query
+from infra.lake import QueryInvalid, query
 from infra.stack import workers
 from infra.stack.local import LocalStack
 from infra.stack.settings import StackSettings
@@ -63,7 +63,10 @@ async def test_what_means_the_same_is_near_and_the_row_has_its_tokens_but_no_vec
 
     def rows() -> list[dict[str, Any]]:
         asked = f"select * from inferences where endpoint = '{SENTENCES}'"
-        found: list[dict[str, Any]] = query(folder / "lake", asked).to_pylist()
+        try:
+            found: list[dict[str, Any]] = query(folder / "lake", asked).to_pylist()
+        except QueryInvalid:  # The table appears with its first event.
+            return []
         return [row for row in found if dict(row["tags"]) == {"about": "cats"}]
 
     await asyncio.to_thread(eventually, rows, what="the row")

@@ -13,7 +13,7 @@ from infra.connectors.source import name_of
 from infra.stack.local import LocalStack
 from schemas.events import SourceState
 from schemas.topics import captured
-from tests.broker.capturing import PASSWORD, USER, Change, Town
+from tests.broker.capturing import PASSWORD, SOON_S, USER, Change, Town
 from tests.conftest import CATALOG
 from tests.harness import Bus, Process, eventually, running
 from tests.seed import seed
@@ -188,7 +188,8 @@ def test_a_slot_lost_behind_its_back_is_never_healthy_again(
     table = f"main.tests.{name}"
     slot = town.stands(table, SourceState.STREAMING).slot
     noted = f"/connectors/{slot}/offsets"
-    eventually(lambda: town.connect(noted)["offsets"], what="it notes how far it has read")
+    noting = "it notes how far it has read"
+    eventually(lambda: town.connect(noted)["offsets"], 2 * SOON_S, noting)
     ours = ("FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,))
     with town.locked() as session:
         session.execute(f"SELECT pg_terminate_backend(active_pid) {ours[0]}".encode(), ours[1])
@@ -204,7 +205,7 @@ def test_a_slot_lost_behind_its_back_is_never_healthy_again(
         status = town.connect(f"/connectors/{slot}/status")
         return bool(status["connector"]["state"] == "STOPPED")
 
-    eventually(stopped, what="the connector is stopped")
+    eventually(stopped, 2 * SOON_S, "the connector is stopped")
 
 
 def test_a_publication_dropped_behind_its_back_is_never_healthy_again(

@@ -217,8 +217,8 @@ def test_rows_that_the_database_did_not_give_are_asked_for_again(
     with town.session() as session, session.transaction():
         session.execute("LOCK TABLE busy")
         asks(town, "busy", BUSY, 4)
-        eventually(lambda: town.asks(f"SELECT pid {waits}"), SOON_S, "its rows are waited for")
-        assert town.asks(f"SELECT pg_terminate_backend(pid) {waits}")
+        ends = f"SELECT pg_terminate_backend(pid) {waits}"
+        eventually(lambda: town.asks(ends), SOON_S, "the end of a session that waits for its rows")
     carried_out(town, table, 4)
     assert len(read(town, table, BUSY)) >= before + MANY
 
@@ -244,7 +244,7 @@ def test_a_connector_of_before_learns_to_read_again_and_keeps_its_place(
     told = town.connect(place)
     town.connect(place, "PUT", {name: told[name] for name in told if name not in ADDED})
     town.runs("""INSERT INTO "Odd-Name" VALUES (3, 'three')""")
-    eventually(lambda: town.connect(place) == told, SOON_S, "it is told what it lacks")
+    eventually(lambda: town.connect(place) == told, 2 * SOON_S, "it is told what it lacks")
     town.runs("""INSERT INTO "Odd-Name" VALUES (4, 'four')""")
 
     def made(changes: list[Change]) -> set[int]:

@@ -11,6 +11,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import fastavro
@@ -36,7 +37,8 @@ from tests.conftest import running
 pytestmark = pytest.mark.stack
 
 WAIT_S = 240.0
-BUSY = 409
+# What Kafka Connect says while it shares its work out anew, or is told of something else.
+BUSY = (409, 500)
 
 
 def configuration(stack: LocalStack, **more: str) -> dict[str, str | int | float | bool]:
@@ -242,19 +244,21 @@ def connect(stack: LocalStack, name: str) -> None:
         "topic.prefix": name,
     }
     request = urllib.request.Request(
-        f"{at['CONNECT_URL']}/connectors",
-        data=json.dumps({"name": name, "config": config}).encode(),
+        f"{at['CONNECT_URL']}/connectors/{name}/config",
+        data=json.dumps(config).encode(),
         headers={"Content-Type": "application/json"},
+        method="PUT",
     )
 
     def made() -> bool:
         try:
-            with urllib.request.urlopen(request, timeout=WAIT_S) as reply:
-                return bool(reply.status == 201)
+            with urllib.request.urlopen(request, timeout=30):
+                return True
         except urllib.error.HTTPError as problem:
-            # It shares its work out anew.
-            if problem.code != BUSY:
+            if problem.code not in BUSY:
                 raise
+            return False
+        except (HTTPException, OSError):
             return False
 
     until(made, WAIT_S, lambda: f"the connector {name} was not made")

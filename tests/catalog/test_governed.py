@@ -12,7 +12,7 @@ import pytest
 from infra.signing import Signer
 from infra.stack.local import LocalStack
 from schemas.events import Reason
-from streams.client import Client, RequestRefused
+from streams.client import Client, NoReply, RequestRefused
 from tests.catalog.conftest import place
 from tests.catalog.towns import Town, begun
 from tests.harness import Bus, eventually, running, soon, unique
@@ -66,6 +66,8 @@ async def answer(client: Client, endpoint: str) -> str:
         return (await client.chat(endpoint, "hello", timeout=ASKING_S)).content
     except RequestRefused as refused:
         return refused.refusal.reason.name
+    except NoReply as late:
+        return str(late)
 
 
 async def until(client: Client, endpoint: str, wanted: str) -> None:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPException
 from urllib.request import urlopen
 
 import psutil
@@ -110,9 +111,12 @@ def says(process: Process, ready: int, broker: float) -> bool:
     return process.ask("/ready")[0] == ready and answers(process) == broker
 
 
-def answers(process: Process) -> float:
-    """Returns what a process says in its metrics of whether the broker answers: 1 or 0."""
-    with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=30) as metrics:
-        found = re.search(rb"^tessera_broker_answers ([0-9.]+)$", metrics.read(), re.M)
+def answers(process: Process) -> float | None:
+    """Returns whether the broker answers, as a process's metrics say: 1 or 0; None without any."""
+    try:
+        with urlopen(f"http://127.0.0.1:{process.port}/metrics", timeout=30) as metrics:
+            found = re.search(rb"^tessera_broker_answers ([0-9.]+)$", metrics.read(), re.M)
+    except (HTTPException, OSError):
+        return None
     assert found
     return float(found[1])

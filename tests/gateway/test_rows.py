@@ -138,7 +138,7 @@ async def test_what_comes_out_of_the_cache_costs_nothing_and_says_what_it_saves(
         row = await asyncio.to_thread(town.row, heard.request.request_id)
         return row.saved_tokens > 0
 
-    await soon(is_kept, 60, "a kept answer")
+    await soon(is_kept, what="a kept answer")
     asked = len(town.upstreams.to("rows"))
     kept = await caller.ask("rows-cached", "the same again")
     assert len(town.upstreams.to("rows")) == asked

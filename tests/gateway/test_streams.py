@@ -96,7 +96,7 @@ async def test_a_stream_that_is_cut_ends_with_a_refusal_and_nothing_of_it_counts
         assert words <= 45
         return words >= 35
 
-    await soon(shows_most, 60, "most of the words")
+    await soon(shows_most, what="most of the words")
 
 
 async def test_a_line_that_cannot_be_read_costs_no_other(town: Town, caller: Caller) -> None:
@@ -134,7 +134,7 @@ async def test_a_provider_that_is_busy_amid_a_stream_ends_it_once_and_leaves_not
         assert (row.outcome, row.status, row.attempts) == (Outcome.FAILED, 429, 1)
         return heard.shown == "half a"
 
-    await soon(shows_half, 60, "what was said before the end")
+    await soon(shows_half, what="what was said before the end")
     since, used = time.monotonic(), town.cpu_s()
 
     def is_quiet() -> bool:

@@ -98,4 +98,5 @@ async def test_a_comparison_goes_on_though_its_process_is_killed(
 
 
 async def held_all(vectors: Vectors, place: Place, wanted: IndexSpec) -> bool:
-    return len(await held(vectors, place, wanted)) == ROWS
+    found = await held(vectors, place, wanted)
+    return len(found) == ROWS and all(text for text, _ in found.values())

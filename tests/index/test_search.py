@@ -357,14 +357,14 @@ async def test_a_search_leaves_a_row_with_its_hits_and_without_vectors(
 ) -> None:
     tags = {"test": unique("row")}
     await client.search(notes, "salt water", k=1, vectors=True, tags=tags)
-    rows: list[InferenceRecorded] = []
+    rows: dict[str, InferenceRecorded] = {}
 
     def recorded() -> bool:
-        rows[:] = [each for each in index_bus.events(INFERENCE_RECORDED) if each.tags == tags]
+        rows.update((e.row_id, e) for e in index_bus.events(INFERENCE_RECORDED) if e.tags == tags)
         return bool(rows)
 
     eventually(recorded, 120.0, "the row of a search")
-    [row] = rows
+    [row] = rows.values()
     asked, answered = json.loads(row.request), json.loads(row.response or "")
     assert (asked["query"], asked["search"]) == ("salt water", {"k": 1, "vectors": True})
     [hit] = answered["found"]["hits"]

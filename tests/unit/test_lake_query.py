@@ -65,6 +65,13 @@ def test_an_empty_lake_says_that_it_is_empty(tmp_path: Path, made: bool) -> None
         query(root, "FROM inferences")
 
 
+def test_a_table_whose_writer_ended_before_its_first_event_is_none(lake: Path) -> None:
+    (lake / "audits" / "_delta_log").mkdir(parents=True)
+    assert query(lake, "FROM inferences").num_rows
+    with pytest.raises(QueryInvalid, match=r"The tables of the lake: inferences"):
+        query(lake, "FROM audits")
+
+
 @pytest.mark.parametrize(
     "sql",
     [
