@@ -51,6 +51,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)
 
 
+# After fixtures of smaller scopes have ended.
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends with a group the services that it shared: kept, they would take from all others."""
+    if nextitem is None or _group(item) == _group(nextitem):
+        return
+    assert isinstance(item, pytest.Function)
+    for name in SHARED:
+        for fixture in item.session._fixturemanager.getfixturedefs(name, item) or ():
+            fixture.finish(item._request)  # type: ignore[arg-type]
+
+
 def _group(item: pytest.Item) -> str:
     shared = _shared(item)
     # Half of all the time: as one group it would keep a process busy when all others are idle.

@@ -68,6 +68,8 @@ class Crew:
         self._keepings: dict[Place, tuple[IndexSpec, Keeping]] = {}
         self._ending: dict[Place, asyncio.Task[None]] = {}
         self._telling: dict[str, asyncio.Task[None]] = {}
+        # Whose rows could not be counted when that was due.
+        self._uncounted: set[str] = set()
         self._strays: dict[Place, int] = {}
         self._cleaning: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -232,8 +234,13 @@ class Crew:
             # Before another may come, of which this says nothing.
             trigger = keeping.trigger
             serving = generation if progress.complete else (last.generation if last else 0)
-            if serving and (last is None or _moved(progress, serving, last)):
+            due = last is None or name in self._uncounted or _moved(progress, serving, last)
+            if serving and due:
                 counted = await _counted(office.vectors, Place(name, serving))
+                self._uncounted.discard(name)
+                if counted is None:
+                    # Else it would stand with the rows of before until its next record.
+                    self._uncounted.add(name)
         elif keeping is not None and last is not None and not _tells(keeping, last):
             return None, 0
         seen = Seen(

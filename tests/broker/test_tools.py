@@ -262,8 +262,14 @@ def test_a_cancelled_call_is_stopped_and_one_that_waits_is_never_begun(
         after = yard.call("pure", notes=notes)
         yard.send(after)
         yard.answers(after)
-    reasons = [each.refusal and each.refusal.reason for each in yard.ends(call)]
-    assert reasons == [Reason.CANCELLED]
+    # Worker and executor both hear of it; who is the first says so.
+    said = {"error": {"kind": "limit", "message": "the caller cancelled it"}}
+    for each in yard.ends(call):
+        if each.completion is not None:
+            assert json.loads(each.completion.content) == said
+        else:
+            assert each.refusal is not None
+            assert each.refusal.reason is Reason.CANCELLED
     assert lines(late) == []
 
 

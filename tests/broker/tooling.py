@@ -236,14 +236,15 @@ def lines(notes: Path, call: InferenceRouted | None = None) -> list[str]:
     return [what for what, call_id, _ in told if call is None or call_id == id_of(call)]
 
 
-@pytest.fixture(scope="session")
+# Of each module that imports them: none would end before the session, and all be kept until then.
+@pytest.fixture(scope="module")
 def tools_stack() -> Iterator[LocalStack]:
     """Kafka, PostgreSQL, Redis and the registry; whoever harms them must leave them ready."""
     with running_stack(["kafka", "postgres", "redis", "registry"]) as stack:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tools_bus(tools_stack: LocalStack) -> Bus:
     """The bus of these tests, provisioned, with functions in its catalog."""
     bus = Bus(tools_stack)

@@ -155,7 +155,7 @@ async def test_an_index_is_as_its_table_though_its_store_is_killed(
     )
     index_stack.wait_ready(["weaviate"])
     await equal(vectors, place, wanted, table)
-    stands(index_bus, index, IndexState.READY, waiting=0)
+    stands(index_bus, index, IndexState.READY, waiting=0, rows=len(table.rows))
 
 
 async def test_a_new_generation_is_built_beside_the_one_that_queries_see(
