@@ -58,7 +58,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is None or _group(item) == _group(nextitem):
         return
     assert isinstance(item, pytest.Function)
-    for name in SHARED:
+    # Also their folder: a table there knows how far it has read the topics of its stack.
+    for name in (*SHARED, "folder"):
         for fixture in item.session._fixturemanager.getfixturedefs(name, item) or ():
             fixture.finish(item._request)  # type: ignore[arg-type]
 
