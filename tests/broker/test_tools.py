@@ -263,13 +263,13 @@ def test_a_cancelled_call_is_stopped_and_one_that_waits_is_never_begun(
         yard.send(after)
         yard.answers(after)
     # Worker and executor both hear of it; who is the first says so.
-    said = {"error": {"kind": "limit", "message": "the caller cancelled it"}}
-    for each in yard.ends(call):
-        if each.completion is not None:
-            assert json.loads(each.completion.content) == said
-        else:
-            assert each.refusal is not None
-            assert each.refusal.reason is Reason.CANCELLED
+    [end] = yard.ends(call)
+    if end.completion is not None:
+        said = {"error": {"kind": "limit", "message": "the caller cancelled it"}}
+        assert json.loads(end.completion.content) == said
+    else:
+        assert end.refusal is not None
+        assert end.refusal.reason is Reason.CANCELLED
     assert lines(late) == []
 
 
